@@ -1,0 +1,1 @@
+"""Benchmark and regression suite for Stable Diffusion and DDPM pipelines."""

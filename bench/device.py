@@ -1,0 +1,228 @@
+"""Which device a run uses, and everything that must be asked of it: waiting, memory, names, determinism."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+# A device that computes this dtype far slower than float32: such cases run on request only.
+SLOW_DTYPES = {"cpu": frozenset({"float16"})}
+
+
+class DeviceError(Exception):
+    """The device that was asked for is not here; one sentence."""
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Peak of allocated bytes, or ``None`` and the reason why the backend cannot tell."""
+
+    allocated: int | None
+    reason: str | None = None
+
+
+class Device(Protocol):
+    """What the suite asks of a device. ``type`` is torch's word: cpu, cuda, mps, xpu, …"""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def torch_device(self) -> torch.device: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def total_memory(self) -> int | None: ...
+    def synchronize(self) -> None: ...
+    def reset_peak_memory(self) -> None: ...
+    def peak_memory(self) -> PeakMemory: ...
+    def empty_cache(self) -> None: ...
+
+
+def clock(device: Device) -> float:
+    """Seconds of a monotonic clock, read when all work given to the device so far is done."""
+    device.synchronize()
+    return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The processor: its work is done when a call returns, and it has no counter of peak memory."""
+
+    type: str = "cpu"
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def name(self) -> str:
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        return platform.processor() or platform.machine()
+
+    @property
+    def total_memory(self) -> int | None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return None
+
+    def synchronize(self) -> None:
+        pass
+
+    def reset_peak_memory(self) -> None:
+        pass
+
+    def peak_memory(self) -> PeakMemory:
+        return PeakMemory(None, "the CPU allocator keeps no peak counter")
+
+    def empty_cache(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """Any accelerator that torch knows, through ``torch.accelerator``."""
+
+    torch_device: torch.device
+
+    @property
+    def type(self) -> str:
+        return self.torch_device.type
+
+    @property
+    def _module(self):
+        return torch.get_device_module(self.type)
+
+    @property
+    def name(self) -> str:
+        get_name = getattr(self._module, "get_device_name", None)
+        return get_name(self.torch_device) if get_name else f"{platform.machine()} {self.type}"
+
+    @property
+    def total_memory(self) -> int | None:
+        with contextlib.suppress(RuntimeError, AttributeError, NotImplementedError):
+            return torch.accelerator.get_memory_info(self.torch_device)[1]
+        return None
+
+    def synchronize(self) -> None:
+        torch.accelerator.synchronize(self.torch_device)
+
+    def reset_peak_memory(self) -> None:
+        with contextlib.suppress(RuntimeError, AttributeError, NotImplementedError):
+            torch.accelerator.reset_peak_memory_stats(self.torch_device)
+
+    def peak_memory(self) -> PeakMemory:
+        """torch answers 0 for backends without counters, which would read as *no memory used*."""
+        try:
+            allocated = torch.accelerator.max_memory_allocated(self.torch_device)
+        except (RuntimeError, AttributeError, NotImplementedError) as error:
+            return PeakMemory(None, f"{self.type} has no peak counter ({error})")
+        if not allocated:
+            return PeakMemory(None, f"the peak counter of {self.type} answers 0")
+        return PeakMemory(allocated)
+
+    def empty_cache(self) -> None:
+        torch.accelerator.empty_cache()
+
+
+def choose_device(wanted: str = "auto") -> Device:
+    """The device of this name; ``auto`` is the accelerator if there is one, else the CPU.
+
+    ``torch.accelerator.current_accelerator()`` names ``cuda`` on machines without a GPU too, so availability is
+    asked first.
+
+    Raises:
+        DeviceError: torch does not know the name, or no such device is available.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if wanted == "auto":
+        return Accelerator(torch.device(accelerator.type, 0)) if accelerator else Cpu()
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise DeviceError(
+            f"--device {wanted}: torch knows no such device; try auto, cpu, cuda, cuda:1, mps or xpu."
+        ) from None
+    if device.type == "cpu":
+        return Cpu()
+    count = torch.accelerator.device_count() if accelerator and accelerator.type == device.type else 0
+    index = device.index or 0
+    if index >= count:
+        here = f"this machine has {count} of them" if count else f"torch {torch.__version__} sees none here"
+        raise DeviceError(f"--device {wanted}: no such device is available; {here}.")
+    return Accelerator(torch.device(device.type, index))
+
+
+def require_device(device: Device, wanted: str) -> None:
+    """Refuses to go on without the device that a CI job was started for.
+
+    Raises:
+        DeviceError: the run would be on another type of device.
+    """
+    if device.type != wanted.partition(":")[0]:
+        raise DeviceError(
+            f"--require-device {wanted}: the run would be on {device.type} ({device.name}); "
+            "nothing was run. Check the driver and the torch build."
+        )
+
+
+def clock_leftover(device: Device, seconds: float = 0.02) -> float:
+    """Share of some work that was still running when the clock said it was over; about 0 for a sound clock.
+
+    Work is queued, the clock is read, and then a result is copied to the host, which waits by itself on every
+    backend: if that copy takes a good part of the time, the clock did not wait.
+    """
+    matrix = torch.randn(1024, 1024, device=device.torch_device)
+    result = matrix @ matrix
+    began = clock(device)
+    while time.perf_counter() - began < seconds:
+        result = torch.tanh(result @ matrix)
+    stopped = clock(device)
+    result[0, 0].item()
+    waited = time.perf_counter() - stopped
+    return waited / (stopped - began + waited)
+
+
+def check_clock(device: Device, limit: float = 0.2) -> None:
+    """Raises:
+    DeviceError: the clock does not wait for the device, so no time could be trusted.
+    """
+    leftover = min(clock_leftover(device) for _ in range(3))
+    if leftover > limit:
+        raise DeviceError(
+            f"the clock does not wait for {device.type}: {leftover:.0%} of the work was still running when it stopped; "
+            "times on this device cannot be trusted."
+        )
+
+
+def make_deterministic() -> None:
+    """Asks torch for the same numbers on every run, for picture checks; timing runs keep torch's defaults.
+
+    ``CUBLAS_WORKSPACE_CONFIG`` must be set before CUDA starts. ``CUDA_LAUNCH_BLOCKING`` stays off: it changes
+    nothing but the speed.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+@contextlib.contextmanager
+def measured_memory(device: Device) -> Iterator[list[PeakMemory]]:
+    """Yields a list that holds the peak of the block once it has ended."""
+    peaks: list[PeakMemory] = []
+    device.empty_cache()
+    device.reset_peak_memory()
+    yield peaks
+    device.synchronize()
+    peaks.append(device.peak_memory())

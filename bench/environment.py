@@ -1,0 +1,107 @@
+"""The libraries and the machine under a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.device import Device
+
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "huggingface-hub",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "pillow",
+    "pytest",
+    "pytest-benchmark",
+)
+
+
+def library_versions() -> dict[str, str | None]:
+    """Installed versions by name; ``None`` for what is not installed."""
+    versions: dict[str, str | None] = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def git_revision(folder: Path) -> str | None:
+    """Commit of the checkout, ``-dirty`` after it where files differ; ``None`` outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def driver_version(device: Device) -> str | None:
+    """The accelerator's driver as its own tool tells it; ``None`` for others."""
+    if device.type != "cuda":
+        return None
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return torch.version.hip or torch.version.cuda
+    return answer.stdout.splitlines()[0].strip()
+
+
+def describe_environment(device: Device, root: Path) -> dict[str, Any]:
+    """Everything under a run that may change its pictures, its speed or its memory; memory in bytes."""
+    return {
+        "libraries": library_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device.type,
+        "device_name": device.name,
+        "device_memory_bytes": device.total_memory,
+        "driver": driver_version(device),
+        "cuda": torch.version.cuda,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "git": git_revision(root),
+    }
+
+
+def environment_hash(environment: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that are the same for the same environment."""
+    return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def load_average() -> float | None:
+    """Runnable processes over the last minute; ``None`` where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -1,0 +1,168 @@
+"""From a model to a ready pipeline on a device."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from packaging.version import Version
+
+from bench.device import Device, clock
+from bench.optimizations import apply_optimizations
+from bench.suite import STABLE_DIFFUSION, Model
+
+CHECKPOINTS = Path(__file__).with_name("checkpoints")
+WEIGHTS = ("*.safetensors", "*.bin")
+
+
+class PipelineError(Exception):
+    """A pipeline cannot be had; one sentence that says what was looked for, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pipeline's files on this disk.
+
+    Attributes:
+        revision: the hub's commit, ``None`` for folders.
+        pickled: its weights are ``.bin`` files only.
+    """
+
+    folder: Path
+    revision: str | None
+    pickled: bool
+
+
+@dataclass(frozen=True)
+class LoadedPipeline:
+    """A pipeline on its device, with its own scheduler's configuration (each call gets a new scheduler)."""
+
+    pipeline: Any
+    scheduler_config: dict[str, Any]
+    load_s: float
+    weights: str
+    revision: str | None
+
+
+def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The keyword of ``from_pretrained`` for the dtype: diffusers 0.40 renamed ``torch_dtype`` to ``dtype``."""
+    import diffusers
+
+    return {"dtype" if Version(diffusers.__version__) >= Version("0.40.0") else "torch_dtype": dtype}
+
+
+def _pipeline_class(model: Model) -> Any:
+    import diffusers
+
+    return diffusers.StableDiffusionPipeline if model.kind == STABLE_DIFFUSION else diffusers.DDPMPipeline
+
+
+def _without_checker(model: Model) -> dict[str, None]:
+    if model.kind != STABLE_DIFFUSION or model.safety_checker:
+        return {}
+    return {"safety_checker": None, "feature_extractor": None}
+
+
+def _download(model: Model) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    wanted = f"model '{model.name}': {model.id} at revision {model.revision or 'main'}"
+    try:
+        return Path(
+            _pipeline_class(model).download(
+                model.id,
+                revision=model.revision,
+                use_safetensors=None if model.allow_pickle else True,
+                **_without_checker(model),
+            )
+        )
+    except GatedRepoError:
+        raise PipelineError(f"{wanted}: the repository is gated; accept its terms and set HF_TOKEN.") from None
+    except RevisionNotFoundError:
+        raise PipelineError(f"{wanted}: no such revision; correct 'revision' in the model's entry.") from None
+    except RepositoryNotFoundError:
+        raise PipelineError(
+            f"{wanted}: no such repository, or it is private; correct 'id' in the model's entry or set HF_TOKEN."
+        ) from None
+    except (OSError, ValueError) as error:
+        if "safetensors" in str(error) and not model.allow_pickle:
+            raise PipelineError(_pickle_refused(model, f"hub repository {model.id}")) from None
+        off = constants.HF_HUB_OFFLINE
+        why = "the hub is switched off (HF_HUB_OFFLINE)" if off else f"{constants.ENDPOINT} did not give it"
+        raise PipelineError(
+            f"{wanted}: not in the cache {constants.HF_HUB_CACHE}, and {why}; run 'hf download {model.id}' where there "
+            'is access and copy the cache, or point the entry to a folder (source = "local", path = ...).'
+        ) from None
+
+
+def _pickle_refused(model: Model, place: str) -> str:
+    return (
+        f"model '{model.name}': {place} holds pickled weights only (.bin), and unpickling can run code; "
+        "set allow_pickle = true in the model's entry if you trust it."
+    )
+
+
+def find_checkpoint(model: Model, suite_folder: Path) -> Checkpoint:
+    """The folder of a model's files, downloaded if they are on the hub and not in its cache.
+
+    Raises:
+        PipelineError: there is no such folder, the hub does not give it, or its weights are pickled and the model's
+            entry does not allow that.
+    """
+    if model.source == "hub":
+        folder = _download(model)
+        revision = folder.name
+    else:
+        folder = CHECKPOINTS / model.name if model.source == "embedded" else suite_folder / (model.path or "")
+        revision = None
+        if not (folder / "model_index.json").is_file():
+            raise PipelineError(f"model '{model.name}': {folder} holds no pipeline (no model_index.json there).")
+    parts = {path.parent for path in folder.rglob("*.bin")}
+    pickled = any(not list(part.glob("*.safetensors")) for part in parts)
+    if pickled and not model.allow_pickle:
+        raise PipelineError(_pickle_refused(model, str(folder)))
+    return Checkpoint(folder, revision, pickled)
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over names and contents of all weight files, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in WEIGHTS for path in folder.rglob(pattern)):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def load_pipeline(
+    model: Model, dtype: str, optimizations: tuple[str, ...], device: Device, suite_folder: Path
+) -> LoadedPipeline:
+    """Loads from disk to the device; the download and the hash are not part of ``load_s``.
+
+    Raises:
+        PipelineError: as ``find_checkpoint``, or the libraries refuse the files.
+        NotApplied: an optimization could not be switched on.
+    """
+    checkpoint = find_checkpoint(model, suite_folder)
+    weights = weights_hash(checkpoint.folder)
+    arguments: dict[str, Any] = dtype_argument(getattr(torch, dtype)) | _without_checker(model)
+    if model.kind == STABLE_DIFFUSION and not model.safety_checker:
+        arguments["requires_safety_checker"] = False
+    began = clock(device)
+    try:
+        pipeline = _pipeline_class(model).from_pretrained(
+            checkpoint.folder, use_safetensors=not checkpoint.pickled, local_files_only=True, **arguments
+        )
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise PipelineError(f"model '{model.name}': {checkpoint.folder} cannot be loaded: {first}") from error
+    pipeline.to(device.torch_device)
+    load_s = clock(device) - began
+    pipeline.set_progress_bar_config(disable=True)
+    config = dict(pipeline.scheduler.config)
+    apply_optimizations(pipeline, optimizations)
+    return LoadedPipeline(pipeline, config, load_s, weights, checkpoint.revision)

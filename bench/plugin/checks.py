@@ -1,0 +1,73 @@
+"""The two things a test does with a case: check its picture, or measure it and check its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.device import DeviceError
+from bench.goldens import PASSED, GoldenError
+from bench.optimizations import NotApplied
+from bench.pipelines import PipelineError
+from bench.plugin.session import Session
+from bench.records import Record
+from bench.sampling import BrokenPicture
+from bench.suite import Case
+
+# Errors that are sentences of our own: a traceback would only hide them.
+SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError)
+
+
+def _finish(session: Session, node: pytest.Item, case: Case, work: Callable[[], Record]) -> None:
+    """Runs the work and fails the test with one sentence unless the pictures are right."""
+    __tracebackhide__ = True
+    try:
+        record = work()
+    except SENTENCES as error:
+        pytest.fail(f"{case.id}: {error}", pytrace=False)
+    session.records[node.nodeid] = record
+    node.user_properties += properties(record)
+    if record.verdict not in PASSED:
+        why = record.error.message if record.error else record.pictures.message if record.pictures else ""
+        kept = session.run.folder.path / "grids" / case.model.name
+        pytest.fail(f"{case.id}: {record.verdict}: {why}. Pictures: {kept}", pytrace=False)
+
+
+def properties(record: Record) -> list[tuple[str, object]]:
+    """Figures for JUnit: times in seconds, memory in bytes."""
+    figures: dict[str, Any] = {
+        "verdict": record.verdict,
+        "environment": record.environment,
+        "load_s": record.load_s,
+        "first_call_s": record.first_call_s,
+        "median_s": record.median_s,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "unet_calls": record.unet_calls,
+    }
+    if record.pictures:
+        figures |= {name: getattr(record.pictures, name) for name in ("ssim_worst_tile", "max_diff", "changed_share")}
+    return [(name, value) for name, value in figures.items() if value is not None]
+
+
+def check_picture(session: Session, node: pytest.Item, case: Case) -> None:
+    """Makes the grid of a case and fails unless it is its golden."""
+    __tracebackhide__ = True
+    _finish(session, node, case, lambda: session.run.picture(case))
+
+
+def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any) -> None:
+    """Measures a case with pytest-benchmark and fails unless its grid is its golden."""
+    __tracebackhide__ = True
+
+    def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
+        benchmark.pedantic(target, setup=lambda: ((), setup()), rounds=rounds, iterations=1)
+        return list(benchmark.stats.stats.data) if benchmark.stats else []
+
+    def work() -> Record:
+        record = session.run.benchmark(case, repeat, session.options.rounds)
+        benchmark.extra_info.update(record.model_dump(mode="json", by_alias=True, exclude={"samples_s"}))
+        return record
+
+    _finish(session, node, case, work)

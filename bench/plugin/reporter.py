@@ -1,0 +1,95 @@
+"""The terminal side of the plugin: header, progress, table, and the last lines."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from bench.plugin import terminal
+from bench.plugin.session import Session
+from bench.suite import Case
+
+
+def _case_of(item: pytest.Item) -> Case | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("case") if callspec else None
+
+
+class Reporter:
+    """A pytest plugin that tells of the cases; other tests are reported as always."""
+
+    def __init__(self, config: pytest.Config, session: Session) -> None:
+        self._config = config
+        self._session = session
+        self._progress = terminal.Progress([])
+        self._case_ids: dict[str, str] = {}
+        self._began = self._wall_s = 0.0
+
+    @property
+    def _lines(self) -> bool:
+        """One line per case, unless the user asked for pytest's own or several processes report at once."""
+        return self._config.get_verbosity() == 0 and self._config.getoption("dist", "no") == "no"
+
+    def pytest_report_header(self) -> list[str]:
+        session, environment = self._session, self._session.run.environment
+        versions = environment["libraries"]
+        left_out = "; ".join(f"{count} {reason}" for reason, count in session.selection.left_out.items())
+        shown = ("torch", "diffusers", "transformers", "accelerate")
+        return [
+            f"device: {session.device.type} ({session.device.name}), {environment['threads']} threads, "
+            f"environment {session.run.environment_key}",
+            "libraries: " + ", ".join(f"{name} {versions[name]}" for name in shown),
+            f"suite: {session.suite.file}, {len(session.selection.cases)} cases"
+            + (f" (left out: {left_out})" if left_out else ""),
+            f"goldens: {session.options.golden_dir}",
+        ]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        cases = {item.nodeid: case for item in session.items if (case := _case_of(item))}
+        self._case_ids = {nodeid: case.id for nodeid, case in cases.items()}
+        self._progress = terminal.Progress(list(cases.values()))
+        self._began = time.perf_counter()
+
+    def pytest_sessionfinish(self) -> None:
+        self._wall_s = time.perf_counter() - self._began
+        self._session.run.release()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
+        if not self._lines or report.nodeid not in self._case_ids or report.when != "call":
+            return None
+        return report.outcome, "", ""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        case_id = self._case_ids.get(report.nodeid)
+        if not self._lines or case_id is None or report.when != "call":
+            return
+        record = self._session.records.get(report.nodeid)
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        reporter.showfspath = False
+        reporter.ensure_newline()
+        colour = {"green": True} if report.passed else {"red": True}
+        reporter.write_line(self._progress.line(case_id, record, report.outcome), **colour)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        session = self._session
+        records = session.all_records()
+        if not records:
+            return
+        write = terminalreporter.write_line
+        if session.timing:
+            terminalreporter.section("cases")
+            write(terminal.render_table(records, terminalreporter.hasmarkup))
+            for note in terminal.memory_notes(records):
+                write(note)
+        else:
+            terminalreporter.section("pictures")
+        write(terminal.where_the_time_went(len(records), self._wall_s, session.run.tally))
+        write(f"verdicts: {terminal.verdict_counts(records)}")
+        for line in terminal.worst_cases(records):
+            write(line, red=True)
+        write(f"results: {terminal.relative(session.run.folder.path)}")

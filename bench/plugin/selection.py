@@ -1,0 +1,51 @@
+"""Which cases a run takes from the suite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.device import SLOW_DTYPES
+from bench.suite import Case, Suite, SuiteError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The cases to run, in order, and how many were left out for which reason."""
+
+    cases: tuple[Case, ...]
+    left_out: dict[str, int]
+
+
+def select_cases(suite: Suite, models: tuple[str, ...], device_type: str, slow: bool) -> Selection:
+    """Embedded and local models unless models are named; slow cases only on request.
+
+    Raises:
+        SuiteError: a name is not in the suite.
+    """
+    known = {model.name for model in suite.models}
+    for name in models:
+        if name not in known:
+            raise SuiteError(f"--model {name}: not in {suite.file}; known: {', '.join(sorted(known))}.")
+    left_out: dict[str, int] = {}
+    chosen = []
+    for case in suite.cases:
+        reason = _left_out(case, models, device_type, slow)
+        if reason:
+            left_out[reason] = left_out.get(reason, 0) + 1
+        else:
+            chosen.append(case)
+    return Selection(tuple(chosen), left_out)
+
+
+def is_slow(case: Case, device_type: str) -> bool:
+    return case.settings.slow or case.settings.dtype in SLOW_DTYPES.get(device_type, ())
+
+
+def _left_out(case: Case, models: tuple[str, ...], device_type: str, slow: bool) -> str | None:
+    if models and case.model.name not in models:
+        return "of other models"
+    if not models and case.model.source == "hub":
+        return "of hub models (--model NAME)"
+    if not slow and is_slow(case, device_type):
+        return "slow (-m slow)"
+    return None

@@ -1,0 +1,134 @@
+"""Everything that one pytest session knows: options, suite, device and the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from bench.device import (
+    Accelerator,
+    Device,
+    DeviceError,
+    check_clock,
+    choose_device,
+    clock,
+    make_deterministic,
+    require_device,
+)
+from bench.environment import describe_environment
+from bench.plugin.options import Options
+from bench.plugin.selection import Selection, is_slow, select_cases
+from bench.records import Record, read_records
+from bench.results import RECORDS, RunFolder, new_run_name
+from bench.run import GoldenPolicy, Run
+from bench.suite import Suite, SuiteError, read_suite
+
+
+@dataclass
+class Session:
+    """``records`` holds what this process ran, by node id; the run's folder holds what all processes did."""
+
+    options: Options
+    suite: Suite
+    device: Device
+    selection: Selection
+    run: Run
+    timing: bool
+    records: dict[str, Record] = field(default_factory=dict)
+
+    def all_records(self) -> list[Record]:
+        path = self.run.folder.path / RECORDS
+        return read_records(path) if path.is_file() else []
+
+
+SESSION = pytest.StashKey[Session]()
+
+
+def wants_timing(config: pytest.Config) -> bool:
+    """Whether the paths on the command line take in the benchmarks."""
+    benchmarks = config.rootpath / "bench"
+    for argument in config.args:
+        path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
+        if path == benchmarks or benchmarks in path.parents or path in benchmarks.parents:
+            return True
+    return False
+
+
+def _in_parallel(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput") or config.getoption("dist", "no") != "no"
+
+
+def start_session(config: pytest.Config) -> Session:
+    """Reads the options, the suite and the device.
+
+    Raises:
+        pytest.UsageError: something asked for cannot be had; nothing was run (exit code 4).
+    """
+    options = Options.from_config(config)
+    timing = wants_timing(config)
+    if timing and _in_parallel(config):
+        raise pytest.UsageError("benchmarks run one at a time: leave out -n, which is for picture checks (-m golden).")
+    try:
+        suite = read_suite(options.suite)
+        device = choose_device(options.device)
+        if options.require_device:
+            require_device(device, options.require_device)
+        if timing and isinstance(device, Accelerator):
+            check_clock(device)
+        selection = select_cases(suite, options.models, device.type, options.slow)
+    except (SuiteError, DeviceError) as error:
+        raise pytest.UsageError(str(error)) from None
+    if not timing:
+        make_deterministic()
+    worker = getattr(config, "workerinput", {})
+    folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
+    run = Run(
+        device=device,
+        folder=folder,
+        goldens=GoldenPolicy(options.golden_dir, options.golden_update, _announcer(config)),
+        suite_folder=options.suite.parent,
+        environment=describe_environment(device, config.rootpath),
+    )
+    if timing:
+        config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
+    return Session(options, suite, device, selection, run, timing)
+
+
+class _FreshFile:
+    """The path of ``benchmark.json``, whose folder is made only when pytest-benchmark opens it."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def __fspath__(self) -> str:
+        return str(self._folder.make() / "benchmark.json")
+
+    def __str__(self) -> str:
+        return str(self._folder.path / "benchmark.json")
+
+
+def _announcer(config: pytest.Config):
+    def announce(line: str) -> None:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter:
+            reporter.ensure_newline()
+            reporter.write_line(line, yellow=True)
+
+    return announce
+
+
+def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
+    """The selected cases as pytest parameters, with their marks."""
+
+    def synchronized() -> float:
+        return clock(session.device)
+
+    for case in session.selection.cases:
+        marks = [pytest.mark.slow] if is_slow(case, session.device.type) else []
+        if session.device.type != "cpu":
+            marks.append(pytest.mark.gpu)
+        if timed:
+            marks.append(pytest.mark.benchmark(group=case.model.name, timer=synchronized))
+        yield pytest.param(case, id=case.id, marks=marks)

@@ -1,0 +1,141 @@
+"""What a run prints: a line per case with the time left, then a table, the worst cases and where the results lie."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.goldens import PASSED
+from bench.records import Record
+from bench.run import Tally
+from bench.suite import Case
+
+TABLE_WIDTH = 118
+VERDICT_STYLES = {"identical": "green", "within limits": "green"}
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:,.0f}" if seconds >= 0.1 else f"{seconds * 1000:.1f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def _ssim(record: Record) -> str:
+    worst = record.pictures.ssim_worst_tile if record.pictures else None
+    return "" if worst is None else f"{worst:.5f}"
+
+
+def _per_image(record: Record) -> float | None:
+    return None if record.median_s is None else record.median_s / record.settings["images"]
+
+
+def _per_step(record: Record) -> float | None:
+    if not record.phases_s:
+        return None
+    steps = sorted(record.phases_s.denoising)
+    return steps[len(steps) // 2]
+
+
+def _work(case: Case) -> float:
+    """Rough cost of a case, for the estimate of the time left: UNet evaluations."""
+    settings = case.settings
+    order = 2 if settings.scheduler == "heun" else 1
+    guided = 2 if settings.guidance and settings.guidance > 1 else 1
+    return settings.steps * settings.images * order * guided
+
+
+class Progress:
+    """Numbers the cases as they end and estimates the time left from the work of those still to come."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self._work = {case.id: _work(case) for case in cases}
+        self._total = len(cases)
+        self._done: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def line(self, case_id: str, record: Record | None, outcome: str) -> str:
+        """The line for a case that has just ended; one that raised has no record, only an outcome."""
+        self._done[case_id] = self._work.get(case_id, 0)
+        done = sum(self._done.values())
+        left = sum(self._work.values()) - done
+        elapsed = time.monotonic() - self._began
+        until = f"{_clock(elapsed * left / done)} left" if left and done else ""
+        width = max(map(len, self._work), default=0)
+        per_image = f"{_milliseconds(_per_image(record)):>7} ms/image  " if record and record.median_s else ""
+        count = f"[{len(self._done):>{len(str(self._total))}}/{self._total}]"
+        return f"{count} {case_id:<{width}}  {per_image}{record.verdict if record else outcome:<14}  {until}".rstrip()
+
+
+def _memory(record: Record) -> str:
+    if record.peak_memory_bytes is not None:
+        return f"{record.peak_memory_bytes / 2**20:,.0f} MiB"
+    return "n/a" if record.peak_memory_reason else ""
+
+
+def render_table(records: Sequence[Record], colour: bool) -> str:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("case", no_wrap=True)
+    for heading in ("ms/image", "ms/step", "first call ms", "memory", "SSIM worst tile"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict", no_wrap=True)
+    for record in records:
+        table.add_row(
+            record.case,
+            _milliseconds(_per_image(record)),
+            _milliseconds(_per_step(record)),
+            _milliseconds(record.first_call_s),
+            _memory(record),
+            _ssim(record),
+            record.verdict,
+            style=None if record.verdict in PASSED else "red",
+        )
+    stream = io.StringIO()
+    Console(file=stream, width=TABLE_WIDTH, force_terminal=colour, highlight=False, emoji=False, markup=False).print(
+        table
+    )
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def memory_notes(records: Sequence[Record]) -> list[str]:
+    reasons = Counter(record.peak_memory_reason for record in records if record.peak_memory_reason)
+    return [f"memory n/a: {reason}" for reason in reasons]
+
+
+def verdict_counts(records: Sequence[Record]) -> str:
+    counts = Counter(record.verdict for record in records)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+
+
+def worst_cases(records: Sequence[Record], count: int = 3) -> list[str]:
+    """The cases that look least like their golden, those without a score first."""
+    failed = [record for record in records if record.verdict not in PASSED]
+    failed.sort(key=lambda record: -1.0 if not record.pictures else record.pictures.ssim_worst_tile or -1.0)
+    lines = []
+    for record in failed[:count]:
+        why = record.error.message if record.error else record.pictures.message if record.pictures else ""
+        lines.append(f"{record.case}: {record.verdict}: {why}")
+    return lines
+
+
+def where_the_time_went(count: int, wall_s: float, tally: Tally) -> str:
+    """Wall time of the cases, imports and loading apart, and the share of it inside the pipelines."""
+    working = max(wall_s - tally.loading_s, 1e-9)
+    return (
+        f"{count} cases in {_clock(working)} (and {tally.loading_s:.1f} s of loading); "
+        f"{tally.in_pipeline_s / working:.1%} of that time inside the pipelines"
+    )
+
+
+def relative(path: Path) -> str:
+    """The path as seen from here, if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,111 @@
+"""One record per case: what was run, how long it took, and whether the pictures are right.
+
+``record.schema.json`` beside this file documents every key; it is made from these classes
+(``python -m bench.records``).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LimitsRecord(_Part):
+    ssim: float = Field(description="smallest allowed SSIM of the worst tile")
+    max_diff: int = Field(description="largest allowed difference of any value, 8-bit levels")
+    mean_diff: float = Field(description="largest allowed mean difference of a channel of a tile, 8-bit levels")
+    reason: str
+
+
+class Pictures(_Part):
+    """How the grid compares with its golden."""
+
+    verdict: str = Field(description="identical, within limits, changed, missing, stale or broken")
+    message: str = Field(description="the verdict as a sentence")
+    ssim_worst_tile: float | None = None
+    ssim_tiles: tuple[float, ...] | None = None
+    ssim_grid: float | None = None
+    max_diff: int | None = Field(default=None, description="8-bit levels")
+    changed_share: float | None = Field(default=None, description="share of values that differ")
+    mean_diff: tuple[float, float, float] | None = Field(
+        default=None, description="signed mean difference per channel of the tile where it is largest, 8-bit levels"
+    )
+    limits: LimitsRecord | None = None
+    golden: str | None = Field(default=None, description="path of the golden that was compared")
+
+
+class PhasesRecord(_Part):
+    """Seconds inside one call, measured in a pass of its own."""
+
+    text_encoding: float | None = None
+    denoising: tuple[float, ...]
+    unet_calls: tuple[int, ...] = Field(description="UNet calls of each step")
+    decoding: float
+
+
+class ErrorRecord(_Part):
+    type: str
+    message: str = Field(description="first line")
+
+
+class Record(_Part):
+    """One case of one run. Times in seconds, memory in bytes."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")
+    case: str
+    model: str
+    revision: str | None = Field(default=None, description="the hub's commit of the weights")
+    weights: str | None = Field(default=None, description="SHA-256 over the weight files")
+    settings: dict[str, Any]
+    device: str
+    environment: str = Field(description="short hash; environments.json lists the whole")
+    load_average: float | None = None
+    load_s: float | None = Field(default=None, description="checkpoint on disk to pipeline on device")
+    first_call_s: float | None = Field(default=None, description="includes lazy work and compilation")
+    samples_s: tuple[float, ...] = Field(default=(), description="steady calls, in order")
+    median_s: float | None = None
+    mad_s: float | None = Field(default=None, description="median absolute deviation of the samples")
+    unet_calls: int | None = Field(default=None, description="UNet calls of one pipeline call")
+    phases_s: PhasesRecord | None = None
+    peak_memory_bytes: int | None = None
+    peak_memory_reason: str | None = Field(default=None, description="why peak_memory_bytes is null")
+    pictures: Pictures | None = None
+    error: ErrorRecord | None = None
+    verdict: str = Field(description="that of the pictures, or: not repeatable, raises")
+
+    def to_line(self) -> str:
+        return self.model_dump_json(by_alias=True) + "\n"
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records of a ``records.jsonl``.
+
+    Raises:
+        ValueError: a line is no record; names file and line.
+    """
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            records.append(Record.model_validate_json(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not a record: {error}") from None
+    return records
+
+
+def schema() -> str:
+    return json.dumps(Record.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema())
+    print(f"wrote {SCHEMA_FILE}")

@@ -1,0 +1,70 @@
+"""The folder of one run: records, grids, environments. Made when the first thing is written into it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bench.records import Record
+
+RECORDS = "records.jsonl"
+ENVIRONMENTS = "environments.json"
+LATEST = "latest"
+
+
+def new_run_name() -> str:
+    """Time and a short random id, so that names sort by time and two runs started at once differ."""
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``results/<time>-<short id>/``."""
+
+    root: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.name
+
+    def make(self) -> Path:
+        if not self.path.is_dir():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._point_latest()
+        return self.path
+
+    def _point_latest(self) -> None:
+        beside = self.root / f".{LATEST}-{self.name}"
+        with contextlib.suppress(OSError):  # no symbolic links on this file system: the path is printed anyway
+            beside.symlink_to(self.name, target_is_directory=True)
+            os.replace(beside, self.root / LATEST)
+
+    def append(self, record: Record) -> None:
+        """One write call per line, so that lines of parallel processes do not mix."""
+        descriptor = os.open(self.make() / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, record.to_line().encode())
+        finally:
+            os.close(descriptor)
+
+    def note_environment(self, key: str, environment: dict[str, Any]) -> None:
+        path = self.make() / ENVIRONMENTS
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        if key not in known:
+            path.write_text(json.dumps(known | {key: environment}, indent=2) + "\n")
+
+    def save_picture(self, case_id: str, image: Image.Image, role: str = "") -> Path:
+        """``grids/<case>.png``, or ``grids/<case>.<role>.png``."""
+        path = self.make() / "grids" / f"{case_id}{'.' if role else ''}{role}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        return path

@@ -1,0 +1,205 @@
+"""One run: takes cases, gives records. Knows nothing of pytest."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from bench import environment as environments
+from bench.device import Device
+from bench.goldens import CHANGED, PASSED, Golden, check_golden, describe_origin, same_pixels
+from bench.grids import make_grid
+from bench.limits import default_limits
+from bench.optimizations import compiles
+from bench.pipelines import LoadedPipeline, load_pipeline
+from bench.records import ErrorRecord, PhasesRecord, Pictures, Record
+from bench.results import RunFolder
+from bench.sampling import generate
+from bench.similarity import compare, difference_picture
+from bench.suite import Case
+from bench.timing import Measurement, Repeat, measure
+
+NOT_REPEATABLE, RAISES = "not repeatable", "raises"
+
+
+@dataclass(frozen=True)
+class GoldenPolicy:
+    """Where goldens lie and whether this run may write them (``update``: see ``check_golden``)."""
+
+    root: Path
+    update: str | None = None
+    announce: Callable[[str], None] = print
+
+
+@dataclass
+class Tally:
+    """Seconds of a run, to show where they went."""
+
+    loading_s: float = 0.0
+    in_pipeline_s: float = 0.0
+
+
+@dataclass
+class Run:
+    """Runs cases on one device, holding one pipeline at a time, and writes what came of each the moment it ends."""
+
+    device: Device
+    folder: RunFolder
+    goldens: GoldenPolicy
+    suite_folder: Path
+    environment: dict[str, Any]
+    tally: Tally = field(default_factory=Tally)
+    _key: tuple[Any, ...] | None = None
+    _loaded: LoadedPipeline | None = None
+
+    @property
+    def environment_key(self) -> str:
+        return environments.environment_hash(self.environment)
+
+    def pipeline(self, case: Case) -> LoadedPipeline:
+        """The case's pipeline, loaded unless the last case had the same one."""
+        settings = case.settings
+        key = (case.model, settings.dtype, settings.optimizations)
+        if key != self._key:
+            self.release()
+            began = time.perf_counter()
+            if compiles(settings.optimizations):
+                forget_compiled(self.folder.make())
+            self._loaded = load_pipeline(
+                case.model, settings.dtype, settings.optimizations, self.device, self.suite_folder
+            )
+            self._key = key
+            self.tally.loading_s += time.perf_counter() - began
+        assert self._loaded is not None
+        return self._loaded
+
+    def release(self) -> None:
+        self._key = self._loaded = None
+        gc.collect()
+        self.device.empty_cache()
+
+    def benchmark(self, case: Case, repeat: Repeat, rounds: int) -> Record:
+        """Measures a case and checks the grid of its last round; see ``measure``."""
+        with self._recorded(case) as record:
+            loaded = self.pipeline(case)
+            record.update(_origin_of(loaded))
+            measured = measure(loaded, case, self.device, repeat, rounds)
+            self.tally.in_pipeline_s += measured.in_pipeline_s
+            record.update(_figures(measured))
+            pictures = self._check(case, measured.images, loaded)
+            record.update(pictures=pictures, verdict=pictures.verdict)
+            difference = self._unrepeatable(case, measured)
+            if difference and pictures.verdict in PASSED:
+                error = ErrorRecord(type="NotRepeatable", message=difference)
+                record.update(verdict=NOT_REPEATABLE, error=error)
+        return Record(**record)
+
+    def picture(self, case: Case) -> Record:
+        """Makes a case's grid once, without timing, and checks it."""
+        with self._recorded(case) as record:
+            loaded = self.pipeline(case)
+            record.update(_origin_of(loaded))
+            began = time.perf_counter()
+            images = generate(loaded, case)
+            self.tally.in_pipeline_s += time.perf_counter() - began
+            pictures = self._check(case, images, loaded)
+            record.update(pictures=pictures, verdict=pictures.verdict)
+        return Record(**record)
+
+    @contextlib.contextmanager
+    def _recorded(self, case: Case) -> Iterator[dict[str, Any]]:
+        """Collects a record and writes it when the block ends, whether it raised or not."""
+        record: dict[str, Any] = {
+            "schema": 1,
+            "case": case.id,
+            "model": case.model.name,
+            "settings": case.settings.model_dump(mode="json"),
+            "device": self.device.type,
+            "environment": self.environment_key,
+            "load_average": environments.load_average(),
+            "verdict": RAISES,
+        }
+        self.folder.note_environment(self.environment_key, self.environment)
+        try:
+            yield record
+        except Exception as error:
+            text = str(error).strip()
+            record["error"] = ErrorRecord(type=type(error).__name__, message=text.splitlines()[0] if text else "")
+            raise
+        finally:
+            self.folder.append(Record(**record))
+
+    def _check(self, case: Case, images: list[Image.Image], loaded: LoadedPipeline) -> Pictures:
+        self.folder.save_picture(case.id, make_grid(images, images[0].size))
+        origin = describe_origin(case, loaded.weights, loaded.revision, self.device, self.environment["libraries"])
+        pictures, golden = check_golden(
+            case, images, origin, self.goldens.root, self.device,
+            update=self.goldens.update, announce=self.goldens.announce,
+        )  # fmt: skip
+        if pictures.verdict not in PASSED and golden:
+            self._keep(case, images, golden)
+        return pictures
+
+    def _keep(self, case: Case, images: list[Image.Image], golden: Golden) -> None:
+        self.folder.save_picture(case.id, make_grid(golden.tiles, golden.tiles[0].size), "golden")
+        if len(images) == len(golden.tiles) and images[0].size == golden.tiles[0].size:
+            self.folder.save_picture(case.id, difference_picture(images, golden.tiles), "difference")
+
+    def _unrepeatable(self, case: Case, measured: Measurement) -> str | None:
+        """How the last round's images differ from the first call's; ``None`` if they do not.
+
+        A CPU must repeat itself to the bit; kernels of accelerators may add in another order.
+        """
+        if same_pixels(measured.first_images, measured.images):
+            return None
+        similarity = compare(measured.images, measured.first_images)
+        limits = default_limits(case.settings.dtype, self.device.type, self.device.type)
+        if self.device.type != "cpu" and similarity.verdict(limits) != CHANGED:
+            return None
+        self.folder.save_picture(case.id, make_grid(measured.first_images, measured.first_images[0].size), "first")
+        return (
+            f"the first and the last call with the same seeds differ: SSIM of the worst tile "
+            f"{similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
+        )
+
+
+def forget_compiled(folder: Path) -> None:
+    """Gives ``torch.compile`` an empty cache of its own: a warm one changes first calls, and sometimes pictures."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="inductor-", dir=folder)
+    torch.compiler.reset()
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+
+
+def _origin_of(loaded: LoadedPipeline) -> dict[str, Any]:
+    return {"revision": loaded.revision, "weights": loaded.weights, "load_s": loaded.load_s}
+
+
+def _figures(measured: Measurement) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "first_call_s": measured.first_call_s,
+        "samples_s": measured.samples_s,
+        "unet_calls": sum(measured.phases.unet_calls),
+        "phases_s": PhasesRecord(**asdict(measured.phases)),
+        "peak_memory_bytes": measured.peak_memory.allocated,
+        "peak_memory_reason": measured.peak_memory.reason,
+    }
+    if measured.samples_s:
+        median = statistics.median(measured.samples_s)
+        figures |= {
+            "median_s": median,
+            "mad_s": statistics.median(abs(sample - median) for sample in measured.samples_s),
+        }
+    return figures

@@ -1,0 +1,77 @@
+"""The schedulers that a case may name, and the pipelines in which each one works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+STABLE_DIFFUSION = "stable-diffusion"
+DDPM = "ddpm"
+
+
+@dataclass(frozen=True)
+class SchedulerChoice:
+    """A diffusers class, the options it is built with, and the pipeline kinds that call it rightly.
+
+    ``DDPMPipeline`` always passes ``generator=`` to ``step`` and never scales the model's input. So PNDM, UniPC,
+    DEIS, Heun and LMS raise in it, and Euler and Euler ancestral run but denoise wrongly.
+    """
+
+    class_name: str
+    kinds: frozenset[str]
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+_ANY = frozenset({STABLE_DIFFUSION, DDPM})
+_SD = frozenset({STABLE_DIFFUSION})
+
+SCHEDULERS: Mapping[str, SchedulerChoice] = MappingProxyType(
+    {
+        "pndm": SchedulerChoice("PNDMScheduler", _SD),
+        "ddim": SchedulerChoice("DDIMScheduler", _ANY),
+        "ddpm": SchedulerChoice("DDPMScheduler", _ANY),
+        "euler": SchedulerChoice("EulerDiscreteScheduler", _SD),
+        "euler-ancestral": SchedulerChoice("EulerAncestralDiscreteScheduler", _SD),
+        "dpmpp-2m": SchedulerChoice("DPMSolverMultistepScheduler", _ANY),
+        "dpmpp-2m-karras": SchedulerChoice(
+            "DPMSolverMultistepScheduler", _SD, MappingProxyType({"use_karras_sigmas": True})
+        ),
+        "unipc": SchedulerChoice("UniPCMultistepScheduler", _SD),
+        "heun": SchedulerChoice("HeunDiscreteScheduler", _SD),
+        "lms": SchedulerChoice("LMSDiscreteScheduler", _SD),
+        "deis": SchedulerChoice("DEISMultistepScheduler", _SD),
+    }
+)
+
+# A PNDM configuration has no clip_sample, and DDIM and DDPM would then clip latents as if they were pixels.
+_LATENTS_ARE_NOT_PIXELS = {"DDIMScheduler": {"clip_sample": False}, "DDPMScheduler": {"clip_sample": False}}
+
+
+def allowed_schedulers(kind: str) -> list[str]:
+    return [name for name, choice in SCHEDULERS.items() if kind in choice.kinds]
+
+
+def build_scheduler(name: str, kind: str, config: Mapping[str, Any]) -> Any:
+    """A new scheduler of this name with the betas of ``config``, the configuration of the checkpoint's own one.
+
+    Options are passed as keywords: merged into the configuration they would be dropped where its
+    ``_use_default_values`` lists them.
+
+    Raises:
+        ValueError: the scheduler does not know an option, which diffusers itself would ignore in silence.
+    """
+    import diffusers
+
+    choice = SCHEDULERS[name]
+    options = dict(choice.options)
+    if kind == STABLE_DIFFUSION:
+        options |= _LATENTS_ARE_NOT_PIXELS.get(choice.class_name, {})
+    scheduler = getattr(diffusers, choice.class_name).from_config(config, **options)
+    unknown = [key for key in options if key not in scheduler.config]
+    if unknown:
+        raise ValueError(
+            f"{choice.class_name} of diffusers {diffusers.__version__} does not know {', '.join(unknown)}."
+        )
+    return scheduler

@@ -1,0 +1,164 @@
+"""What one case costs: first call, phases, peak memory and steady samples, each in a pass of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from bench.device import Device, PeakMemory, clock, measured_memory
+from bench.optimizations import OPTIMIZATIONS, check_applied
+from bench.pipelines import LoadedPipeline
+from bench.sampling import prepare_call, to_images
+from bench.suite import Case
+
+# Calls ``target(**arguments)`` ``rounds`` times, with arguments from ``setup`` each time; returns seconds per call.
+Repeat = Callable[[Callable[..., Any], Callable[[], dict[str, Any]], int], list[float]]
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Seconds inside one call.
+
+    Attributes:
+        text_encoding: from the first call of the text encoder to the first of the UNet; ``None`` without one.
+        denoising: each step, up to the end of the scheduler's part.
+        unet_calls: UNet calls of each step.
+        decoding: from the end of the last step to the end of the call.
+    """
+
+    text_encoding: float | None
+    denoising: tuple[float, ...]
+    unet_calls: tuple[int, ...]
+    decoding: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Times in seconds. ``first_images`` and ``images`` are those of the first call and of the last round.
+
+    ``in_pipeline_s`` is the time inside pipeline calls over all passes.
+    """
+
+    first_call_s: float
+    samples_s: tuple[float, ...]
+    phases: Phases
+    peak_memory: PeakMemory
+    first_images: list[Image.Image]
+    images: list[Image.Image]
+    in_pipeline_s: float
+
+
+@dataclass
+class _Marks:
+    """Clock readings of one call."""
+
+    encoder: list[float] = field(default_factory=list)
+    unet: list[float] = field(default_factory=list)
+    step_ends: list[float] = field(default_factory=list)
+    calls_until_step: list[int] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def _before_call(module: Any, notice: Callable[[], None]) -> Iterator[None]:
+    """Calls ``notice`` before each call of this module.
+
+    The class is patched for as long as that takes: a hook on the module would be seen by ``torch.compile`` and make
+    it compile anew.
+    """
+    owner = type(module)
+    inherited = owner.__call__
+    own = owner.__dict__.get("__call__")
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is module:
+            notice()
+        return inherited(self, *args, **kwargs)
+
+    owner.__call__ = call
+    try:
+        yield
+    finally:
+        if own is None:
+            del owner.__call__
+        else:
+            owner.__call__ = own
+
+
+def measure_phases(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[Phases, float, Any]:
+    """One call with a clock reading between its phases; returns them, the seconds of the whole call and its output."""
+    pipeline, marks = loaded.pipeline, _Marks()
+    arguments = prepare_call(loaded, case)
+    step = pipeline.scheduler.step
+
+    def timed_step(*args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        marks.step_ends.append(clock(device))
+        marks.calls_until_step.append(len(marks.unet))
+        return result
+
+    pipeline.scheduler.step = timed_step
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_before_call(pipeline.unet, lambda: marks.unet.append(clock(device))))
+        encoder = getattr(pipeline, "text_encoder", None)
+        if encoder is not None:
+            stack.enter_context(_before_call(encoder, lambda: marks.encoder.append(clock(device))))
+        began = clock(device)
+        output = pipeline(**arguments).images
+        ended = clock(device)
+    starts = [marks.unet[0], *marks.step_ends[:-1]]
+    before = [0, *marks.calls_until_step[:-1]]
+    phases = Phases(
+        text_encoding=marks.unet[0] - marks.encoder[0] if marks.encoder else None,
+        denoising=tuple(end - start for start, end in zip(starts, marks.step_ends, strict=True)),
+        unet_calls=tuple(now - then for then, now in zip(before, marks.calls_until_step, strict=True)),
+        decoding=ended - marks.step_ends[-1],
+    )
+    return phases, ended - began, output
+
+
+def measure(loaded: LoadedPipeline, case: Case, device: Device, repeat: Repeat, rounds: int) -> Measurement:
+    """Measures a case: the first call, phases, memory, then ``rounds`` steady samples.
+
+    Every call gets new generators and a new scheduler. The passes before the samples warm the device up.
+
+    Raises:
+        NotApplied: a compiling optimization compiled nothing.
+        BrokenPicture: the pipeline returned NaN or no pictures.
+    """
+    arguments = prepare_call(loaded, case)
+    began = clock(device)
+    first_output = loaded.pipeline(**arguments).images
+    first_call_s = clock(device) - began
+    check_applied(loaded.pipeline, tuple(name for name in case.settings.optimizations if OPTIMIZATIONS[name].compiles))
+
+    phases, phases_call_s, _ = measure_phases(loaded, case, device)
+
+    peak, memory_call_s = device.peak_memory(), 0.0
+    if peak.allocated is not None:
+        arguments = prepare_call(loaded, case)
+        with measured_memory(device) as peaks:
+            began = clock(device)
+            loaded.pipeline(**arguments)
+            memory_call_s = clock(device) - began
+        peak = peaks[0]
+
+    last_output = first_output
+
+    def call(**arguments: Any) -> None:
+        nonlocal last_output
+        last_output = loaded.pipeline(**arguments).images
+
+    samples = repeat(call, lambda: prepare_call(loaded, case), rounds)
+    return Measurement(
+        first_call_s=first_call_s,
+        samples_s=tuple(samples),
+        phases=phases,
+        peak_memory=peak,
+        first_images=to_images(loaded.pipeline, first_output),
+        images=to_images(loaded.pipeline, last_output),
+        in_pipeline_s=first_call_s + phases_call_s + memory_call_s + sum(samples),
+    )

@@ -1,0 +1,1 @@
+"""How the embedded checkpoints were trained: data, architectures, objectives, loop, measures, cards."""

@@ -1,0 +1,57 @@
+"""Command line: ``python -m bench.training STAGE``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+STAGES = {
+    "vae": "train the autoencoder of emoji-sd",
+    "sd": "train the UNet and the text encoder of emoji-sd (after vae)",
+    "ddpm": "train the UNet of emoji-ddpm",
+    "export": "write what was trained to bench/checkpoints/",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m bench.training",
+        description="Trains the embedded checkpoints. Each stage goes on from its last checkpoint if it was stopped.",
+    )
+    stages = top.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    for name, does in STAGES.items():
+        stage = stages.add_parser(name, help=does, description=does.capitalize() + ".")
+        stage.add_argument("--font", type=Path, help="Noto Color Emoji, if it is not where Debian puts it")
+        stage.add_argument("--threads", type=int, help="CPU threads (default: all)")
+        stage.add_argument(
+            "--work",
+            type=Path,
+            default=Path("results/training"),
+            help="states and previews (default: results/training)",
+        )
+        if name == "export":
+            continue
+        stage.add_argument("--steps", type=int, help="optimizer steps in all (default: as the checkpoint in bench/)")
+        stage.add_argument("--batch", type=int, help="pictures per step")
+        stage.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise (default: 0)")
+        stage.add_argument("--restart", action="store_true", help="forget the last checkpoint and start anew")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    from bench.training import stages
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        stages.run(options)
+    except (FileNotFoundError, FloatingPointError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

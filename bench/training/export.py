@@ -1,0 +1,46 @@
+"""From training states to the embedded checkpoints: the averaged weights, in float16, in diffusers' folder format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMPipeline, DiffusionPipeline
+from transformers import CLIPTokenizer
+
+from bench.training import architectures, objectives
+from bench.training.loop import load_averaged
+
+
+def _tidy_configurations(folder: Path) -> None:
+    """Drops what only the exporting library wrote: private keys, and keys whose value is unset."""
+    for path in folder.rglob("*config.json"):
+        config = json.loads(path.read_text())
+        kept = {key: value for key, value in config.items() if value is not None and key != "_name_or_path"}
+        path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+
+
+def _save(pipeline: DiffusionPipeline, folder: Path) -> None:
+    card = folder / "README.md"
+    kept = card.read_bytes() if card.is_file() else None
+    shutil.rmtree(folder, ignore_errors=True)
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    _tidy_configurations(folder)
+    if kept:
+        card.write_bytes(kept)
+
+
+def export_text_to_image(work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    modules = load_averaged(objectives.text_modules(len(tokenizer)), work / "sd")
+    _save(objectives.text_pipeline(modules, vae, tokenizer), folder)
+    # Each release of transformers saves a tokenizer in its own way; all of them read CLIP's original files.
+    shutil.rmtree(folder / "tokenizer")
+    shutil.copytree(work / "tokenizer", folder / "tokenizer")
+
+
+def export_image(work: Path, folder: Path) -> None:
+    unet = load_averaged(architectures.image_unet(), work / "ddpm")
+    _save(DDPMPipeline(unet, architectures.ddpm_scheduler()), folder)

@@ -1,0 +1,20 @@
+"""The golden regression tests: every picture of the suite, without timing (``pytest -m golden``)."""
+
+import pytest
+
+from bench.goldens import unused_goldens
+
+
+@pytest.mark.golden
+def test_picture(case, pictured):
+    """The case's grid is its golden."""
+    pictured(case)
+
+
+@pytest.mark.golden
+def test_every_golden_is_used(bench_session):
+    """A golden that no case uses guards nothing, and hides that its case was lost."""
+    root = bench_session.options.golden_dir
+    unused = unused_goldens(root, [case.id for case in bench_session.suite.cases])
+    listed = ", ".join(str(path) for path in unused)
+    assert not unused, f"no case of {bench_session.suite.file} uses {listed}: delete them, or restore their cases."
