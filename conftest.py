@@ -21,8 +21,8 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    if "case" in metafunc.fixturenames:
-        timed = "measured" in metafunc.fixturenames
+    timed = "measured" in metafunc.fixturenames
+    if timed or "pictured" in metafunc.fixturenames:
         metafunc.parametrize("case", list(case_parameters(metafunc.config.stash[SESSION], timed=timed)))
 
 

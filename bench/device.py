@@ -126,7 +126,8 @@ class Accelerator:
         try:
             allocated = torch.accelerator.max_memory_allocated(self.torch_device)
         except (RuntimeError, AttributeError, NotImplementedError) as error:
-            return PeakMemory(None, f"{self.type} has no peak counter ({error})")
+            why = str(error).partition("\n")[0] or type(error).__name__
+            return PeakMemory(None, f"{self.type} has no peak counter ({why})")
         if not allocated:
             return PeakMemory(None, f"the peak counter of {self.type} answers 0")
         return PeakMemory(allocated)
@@ -169,10 +170,10 @@ def require_device(device: Device, wanted: str) -> None:
     Raises:
         DeviceError: the run would be on another type of device.
     """
-    if device.type != wanted.partition(":")[0]:
+    if wanted not in (device.type, str(device.torch_device)):
         raise DeviceError(
-            f"--require-device {wanted}: the run would be on {device.type} ({device.name}); "
-            "nothing was run. Check the driver and the torch build."
+            f"--require-device {wanted}: the run would be on {device.torch_device} ({device.name}); "
+            "nothing was run, check the driver, the torch build and --device."
         )
 
 

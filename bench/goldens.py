@@ -9,14 +9,15 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.device import Device
 from bench.grids import make_grid, split_grid
@@ -53,10 +54,10 @@ class Origin(BaseModel):
     schema_version: int = 1
     case: str
     settings: dict[str, Any]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = Field(min_length=1)
     weights: str
     revision: str | None
-    device: dict[str, str]
+    device: dict[Literal["type", "name"], str] = Field(min_length=2)
     libraries: dict[str, str | None]
     date: str
     pixels: str = ""
@@ -118,7 +119,7 @@ def read_golden(path: Path) -> Golden:
         origin = Origin.model_validate_json(beside.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise GoldenError(f"{beside}: missing beside {path.name}; {again}.") from None
-    except (ValidationError, UnicodeDecodeError) as error:
+    except (ValidationError, UnicodeDecodeError, OSError) as error:
         raise GoldenError(f"{beside}: not the origin of a golden ({_first_line(error)}); {again}.") from None
     try:
         with Image.open(path) as opened:
@@ -128,7 +129,7 @@ def read_golden(path: Path) -> Golden:
         raise GoldenError(f"{path}: missing beside {beside.name}; {again}.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise GoldenError(f"{path}: not a readable picture ({_first_line(error)}); {again}.") from None
-    if _pixels(picture) != origin.pixels:
+    if picture.mode != "RGB" or _pixels(picture) != origin.pixels:
         raise GoldenError(f"{path}: not the picture that {beside.name} describes; restore both files, or {again}.")
     return Golden(path, split_grid(picture, len(origin.seeds)), origin)
 
@@ -137,8 +138,9 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file as a whole or not at all."""
+@contextlib.contextmanager
+def _written_beside(path: Path, content: bytes) -> Iterator[str]:
+    """A hidden file beside ``path`` with this content, on disk; deleted at the end unless it was moved."""
     descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -146,11 +148,10 @@ def _replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
+        yield part
+    finally:
         with contextlib.suppress(OSError):
             os.unlink(part)
-        raise
 
 
 def write_golden(path: Path, images: list[Image.Image], origin: Origin) -> None:
@@ -163,12 +164,12 @@ def write_golden(path: Path, images: list[Image.Image], origin: Origin) -> None:
     described = origin.model_copy(update={"pixels": _pixels(grid)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.SpooledTemporaryFile() as buffer:
-            grid.save(buffer, format="PNG", optimize=True)
-            buffer.seek(0)
-            content = buffer.read()
-        _replace(path, content)
-        _replace(path.with_suffix(".json"), (described.model_dump_json(indent=2) + "\n").encode())
+        picture = BytesIO()
+        grid.save(picture, format="PNG", optimize=True)
+        beside, text = path.with_suffix(".json"), (described.model_dump_json(indent=2) + "\n").encode()
+        with _written_beside(path, picture.getvalue()) as new_picture, _written_beside(beside, text) as new_origin:
+            os.replace(new_picture, path)
+            os.replace(new_origin, beside)
     except OSError as error:
         raise GoldenError(
             f"{path}: not written ({error.strerror or error}); free the disk or correct the folder."
@@ -236,7 +237,8 @@ def judge(
         similarity = compare(images, golden.tiles)
     except Incomparable as error:
         verdict = STALE if changes else BROKEN
-        return _pictures(verdict, "; ".join([*changes, str(error)]), path, None, None), golden
+        message = f"{path} cannot be compared: {'; '.join([*changes, str(error)])}"
+        return _pictures(verdict, message, path, None, None), golden
     limits = _limits(golden, case, device)
     if changes:
         return _pictures(STALE, f"{path} is stale: {'; '.join(changes)}", path, similarity, limits), golden
@@ -281,7 +283,7 @@ def check_golden(
     write_golden(path, images, origin)
     message = f"accepted as {path} ({before}); run again without --golden-update to check it"
     announce(f"wrote {path} ({pictures.verdict}, {before})")
-    verdict = MISSING if golden is None else CHANGED if pictures.verdict == WITHIN_LIMITS else pictures.verdict
+    verdict = CHANGED if pictures.verdict == WITHIN_LIMITS else pictures.verdict
     return pictures.model_copy(update={"message": message, "verdict": verdict}), golden
 
 
@@ -289,6 +291,10 @@ def _level_to_write(update: str, case: Case, root: Path, device: Device) -> str:
     if update != "auto":
         return update
     reference = golden_path(root, case.id, device, REFERENCE)
+    found = find_golden(root, case.id, device)
+    for level in (EXACT, TYPE):
+        if found == golden_path(root, case.id, device, level):
+            return level
     with contextlib.suppress(GoldenError):
         if reference.exists() and read_golden(reference).origin.device["type"] != device.type:
             return TYPE

@@ -94,11 +94,12 @@ def read_records(path: Path) -> list[Record]:
         ValueError: a line is no record; names file and line.
     """
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             records.append(Record.model_validate_json(line))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not a record: {error}") from None
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}, line {number}: not a record ({reason}).") from None
     return records
 
 

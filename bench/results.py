@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import secrets
@@ -46,13 +47,18 @@ class RunFolder:
         beside = self.root / f".{LATEST}-{self.name}"
         with contextlib.suppress(OSError):  # no symbolic links on this file system: the path is printed anyway
             beside.symlink_to(self.name, target_is_directory=True)
-            os.replace(beside, self.root / LATEST)
+            try:
+                os.replace(beside, self.root / LATEST)
+            finally:
+                beside.unlink(missing_ok=True)
 
     def append(self, record: Record) -> None:
         """One write call per line, so that lines of parallel processes do not mix."""
         descriptor = os.open(self.make() / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, record.to_line().encode())
+            line = record.to_line().encode()
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / RECORDS))
         finally:
             os.close(descriptor)
 
@@ -60,7 +66,9 @@ class RunFolder:
         path = self.make() / ENVIRONMENTS
         known = json.loads(path.read_text()) if path.is_file() else {}
         if key not in known:
-            path.write_text(json.dumps(known | {key: environment}, indent=2) + "\n")
+            part = path.with_name(f".{path.name}.{os.getpid()}")
+            part.write_text(json.dumps(known | {key: environment}, indent=2) + "\n")
+            os.replace(part, path)
 
     def save_picture(self, case_id: str, image: Image.Image, role: str = "") -> Path:
         """``grids/<case>.png``, or ``grids/<case>.<role>.png``."""

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from bench import environment as environments
 from bench.device import Device
 from bench.goldens import CHANGED, PASSED, Golden, check_golden, describe_origin, same_pixels
 from bench.grids import make_grid
+from bench.isolation import measure_alone
 from bench.limits import default_limits
 from bench.optimizations import compiles
 from bench.pipelines import LoadedPipeline, load_pipeline
@@ -74,8 +72,6 @@ class Run:
         if key != self._key:
             self.release()
             began = time.perf_counter()
-            if compiles(settings.optimizations):
-                forget_compiled(self.folder.make())
             self._loaded = load_pipeline(
                 case.model, settings.dtype, settings.optimizations, self.device, self.suite_folder
             )
@@ -90,11 +86,17 @@ class Run:
         self.device.empty_cache()
 
     def benchmark(self, case: Case, repeat: Repeat, rounds: int) -> Record:
-        """Measures a case and checks the grid of its last round; see ``measure``."""
+        """Measures a case and checks the grid of its last round; see ``measure``.
+
+        A compiled case is measured in a process of its own, and ``repeat`` is not called.
+        """
         with self._recorded(case) as record:
-            loaded = self.pipeline(case)
+            if compiles(case.settings.optimizations):
+                loaded, measured = self._measure_alone(case, rounds)
+            else:
+                loaded = self.pipeline(case)
+                measured = measure(loaded, case, self.device, repeat, rounds)
             record.update(_origin_of(loaded))
-            measured = measure(loaded, case, self.device, repeat, rounds)
             self.tally.in_pipeline_s += measured.in_pipeline_s
             record.update(_figures(measured))
             pictures = self._check(case, measured.images, loaded)
@@ -104,6 +106,13 @@ class Run:
                 error = ErrorRecord(type="NotRepeatable", message=difference)
                 record.update(verdict=NOT_REPEATABLE, error=error)
         return Record(**record)
+
+    def _measure_alone(self, case: Case, rounds: int) -> tuple[LoadedPipeline, Measurement]:
+        self.release()
+        began = time.perf_counter()
+        loaded, measured = measure_alone(case, str(self.device.torch_device), rounds, self.suite_folder)
+        self.tally.loading_s += time.perf_counter() - began - measured.in_pipeline_s
+        return loaded, measured
 
     def picture(self, case: Case) -> Record:
         """Makes a case's grid once, without timing, and checks it."""
@@ -172,15 +181,6 @@ class Run:
             f"the first and the last call with the same seeds differ: SSIM of the worst tile "
             f"{similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
         )
-
-
-def forget_compiled(folder: Path) -> None:
-    """Gives ``torch.compile`` an empty cache of its own: a warm one changes first calls, and sometimes pictures."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="inductor-", dir=folder)
-    torch.compiler.reset()
-    from torch._dynamo.utils import counters
-
-    counters.clear()
 
 
 def _origin_of(loaded: LoadedPipeline) -> dict[str, Any]:

@@ -101,8 +101,8 @@ def compare(tiles: Sequence[Image.Image], golden: Sequence[Image.Image]) -> Simi
     """
     for what, ours, theirs in (
         ("images", len(tiles), len(golden)),
-        ("size", {tile.size for tile in tiles}, {tile.size for tile in golden}),
-        ("mode", {tile.mode for tile in tiles}, {tile.mode for tile in golden}),
+        ("size", [tile.size for tile in tiles], [tile.size for tile in golden]),
+        ("mode", [tile.mode for tile in tiles], [tile.mode for tile in golden]),
     ):
         if ours != theirs:
             raise Incomparable(f"{what}: {_words(ours)} instead of {_words(theirs)}.")
@@ -121,8 +121,9 @@ def compare(tiles: Sequence[Image.Image], golden: Sequence[Image.Image]) -> Simi
 
 
 def _words(value: object) -> str:
-    if isinstance(value, set):
-        return ", ".join(sorted("x".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in value))
+    if isinstance(value, list):
+        words = ["x".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in value]
+        return ", ".join(dict.fromkeys(words))
     return str(value)
 
 

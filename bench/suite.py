@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,7 +82,7 @@ class Settings(_Frozen):
     seed: int = Field(default=0, ge=0)
     images: int = Field(ge=1, le=64)
     prompts: tuple[str, ...] = ()
-    size: int | None = Field(default=None, ge=8)
+    size: int | None = Field(default=None, ge=16, multiple_of=8)
     optimizations: tuple[Optimization, ...] = ()
     slow: bool = False
 
@@ -114,7 +114,7 @@ class Case(_Frozen):
             )
         if kind == DDPM:
             for key in ("guidance", "prompts", "size"):
-                if getattr(settings, key):
+                if getattr(settings, key) not in (None, ()):
                     raise ValueError(f"a ddpm pipeline takes no {key}; remove the key")
         elif settings.guidance is None:
             raise ValueError("a stable-diffusion pipeline needs 'guidance'")
@@ -158,12 +158,14 @@ def _sweep(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield table | dict(zip(axes, values, strict=True))
 
 
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
+def _sentence(error: ValidationError, keys: Iterable[str]) -> str:
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key is also missing
     key = ".".join(str(part) for part in first["loc"])
     message = re.sub(r"^Value error, ", "", first["msg"])
     if first["type"] == "extra_forbidden":
-        message = "unknown key"
+        message = f"unknown key; allowed: {', '.join(keys)}"
+    elif first["type"] == "missing":
+        message = "missing"
     elif first["type"] != "value_error":
         message = f"{message}, not {first['input']!r}"
     return f"{key}: {message}" if key else message
@@ -199,26 +201,39 @@ def read_suite(file: Path = SUITE_FILE) -> Suite:
             raise SuiteError(f"{file}: models.{name}: a table is needed ([models.{name}]).")
         entry = dict(table)
         defaults[name] = entry.pop("defaults", {})
+        if not isinstance(defaults[name], dict):
+            raise SuiteError(f"{file}: models.{name}: defaults: a table is needed ([models.{name}.defaults]).")
+        if "name" in entry:
+            raise SuiteError(f"{file}: models.{name}: name: the table's own name is the model's; remove the key.")
         try:
             models[name] = Model(name=name, **entry)
         except ValidationError as error:
-            raise SuiteError(f"{file}: models.{name}: {_sentence(error)}.") from None
+            keys = [key for key in Model.model_fields if key != "name"]
+            raise SuiteError(f"{file}: models.{name}: {_sentence(error, [*keys, 'defaults'])}.") from None
 
     cases: dict[str, Case] = {}
     for number, table in enumerate(_section(document, "cases", list, file), start=1):
         place = f"{file}: [[cases]] number {number}"
+        if not isinstance(table, dict):
+            raise SuiteError(f"{place}: a table is needed ([[cases]]), not {table!r}.")
         chosen = table.get("model")
-        if chosen not in models:
+        if not isinstance(chosen, str) or chosen not in models:
             raise SuiteError(f"{place}: model: unknown model {chosen!r}; known: {', '.join(models)}.")
         sweep = defaults[chosen] | {key: value for key, value in table.items() if key != "model"}
+        empty = [key for key in _SWEPT if sweep.get(key) == []]
+        if empty:
+            raise SuiteError(f"{place}: {empty[0]}: an empty list makes no case; give a value.")
         for settings in _sweep(sweep):
             try:
                 case = Case(model=models[chosen], settings=Settings(**settings))
             except ValidationError as error:
-                raise SuiteError(f"{place}: {_sentence(error)}.") from None
+                keys = ["model", *Settings.model_fields]
+                raise SuiteError(f"{place}: {_sentence(error, keys)}.") from None
             known = cases.setdefault(case.id, case)
             if known != case:
-                raise SuiteError(f"{place}: two different cases have the id '{case.id}'; change seed or size.")
+                raise SuiteError(
+                    f"{place}: two different cases have the id '{case.id}'; give one another seed or size."
+                )
     order = {name: position for position, name in enumerate(models)}
     dtypes = list(DTYPES)
     return Suite(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from bench.device import DeviceError
 from bench.goldens import PASSED, GoldenError
+from bench.isolation import ProcessDied
 from bench.optimizations import NotApplied
 from bench.pipelines import PipelineError
 from bench.plugin.session import Session
@@ -17,7 +18,7 @@ from bench.sampling import BrokenPicture
 from bench.suite import Case
 
 # Errors that are sentences of our own: a traceback would only hide them.
-SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError)
+SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied)
 
 
 def _finish(session: Session, node: pytest.Item, case: Case, work: Callable[[], Record]) -> None:
@@ -32,7 +33,7 @@ def _finish(session: Session, node: pytest.Item, case: Case, work: Callable[[], 
     if record.verdict not in PASSED:
         why = record.error.message if record.error else record.pictures.message if record.pictures else ""
         kept = session.run.folder.path / "grids" / case.model.name
-        pytest.fail(f"{case.id}: {record.verdict}: {why}. Pictures: {kept}", pytrace=False)
+        pytest.fail(f"{case.id}: {record.verdict}: {why.rstrip('.')}. Pictures: {kept}", pytrace=False)
 
 
 def properties(record: Record) -> list[tuple[str, object]]:
@@ -57,6 +58,15 @@ def check_picture(session: Session, node: pytest.Item, case: Case) -> None:
     _finish(session, node, case, lambda: session.run.picture(case))
 
 
+def _replay(benchmark: Any, samples: Sequence[float]) -> None:
+    """Gives pytest-benchmark the samples of a case that another process measured."""
+    benchmark.pedantic(lambda: None)
+    if benchmark.stats:
+        benchmark.stats.stats.data.clear()
+        for sample in samples:
+            benchmark.stats.stats.update(sample)
+
+
 def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any) -> None:
     """Measures a case with pytest-benchmark and fails unless its grid is its golden."""
     __tracebackhide__ = True
@@ -67,6 +77,8 @@ def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any
 
     def work() -> Record:
         record = session.run.benchmark(case, repeat, session.options.rounds)
+        if not benchmark.stats:
+            _replay(benchmark, record.samples_s)
         benchmark.extra_info.update(record.model_dump(mode="json", by_alias=True, exclude={"samples_s"}))
         return record
 

@@ -10,9 +10,11 @@ import torch
 
 STAGES = {
     "vae": "train the autoencoder of emoji-sd",
+    "decoder": "go on with the autoencoder's decoder alone (after vae; beside or after sd)",
     "sd": "train the UNet and the text encoder of emoji-sd (after vae)",
     "ddpm": "train the UNet of emoji-ddpm",
     "export": "write what was trained to bench/checkpoints/",
+    "card": "measure the exported checkpoints and write their model cards",
 }
 
 
@@ -32,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
             default=Path("results/training"),
             help="states and previews (default: results/training)",
         )
-        if name == "export":
+        if name in ("export", "card"):
             continue
         stage.add_argument("--steps", type=int, help="optimizer steps in all (default: as the checkpoint in bench/)")
         stage.add_argument("--batch", type=int, help="pictures per step")

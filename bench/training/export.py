@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMPipeline, DiffusionPipeline
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from bench.training import architectures, objectives
@@ -33,9 +34,18 @@ def _save(pipeline: DiffusionPipeline, folder: Path) -> None:
         card.write_bytes(kept)
 
 
+def _prefix_text_encoder(folder: Path) -> None:
+    """Names the weights as Stable Diffusion's own checkpoints do: releases 4 and 5 of transformers both read these."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    prefix = "text_model."
+    save_file({prefix + name.removeprefix(prefix): tensor for name, tensor in weights.items()}, path, {"format": "pt"})
+
+
 def export_text_to_image(work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path) -> None:
     modules = load_averaged(objectives.text_modules(len(tokenizer)), work / "sd")
     _save(objectives.text_pipeline(modules, vae, tokenizer), folder)
+    _prefix_text_encoder(folder / "text_encoder")
     # Each release of transformers saves a tokenizer in its own way; all of them read CLIP's original files.
     shutil.rmtree(folder / "tokenizer")
     shutil.copytree(work / "tokenizer", folder / "tokenizer")

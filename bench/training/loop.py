@@ -133,7 +133,8 @@ def train(objective: Objective, plan: Plan, folder: Path, *, save_every: int = 1
                 },
             )
             with (folder / LOSS_LOG).open("a") as log:
-                log.write(json.dumps({"step": done, "loss": smooth, "seconds": round(spent, 1)}) + "\n")
+                entry = {"step": done, "batch": plan.batch, "loss": round(smooth, 5), "seconds": round(spent, 1)}
+                log.write(json.dumps(entry) + "\n")
         if done % preview_every == 0 or done == plan.steps:
             with torch.no_grad():
                 objective.preview(ema.module.eval()).save(folder / f"preview-{done:06d}.png")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +13,29 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
+from bench.device import Cpu
 from bench.pipelines import CHECKPOINTS
-from bench.training import architectures, export, objectives
-from bench.training.emoji import Pictures, all_pairs, split_pairs
-from bench.training.loop import STATE, Plan, load_averaged, train
+from bench.training import architectures, card, export, measure, objectives
+from bench.training.emoji import BACKGROUNDS, Pictures, all_pairs, read_emoji, split_pairs
+from bench.training.loop import LOSS_LOG, STATE, Plan, load_averaged, train
 
 PLANS = {
     "vae": Plan(steps=2000, batch=32, learning_rate=1e-3),
+    "decoder": Plan(steps=2000, batch=32, learning_rate=1e-3),
     "sd": Plan(steps=5000, batch=64, learning_rate=1e-3),
     "ddpm": Plan(steps=4000, batch=64, learning_rate=1e-3),
 }
-EXPORTED = {"emoji-sd": "sd", "emoji-ddpm": "ddpm"}
+# Checkpoint: the stages that its weights come from.
+EXPORTED = {"emoji-sd": ("vae", "decoder", "sd"), "emoji-ddpm": ("ddpm",)}
 
 
 def load_autoencoder(work: Path, font: Path | None) -> AutoencoderKL:
     """The trained autoencoder, its scaling factor set so that latents have unit variance (Rombach et al. 2022)."""
     vae = load_averaged(architectures.autoencoder(), work / "vae")
     latents = objectives.encode_all(vae, Pictures(architectures.SD_SIZE, font), split_pairs()[0])
+    if (work / "decoder" / STATE).is_file():
+        tuned = load_averaged(objectives.decoder_modules(vae), work / "decoder")
+        vae.decoder, vae.post_quant_conv = tuned["decoder"], tuned["post_quant_conv"]
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     return vae.requires_grad_(False)
 
@@ -39,17 +47,40 @@ def load_tokenizer(work: Path) -> CLIPTokenizer:
 
 def export_all(work: Path, font: Path | None) -> None:
     """Writes every checkpoint whose training has begun."""
-    for name, stage in EXPORTED.items():
-        if not (work / stage / STATE).is_file():
-            print(f"{name}: nothing trained in {work / stage}, left as it is")
+    for name, stages in EXPORTED.items():
+        if not (work / stages[-1] / STATE).is_file():
+            print(f"{name}: nothing trained in {work / stages[-1]}, left as it is")
             continue
         folder = CHECKPOINTS / name
-        if stage == "sd":
+        if name == "emoji-sd":
             export.export_text_to_image(work, load_autoencoder(work, font), load_tokenizer(work), folder)
         else:
             export.export_image(work, folder)
+        trained = {stage: read_progress(work / stage) for stage in stages if (work / stage / STATE).is_file()}
+        facts = {"machine": f"{Cpu().name}, {os.cpu_count()} cores, shared", "stages": trained}
+        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
         size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
         print(f"{name}: {size / 2**20:.1f} MiB of weights in {folder}")
+
+
+def read_progress(folder: Path) -> dict[str, float]:
+    """Steps, pictures per step, hours and smoothed loss of a stage, from its log."""
+    last = json.loads((folder / LOSS_LOG).read_text().splitlines()[-1])
+    return {"steps": last["step"], "batch": last["batch"], "hours": last["seconds"] / 3600, "loss": last["loss"]}
+
+
+def write_cards(font: Path | None) -> None:
+    """Measures both checkpoints and writes their model cards and sample grids."""
+    emoji, pairs, held_out = len(read_emoji()), len(all_pairs()), len(split_pairs()[1])
+    for name in EXPORTED:
+        folder = CHECKPOINTS / name
+        size = architectures.SD_SIZE if name == "emoji-sd" else architectures.DDPM_SIZE
+        figures = measure.measure_text_to_image(font) if name == "emoji-sd" else measure.measure_image(font)
+        samples = measure.sample_text_to_image() if name == "emoji-sd" else measure.sample_image()
+        samples.save(folder / "samples.png", optimize=True)
+        data = {"emoji": emoji, "colours": len(BACKGROUNDS) - 1, "size": size, "pairs": pairs, "held_out": held_out}
+        training = json.loads((folder / "training.json").read_text())
+        print(f"{name}: {card.write_card(folder, training, figures, data)}")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -62,6 +93,9 @@ def run(options: argparse.Namespace) -> None:
     if options.stage == "export":
         export_all(options.work, options.font)
         return
+    if options.stage == "card":
+        write_cards(options.font)
+        return
     plan = replace(PLANS[options.stage], seed=options.seed)
     plan = replace(plan, steps=options.steps or plan.steps, batch=options.batch or plan.batch)
     folder = options.work / options.stage
@@ -70,6 +104,9 @@ def run(options: argparse.Namespace) -> None:
     torch.manual_seed(plan.seed)
     if options.stage == "vae":
         objective = objectives.autoencoder_objective(options.font)
+    elif options.stage == "decoder":
+        vae = load_averaged(architectures.autoencoder(), options.work / "vae")
+        objective = objectives.decoder_objective(vae, options.font)
     elif options.stage == "sd":
         vae = load_autoencoder(options.work, options.font)
         torch.manual_seed(plan.seed)

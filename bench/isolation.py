@@ -1,0 +1,72 @@
+"""Measures a case in a process of its own, with an empty compile cache.
+
+What ``torch.compile`` costs and gives depends on what the process and its cache have compiled before; here that is
+always nothing, so the first call is a cold one.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from bench.device import choose_device, clock
+from bench.pipelines import LoadedPipeline, load_pipeline
+from bench.suite import Case
+from bench.timing import Measurement, measure
+
+
+class ProcessDied(Exception):
+    """The process of a case ended without a result; one sentence."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the new process is told. ``device`` is torch's name, such as ``cuda:0``."""
+
+    case: Case
+    device: str
+    rounds: int
+    suite_folder: Path
+    cache: Path
+
+
+def _work(task: Task) -> tuple[LoadedPipeline, Measurement]:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(task.cache)
+    device = choose_device(task.device)
+    settings = task.case.settings
+    loaded = load_pipeline(task.case.model, settings.dtype, settings.optimizations, device, task.suite_folder)
+
+    def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
+        samples = []
+        for _ in range(rounds):
+            arguments = setup()
+            began = clock(device)
+            target(**arguments)
+            samples.append(clock(device) - began)
+        return samples
+
+    measured = measure(loaded, task.case, device, repeat, task.rounds)
+    return replace(loaded, pipeline=None, scheduler_config={}), measured
+
+
+def measure_alone(case: Case, device: str, rounds: int, suite_folder: Path) -> tuple[LoadedPipeline, Measurement]:
+    """The measurement of a case made in a new process, and what it loaded (without the pipeline, which ended there).
+
+    Raises:
+        ProcessDied: the process was killed, out of memory for one.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="inductor-") as cache,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+    ):
+        try:
+            return pool.submit(_work, Task(case, device, rounds, suite_folder, Path(cache))).result()
+        except BrokenProcessPool:
+            raise ProcessDied("its process ended without a result (killed, or out of memory).") from None

@@ -1,0 +1,43 @@
+"""What measuring adds to a call: a measured call against a plain one, in turn."""
+
+import statistics
+
+import pytest
+
+from bench.device import clock
+from bench.sampling import prepare_call
+
+PAIRS = 40
+
+
+@pytest.mark.bench
+@pytest.mark.slow
+def test_overhead_of_a_measured_call(bench_session, benchmark):
+    """Compares fresh generators, a fresh scheduler, two clock readings and the call with the bare call.
+
+    The ratio is in ``extra_info`` of ``benchmark.json`` and on the terminal (``-rP`` shows it); it is told, not judged.
+    """
+    case = next(case for case in bench_session.suite.cases if case.id == "emoji-ddpm/ddim-s20-fp32")
+    loaded, device = bench_session.run.pipeline(case), bench_session.device
+
+    def plain() -> float:
+        arguments = prepare_call(loaded, case)
+        began = clock(device)
+        loaded.pipeline(**arguments)
+        device.synchronize()
+        return clock(device) - began
+
+    def measured() -> float:
+        began = clock(device)
+        arguments = prepare_call(loaded, case)
+        clock(device)
+        loaded.pipeline(**arguments)
+        clock(device)
+        return clock(device) - began
+
+    plain()
+    ratios = [measured() / plain() if turn % 2 else 1 / (plain() / measured()) for turn in range(PAIRS)]
+    ratio = statistics.median(ratios)
+    benchmark.extra_info["overhead"] = ratio - 1
+    benchmark.pedantic(loaded.pipeline, setup=lambda: ((), prepare_call(loaded, case)), rounds=2)
+    print(f"a measured call takes {ratio - 1:+.2%} of a plain one more (median of {PAIRS} pairs)")

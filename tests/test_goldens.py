@@ -1,0 +1,539 @@
+"""The life cycle of a golden, without a pipeline: missing, accepted, within limits, changed, stale, damaged, unused."""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.goldens import (
+    BROKEN,
+    MISSING,
+    PASSED,
+    STALE,
+    GoldenError,
+    check_golden,
+    describe_origin,
+    find_golden,
+    golden_path,
+    read_golden,
+    same_pixels,
+    unused_goldens,
+    write_golden,
+)
+from bench.limits import default_limits
+from bench.records import LimitsRecord
+from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
+from bench.suite import Case, Model, Settings
+
+PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor (R) 9000")
+GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100 80GB HBM3")
+OTHER_GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA A10")
+WEIGHTS, OTHER_WEIGHTS = "a" * 64, "b" * 64
+TOLERANT = LimitsRecord(ssim=0.9, max_diff=20, mean_diff=2.0, reason="measured for this test")
+MODEL = Model(name="tiny-sd", kind="stable-diffusion", source="embedded")
+LEVELS = {"device": "@cuda-nvidia-h100-80gb-hbm3", "type": "@cuda", "reference": ""}
+
+
+def case_with(**settings: Any) -> Case:
+    usual = {"scheduler": "pndm", "steps": 20, "guidance": 7.5, "images": 3, "prompts": ("a fox", "a cat", "an owl")}
+    return Case(model=MODEL, settings=Settings(**(usual | settings)))
+
+
+CASE = case_with()
+
+
+def pictures(number: int = 0, count: int = 3, width: int = 24, height: int = 16) -> list[Image.Image]:
+    levels = np.random.default_rng(number).integers(40, 216, (count, height, width, 3), dtype=np.uint8)
+    return [Image.fromarray(one) for one in levels]
+
+
+def brighter(images: list[Image.Image], levels: int) -> list[Image.Image]:
+    return [image.point(lambda level: level + levels) for image in images]
+
+
+def origin_of(case=CASE, *, weights=WEIGHTS, device=PROCESSOR, limits=None):
+    origin = describe_origin(case, weights, None, device, {"torch": "2.9.0", "diffusers": None})
+    return origin.model_copy(update={"limits": limits})
+
+
+def accept(root, images, case=CASE, *, device=PROCESSOR, level="reference", weights=WEIGHTS, limits=None):
+    path = golden_path(root, case.id, device, level)
+    write_golden(path, images, origin_of(case, weights=weights, device=device, limits=limits))
+    return path
+
+
+def check(root, images, case=CASE, *, device=PROCESSOR, weights=WEIGHTS, update=None, announced=None):
+    told: list[str] = [] if announced is None else announced
+    origin = origin_of(case, weights=weights, device=device)
+    return check_golden(case, images, origin, root, device, update=update, announce=told.append)[0]
+
+
+def contents(root) -> dict[str, bytes]:
+    """Every file under the store, hidden ones too."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "golden"
+
+
+@pytest.fixture
+def golden(root):
+    """The accepted picture of the case, from the processor."""
+    return accept(root, pictures(), limits=TOLERANT)
+
+
+def test_a_case_without_golden_is_missing_and_nothing_is_written(root):
+    found = check(root, pictures())
+    assert found.verdict == MISSING
+    assert str(root / "tiny-sd" / "pndm-s20-g7.5-fp32.png") in found.message
+    assert "--golden-update" in found.message
+    assert found.golden is None
+    assert not root.exists()
+
+
+def test_the_accepted_pictures_are_identical_to_their_golden(root, golden):
+    found = check(root, pictures())
+    assert found.verdict == IDENTICAL
+    assert (found.ssim_worst_tile, found.max_diff, found.changed_share) == (1.0, 0, 0.0)
+    assert found.golden == str(golden)
+
+
+def test_a_golden_gives_back_the_pictures_and_the_origin_that_were_written(golden):
+    kept = read_golden(golden)
+    assert same_pixels(kept.tiles, pictures())
+    assert kept.origin.case == CASE.id
+    assert kept.origin.settings["prompts"] == ["a fox", "a cat", "an owl"]
+    assert kept.origin.seeds == (0, 1, 2)
+    assert kept.origin.weights == WEIGHTS
+    assert kept.origin.device == {"type": PROCESSOR.type, "name": PROCESSOR.name}
+    assert kept.origin.libraries == {"torch": "2.9.0", "diffusers": None}
+    assert kept.origin.limits == TOLERANT
+
+
+@pytest.mark.parametrize(("levels", "verdict"), [(0, IDENTICAL), (2, WITHIN_LIMITS), (3, CHANGED)])
+def test_the_limits_of_the_golden_decide(root, golden, levels, verdict):
+    found = check(root, brighter(pictures(), levels))
+    assert found.verdict == verdict
+    assert found.limits == TOLERANT
+    assert found.max_diff == levels
+    assert found.mean_diff == (levels, levels, levels)
+    assert len(found.ssim_tiles or ()) == 3
+
+
+def test_a_changed_picture_is_told_with_golden_score_and_limit(root, golden):
+    found = check(root, [*pictures()[:2], pictures(9)[2]])
+    assert found.verdict == CHANGED
+    assert str(golden) in found.message
+    assert f"SSIM {found.ssim_worst_tile:.5f} in tile 3 of 3 (limit 0.9)" in found.message
+    assert "\n" not in found.message
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("device", [PROCESSOR, GPU])
+def test_without_limits_of_its_own_a_golden_has_those_of_dtype_and_device_types(root, dtype, device):
+    case = case_with(dtype=dtype)
+    accept(root, pictures(), case)
+    found = check(root, brighter(pictures(), 1), case, device=device)
+    assert found.limits == LimitsRecord(**asdict(default_limits(dtype, "cpu", device.type)))
+
+
+def test_a_golden_of_another_device_type_is_judged_less_strictly():
+    same, other = default_limits("float32", "cpu", "cpu"), default_limits("float32", "cpu", "cuda")
+    assert same.ssim > other.ssim
+    assert same.max_diff < other.max_diff
+    assert same.mean_diff < other.mean_diff
+
+
+@pytest.mark.parametrize(
+    ("asked", "weights", "words"),
+    [
+        (CASE, OTHER_WEIGHTS, "weights were aaaaaaaaaaaa and are bbbbbbbbbbbb"),
+        (case_with(prompts=("a fox", "a dog", "an owl")), WEIGHTS, "prompts was ['a fox', 'a cat', 'an owl'] and is"),
+        (case_with(images=2, prompts=("a fox", "a cat")), WEIGHTS, "images was 3 and is 2"),
+    ],
+    ids=["weights", "prompts", "number of images"],
+)
+def test_a_golden_of_another_recipe_is_stale_and_says_what_changed(root, golden, asked, weights, words):
+    found = check(root, pictures()[: asked.settings.images], asked, weights=weights)
+    assert found.verdict == STALE
+    assert words in found.message
+    assert str(golden) in found.message
+    assert "\n" not in found.message
+
+
+def test_a_golden_of_another_seed_is_stale_and_says_both_seeds(root, golden):
+    edit(golden.with_suffix(".json"), settings=origin_of(case_with(seed=41)).settings, seeds=[41, 42, 43])
+    found = check(root, pictures())
+    assert found.verdict == STALE
+    assert "seed was 41 and is 0" in found.message
+
+
+def test_a_stale_golden_tells_its_score_too(root, golden):
+    found = check(root, pictures(5), weights=OTHER_WEIGHTS)
+    assert found.verdict == STALE
+    assert found.ssim_worst_tile is not None
+    assert found.ssim_worst_tile < 0.5
+
+
+def test_making_a_case_slow_does_not_make_its_golden_stale(root, golden):
+    assert check(root, pictures(), case_with(slow=True)).verdict == IDENTICAL
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (pictures(count=2), "images: 2 instead of 3"),
+        (pictures(width=16), "size: 16x16 instead of 24x16"),
+        ([image.convert("L") for image in pictures()], "mode: L instead of RGB"),
+    ],
+)
+def test_pictures_of_other_number_size_or_mode_are_broken_and_name_the_golden(root, golden, images, words):
+    found = check(root, images)
+    assert found.verdict == BROKEN
+    assert words in found.message
+    assert str(golden) in found.message
+
+
+def turn_into_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def reshape(path):
+    picture = Image.open(path)
+    Image.frombytes("RGB", (picture.width // 2, picture.height * 2), picture.tobytes()).save(path)
+
+
+DAMAGES = {
+    "no picture": (".png", lambda path: path.unlink()),
+    "empty picture": (".png", lambda path: path.write_bytes(b"")),
+    "text as picture": (".png", lambda path: path.write_text("version https://git-lfs.github.com/spec/v1")),
+    "truncated header": (".png", lambda path: path.write_bytes(path.read_bytes()[:20])),
+    "truncated picture": (".png", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])),
+    "one byte flipped": (".png", lambda path: path.write_bytes(path.read_bytes().replace(b"IDAT", b"IDAU", 1))),
+    "folder as picture": (".png", turn_into_folder),
+    "swapped picture": (".png", lambda path: shutil.copy(accept(path.parent, pictures(8), case_with(seed=8)), path)),
+    "edited picture": (".png", lambda path: brighter([Image.open(path)], 1)[0].save(path)),
+    "grey picture": (".png", lambda path: Image.open(path).convert("L").save(path)),
+    "reshaped picture": (".png", reshape),
+    "no origin": (".json", lambda path: path.unlink()),
+    "empty origin": (".json", lambda path: path.write_text("")),
+    "garbage origin": (".json", lambda path: path.write_text("<<<<<<< HEAD\n{}\n=======")),
+    "truncated origin": (".json", lambda path: path.write_bytes(path.read_bytes()[:200])),
+    "binary origin": (".json", lambda path: path.write_bytes(b"\xff\xfe\x00")),
+    "list as origin": (".json", lambda path: path.write_text("[]")),
+    "unknown key in origin": (".json", lambda path: edit(path, colour="red")),
+    "origin without seeds": (".json", lambda path: edit(path, seeds=[])),
+    "origin without device": (".json", lambda path: edit(path, device={}, limits=None)),
+    "folder as origin": (".json", turn_into_folder),
+}
+
+
+@pytest.mark.parametrize(("suffix", "damage"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_golden_is_broken_in_one_sentence_that_names_the_file(root, golden, suffix, damage):
+    damage(golden.with_suffix(suffix))
+    found = check(root, pictures())
+    assert found.verdict == BROKEN
+    assert str(golden.with_suffix(suffix)) in found.message
+    assert "--golden-update" in found.message
+    assert "\n" not in found.message
+
+
+def test_every_truncation_of_a_picture_is_noticed_and_none_raises(root, golden):
+    whole = golden.read_bytes()
+    for length in range(0, len(whole) - 64, 41):
+        golden.write_bytes(whole[:length])
+        assert check(root, pictures()).verdict == BROKEN, f"{length} of {len(whole)} bytes"
+
+
+def test_a_damaged_golden_is_not_passed_over_for_one_that_is_whole(root, golden):
+    nearer = accept(root, pictures(), device=GPU, level="type")
+    nearer.unlink()
+    assert check(root, pictures(), device=GPU).verdict == BROKEN
+
+
+@pytest.mark.parametrize("images", [pictures(), brighter(pictures(), 1), pictures(9), pictures(count=1)])
+def test_a_run_that_did_not_ask_for_it_writes_nothing(root, golden, images):
+    before = contents(root)
+    announced: list[str] = []
+    check(root, images, announced=announced)
+    check(root, images, device=GPU, weights=OTHER_WEIGHTS, announced=announced)
+    assert contents(root) == before
+    assert announced == []
+
+
+def test_an_update_leaves_an_identical_golden_as_it_is(root, golden):
+    before = contents(root)
+    announced: list[str] = []
+    assert check(root, pictures(), update="auto", announced=announced).verdict == IDENTICAL
+    assert check(root, pictures(), update="device", announced=announced).verdict == IDENTICAL
+    assert contents(root) == before
+    assert announced == []
+
+
+def test_an_update_accepts_a_missing_golden_but_does_not_pass(root):
+    announced: list[str] = []
+    found = check(root, pictures(), update="auto", announced=announced)
+    path = root / f"{CASE.id}.png"
+    assert found.verdict == MISSING
+    assert "run again without --golden-update" in found.message
+    assert announced == [f"wrote {path} (missing, new)"]
+    assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
+    assert check(root, pictures()).verdict == IDENTICAL
+
+
+@pytest.mark.parametrize("images", [brighter(pictures(), 1), brighter(pictures(), 9), pictures(9)])
+def test_an_update_announces_the_file_with_its_old_verdict_and_score(root, golden, images):
+    before = check(root, images)
+    announced: list[str] = []
+    after = check(root, images, update="auto", announced=announced)
+    assert announced == [f"wrote {golden} ({before.verdict}, SSIM was {before.ssim_worst_tile:.5f})"]
+    assert f"{before.ssim_worst_tile:.5f}" in after.message
+    assert (after.ssim_worst_tile, after.max_diff) == (before.ssim_worst_tile, before.max_diff)
+
+
+@pytest.mark.parametrize(
+    ("images", "weights", "damage"),
+    [
+        pytest.param(pictures(9), WEIGHTS, None, id="changed"),
+        pytest.param(pictures(), OTHER_WEIGHTS, None, id="stale"),
+        pytest.param(pictures(count=2), WEIGHTS, None, id="other number of pictures"),
+        *(pytest.param(pictures(), WEIGHTS, DAMAGES[name][1], id=name) for name in ("no picture", "truncated picture")),
+    ],
+)
+def test_an_update_keeps_the_verdict_that_the_pictures_had(root, golden, images, weights, damage):
+    if damage:
+        damage(golden)
+    before = check(root, images, weights=weights)
+    assert check(root, images, weights=weights, update="auto").verdict == before.verdict
+    assert before.verdict not in PASSED
+
+
+def test_an_update_of_pictures_within_limits_is_no_pass_either(root, golden):
+    assert check(root, brighter(pictures(), 1), update="auto").verdict not in PASSED
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGES if not name.startswith("folder")])
+def test_an_update_heals_a_damaged_golden(root, golden, name):
+    suffix, damage = DAMAGES[name]
+    damage(golden.with_suffix(suffix))
+    assert check(root, pictures(), update="auto").verdict not in PASSED
+    assert check(root, pictures()).verdict == IDENTICAL
+
+
+STORES: dict[str, list[tuple[str, Any]]] = {
+    "nothing": [],
+    "the reference of another type": [("reference", PROCESSOR)],
+    "the reference of this type": [("reference", OTHER_GPU)],
+    "this type's": [("type", OTHER_GPU)],
+    "this device's": [("device", GPU)],
+    "the reference of another type, this type's": [("reference", PROCESSOR), ("type", OTHER_GPU)],
+    "the reference of this type, this type's": [("reference", OTHER_GPU), ("type", OTHER_GPU)],
+    "all three": [("reference", PROCESSOR), ("type", OTHER_GPU), ("device", GPU)],
+}
+
+
+@pytest.mark.parametrize("accepted", STORES.values(), ids=STORES)
+def test_after_an_update_the_next_run_passes_whichever_goldens_there_were(root, accepted):
+    for number, (level, made_on) in enumerate(accepted):
+        write_golden(golden_path(root, CASE.id, GPU, level), pictures(50 + number), origin_of(device=made_on))
+    assert check(root, pictures(), device=GPU, update="auto").verdict not in PASSED
+    assert check(root, pictures(), device=GPU).verdict == IDENTICAL
+
+
+@pytest.mark.parametrize(
+    ("level", "reference_of", "suffix"),
+    [
+        ("auto", None, ""),
+        ("auto", OTHER_GPU, ""),
+        ("auto", PROCESSOR, "@cuda"),
+        ("reference", PROCESSOR, ""),
+        ("type", None, "@cuda"),
+        ("type", OTHER_GPU, "@cuda"),
+        ("device", None, "@cuda-nvidia-h100-80gb-hbm3"),
+        ("device", PROCESSOR, "@cuda-nvidia-h100-80gb-hbm3"),
+    ],
+)
+def test_an_update_writes_at_the_level_that_was_asked_for(root, level, reference_of, suffix):
+    if reference_of:
+        accept(root, pictures(1), device=reference_of)
+    before = contents(root)
+    check(root, pictures(), device=GPU, update=level)
+    written = {name for name, content in contents(root).items() if before.get(name) != content}
+    assert written == {f"{CASE.id}{suffix}.png", f"{CASE.id}{suffix}.json"}
+    assert read_golden(root / f"{CASE.id}{suffix}.png").origin.device == {"type": "cuda", "name": GPU.name}
+
+
+def test_the_golden_of_the_exact_device_comes_before_its_type_s_and_before_the_reference(root):
+    written = {level: accept(root, pictures(), device=GPU, level=level) for level in LEVELS}
+    assert [path.name for path in written.values()] == [f"pndm-s20-g7.5-fp32{suffix}.png" for suffix in LEVELS.values()]
+    for path in written.values():
+        assert find_golden(root, CASE.id, GPU) == path
+        path.unlink()
+        path.with_suffix(".json").unlink()
+    assert find_golden(root, CASE.id, GPU) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "level"),
+    [(GPU, "device"), (OTHER_GPU, "type"), (PROCESSOR, "reference")],
+    ids=["exact", "type", "other type"],
+)
+def test_a_device_never_sees_the_golden_of_another(root, device, level):
+    written = {level: accept(root, pictures(), device=GPU, level=level) for level in LEVELS}
+    assert find_golden(root, CASE.id, device) == written[level]
+
+
+def test_golden_files_have_no_character_that_a_file_system_refuses(root):
+    path = golden_path(root, CASE.id, PROCESSOR, "device")
+    assert path.name == "pndm-s20-g7.5-fp32@cpu-some-processor-r-9000.png"
+
+
+def test_an_update_replaces_files_and_never_writes_into_them(root, golden, tmp_path):
+    before = contents(root)
+    for suffix in (".png", ".json"):
+        os.link(golden.with_suffix(suffix), tmp_path / f"old{suffix}")
+    check(root, pictures(9), update="auto")
+    for suffix in (".png", ".json"):
+        assert (tmp_path / f"old{suffix}").read_bytes() == before[f"{CASE.id}{suffix}"]
+        assert golden.with_suffix(suffix).read_bytes() != before[f"{CASE.id}{suffix}"]
+
+
+def test_a_golden_takes_its_place_only_when_it_is_whole_and_on_disk(root, golden, monkeypatch):
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor):
+        events.append(f"{os.fstat(descriptor).st_size} bytes")
+        fsync(descriptor)
+
+    def noted_replace(source, target):
+        assert os.path.dirname(source) == str(target.parent)
+        events.append(target.suffix)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    check(root, pictures(9), update="auto")
+    for suffix in (".png", ".json"):
+        size = f"{golden.with_suffix(suffix).stat().st_size} bytes"
+        assert events.index(size) < events.index(suffix)
+    assert len(events) == 4
+
+
+def test_goldens_can_be_read_by_everyone(golden):
+    assert [golden.with_suffix(suffix).stat().st_mode & 0o777 for suffix in (".png", ".json")] == [0o644, 0o644]
+
+
+def fill_the_disk(monkeypatch, step, number):
+    """Makes call ``number`` of this function and all later ones raise as on a full disk."""
+    module, name = step
+    really, calls = getattr(module, name), []
+
+    def perhaps(*args, **kwargs):
+        calls.append(name)
+        if len(calls) >= number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, perhaps)
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ((tempfile, "mkstemp"), 1),
+        ((tempfile, "mkstemp"), 2),
+        ((os, "fsync"), 1),
+        ((os, "fsync"), 2),
+        ((os, "replace"), 1),
+    ],
+    ids=["making the picture's file", "making the origin's file", "the picture", "the origin", "replacing"],
+)
+def test_a_full_disk_leaves_the_old_golden_whole_and_no_stray_file(root, golden, monkeypatch, step, number):
+    before = contents(root)
+    with monkeypatch.context() as patched:
+        fill_the_disk(patched, step, number)
+        with pytest.raises(GoldenError) as caught:
+            check(root, pictures(9), update="auto")
+    assert str(golden.with_suffix("")) in str(caught.value)
+    assert "No space left on device" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert contents(root) == before
+    assert check(root, pictures()).verdict == IDENTICAL
+
+
+def test_a_crash_between_picture_and_origin_is_noticed_and_healed_by_the_next_update(root, golden, monkeypatch):
+    with monkeypatch.context() as patched:
+        fill_the_disk(patched, (os, "replace"), 2)
+        with pytest.raises(GoldenError):
+            check(root, pictures(9), update="auto")
+    assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
+    assert check(root, pictures(9)).verdict == BROKEN
+    assert check(root, pictures()).verdict == BROKEN
+    check(root, pictures(9), update="auto")
+    assert check(root, pictures(9)).verdict == IDENTICAL
+
+
+def test_an_interrupted_update_leaves_no_stray_file(root, golden, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = contents(root)
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check(root, pictures(9), update="auto")
+    assert contents(root) == before
+
+
+def test_a_store_that_cannot_be_made_is_told_in_one_sentence(tmp_path):
+    root = tmp_path / "golden"
+    root.write_text("a file")
+    with pytest.raises(GoldenError) as caught:
+        check(root, pictures(), update="auto")
+    assert str(root / f"{CASE.id}.png") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_belong_to_no_case_are_unused(root):
+    used = ["tiny-sd/a-s5", "tiny-sd/a-s5@cuda", "tiny-sd/a-s5@cuda-nvidia-h100", "tiny-sd/b-s20-g7.5"]
+    unused = ["tiny-sd/a-s50", "tiny-sd/b-s20-g7", "tiny-sd/gone@cuda", "tiny-sd/gone@cpu-x", "other/a-s5", "a-s5"]
+    stray = ["README.md", "tiny-sd/a-s5.jpg", "tiny-sd/a-s5.png.orig", "tiny-sd/a-s5 (copy).png", "tiny-sd/notes"]
+    pairs = [f"{stem}{suffix}" for stem in unused for suffix in (".png", ".json")]
+    for name in [*(f"{stem}{suffix}" for stem in used for suffix in (".png", ".json")), *pairs, *stray]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+    found = unused_goldens(root, ["tiny-sd/a-s5", "tiny-sd/b-s20-g7.5", "tiny-sd/not-accepted-yet"])
+    assert [path.relative_to(root).as_posix() for path in found] == sorted(pairs + stray)
+
+
+def test_a_golden_that_lost_its_picture_or_its_origin_still_belongs_to_its_case(root, golden):
+    golden.unlink()
+    assert unused_goldens(root, [CASE.id]) == []
+    assert unused_goldens(root, []) == [golden.with_suffix(".json")]
+
+
+def test_a_store_that_does_not_exist_has_no_unused_goldens(root):
+    assert unused_goldens(root, [CASE.id]) == []
+
+
+def test_pictures_are_the_same_only_in_number_order_and_every_pixel():
+    images = pictures()
+    assert same_pixels(images, pictures())
+    assert not same_pixels(images, images[:2])
+    assert not same_pixels(images, images[::-1])
+    assert not same_pixels(images, [*images[:2], brighter(images, 1)[2]])

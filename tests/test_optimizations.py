@@ -1,0 +1,155 @@
+"""Speed settings: each one is really on, leaves the pictures as they are, and says so when it is not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch._dynamo.utils import counters
+
+from bench import optimizations
+from bench.device import Cpu
+from bench.optimizations import OPTIMIZATIONS, Knob, NotApplied, apply_optimizations, check_applied
+from bench.sampling import generate
+from bench.schedulers import DDPM, STABLE_DIFFUSION
+from bench.timing import measure
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IMMEDIATE = [(name, kind) for name, knob in OPTIMIZATIONS.items() if not knob.compiles for kind in sorted(knob.kinds)]
+
+
+def largest_difference(one: list[Image.Image], other: list[Image.Image]) -> int:
+    levels = [np.stack([np.asarray(image) for image in images]).astype(np.int16) for images in (one, other)]
+    return int(np.abs(levels[0] - levels[1]).max())
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No compiled graph before the test, none after it, and an empty cache in between."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+    counters.clear()
+
+
+@pytest.mark.parametrize(("name", "kind"), IMMEDIATE)
+def test_an_optimization_is_on_only_when_asked_for_and_the_pictures_stay(name, kind, tiny_case, load_tiny):
+    plain, quick = tiny_case(kind), tiny_case(kind, optimizations=(name,))
+    without, with_it = load_tiny(plain), load_tiny(quick)
+    assert OPTIMIZATIONS[name].count(without.pipeline) == 0
+    assert OPTIMIZATIONS[name].count(with_it.pipeline) > 0
+    assert largest_difference(generate(with_it, quick), generate(without, plain)) <= 1
+
+
+@pytest.mark.parametrize("kind", [STABLE_DIFFUSION, DDPM])
+def test_every_convolution_is_channels_last(kind, tiny_case, load_tiny):
+    pipeline = load_tiny(tiny_case(kind, optimizations=("channels-last",))).pipeline
+    parts = [pipeline.unet, pipeline.vae] if kind == STABLE_DIFFUSION else [pipeline.unet]
+    kernels = [weight for part in parts for weight in part.parameters() if weight.dim() == 4]
+    assert kernels
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+
+
+@pytest.mark.parametrize("name", ["attention-slicing", "fused-qkv"])
+def test_every_attention_is_counted(name, tiny_case, load_tiny):
+    pipeline = load_tiny(tiny_case(STABLE_DIFFUSION, optimizations=(name,))).pipeline
+    assert OPTIMIZATIONS[name].count(pipeline) == len(pipeline.unet.attn_processors) > 0
+
+
+def test_settings_are_switched_on_together(tiny_case, load_tiny):
+    names = ("channels-last", "attention-slicing", "vae-slicing")
+    case = tiny_case(STABLE_DIFFUSION, optimizations=names)
+    loaded = load_tiny(case)
+    assert all(OPTIMIZATIONS[name].count(loaded.pipeline) for name in names)
+    plain = tiny_case(STABLE_DIFFUSION)
+    assert largest_difference(generate(loaded, case), generate(load_tiny(plain), plain)) <= 1
+
+
+def test_a_setting_that_undoes_an_earlier_one_is_noticed(tiny_case, load_tiny):
+    # Both put processors of their own in the same places, and the last one wins.
+    with pytest.raises(NotApplied, match="'attention-slicing' had no effect"):
+        load_tiny(tiny_case(STABLE_DIFFUSION, optimizations=("attention-slicing", "fused-qkv")))
+
+
+@pytest.mark.parametrize(("name", "kind"), IMMEDIATE)
+def test_a_setting_that_does_nothing_is_refused(name, kind, tiny_case, load_tiny, monkeypatch):
+    knob = OPTIMIZATIONS[name]
+    monkeypatch.setitem(OPTIMIZATIONS, name, Knob(knob.kinds, lambda _pipeline: None, knob.count))
+    with pytest.raises(NotApplied) as refused:
+        load_tiny(tiny_case(kind, optimizations=(name,)))
+    assert str(refused.value) == f"optimization '{name}' had no effect: it is on nowhere in the pipeline."
+
+
+def test_the_librarys_own_setting_without_effect_is_refused(tiny_case, load_tiny, monkeypatch):
+    # On these networks the library accepts the call and changes no processor.
+    pipeline = load_tiny(tiny_case(STABLE_DIFFUSION)).pipeline
+    if not hasattr(pipeline.unet, "set_attention_backend"):
+        pytest.skip("this diffusers has no set_attention_backend")
+
+    def backends(pipeline) -> int:
+        chosen = (getattr(part, "_attention_backend", None) for part in pipeline.unet.attn_processors.values())
+        return sum(backend is not None for backend in chosen)
+
+    knob = Knob(frozenset({STABLE_DIFFUSION}), lambda pipeline: pipeline.unet.set_attention_backend("native"), backends)
+    monkeypatch.setitem(OPTIMIZATIONS, "attention-backend", knob)
+    with pytest.raises(NotApplied, match="'attention-backend' had no effect"):
+        apply_optimizations(pipeline, ("attention-backend",))
+
+
+@pytest.mark.parametrize("name", ["attention-slicing", "fused-qkv", "vae-slicing"])
+def test_a_library_without_the_method_is_one_sentence(name):
+    bare = SimpleNamespace(unet=SimpleNamespace(), vae=SimpleNamespace())
+    with pytest.raises(NotApplied) as refused:
+        apply_optimizations(bare, (name,))
+    assert re.fullmatch(
+        rf"optimization '{name}' cannot be switched on here: [^\n]*has no attribute[^\n]*\.", str(refused.value)
+    )
+
+
+def test_a_library_that_refuses_the_value_is_one_sentence(monkeypatch):
+    def refuse(_pipeline) -> None:
+        raise ValueError("no such backend")
+
+    knob = OPTIMIZATIONS["fused-qkv"]
+    monkeypatch.setitem(OPTIMIZATIONS, "fused-qkv", Knob(knob.kinds, refuse, knob.count))
+    with pytest.raises(NotApplied, match=r"^optimization 'fused-qkv' cannot be switched on here: no such backend\.$"):
+        apply_optimizations(SimpleNamespace(), ("fused-qkv",))
+
+
+def test_only_compiling_settings_wait_for_the_first_call():
+    assert {name for name, knob in OPTIMIZATIONS.items() if knob.compiles} == {"compile", "compile-regional"}
+    assert optimizations.compiles(("channels-last", "compile"))
+    assert not optimizations.compiles(("channels-last", "fused-qkv"))
+    assert not optimizations.compiles(())
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("name", ["compile", "compile-regional"])
+def test_a_setting_that_compiled_nothing_is_refused_after_the_first_call(name, tiny_case, load_tiny, monkeypatch):
+    knob = OPTIMIZATIONS[name]
+    monkeypatch.setitem(OPTIMIZATIONS, name, Knob(knob.kinds, lambda _pipeline: None, knob.count, compiles=True))
+    case = tiny_case(STABLE_DIFFUSION, optimizations=(name,), steps=1, images=1)
+    loaded = load_tiny(case)
+    with pytest.raises(NotApplied, match=f"'{name}' had no effect"):
+        measure(loaded, case, Cpu(), lambda *_: [], 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no C++ compiler here")
+def test_regional_compilation_compiles_and_the_pictures_stay(tiny_case, load_tiny):
+    quick, plain = tiny_case(STABLE_DIFFUSION, optimizations=("compile-regional",)), tiny_case(STABLE_DIFFUSION)
+    loaded = load_tiny(quick)
+    images = generate(loaded, quick)
+    check_applied(loaded.pipeline, ("compile-regional",))
+    assert largest_difference(images, generate(load_tiny(plain), plain)) <= 1

@@ -1,0 +1,372 @@
+"""The suite as pytest runs it: exit codes, what is printed and what is written, on a suite of three tiny cases."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import huggingface_hub.constants
+import pytest
+import torch
+
+from bench.device import Cpu
+from bench.environment import describe_environment
+from bench.records import Record, read_records
+from bench.results import RECORDS, RunFolder
+from bench.run import GoldenPolicy, Run
+from bench.suite import read_suite
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections", "as_found")
+
+PROJECT = Path(__file__).parents[1]
+CASES = ["tiny/ddpm-s2-fp32", "tiny/ddpm-s3-fp32", "tiny/ddpm-s4-fp32"]
+SLOW_CASE = "tiny/ddim-s2-fp32"
+SUITE = """
+[models.tiny]
+kind = "ddpm"
+source = "local"
+path = '{folder}'
+
+[models.tiny.defaults]
+images = 2
+
+[models.far]
+kind = "ddpm"
+source = "hub"
+id = "somebody/far"
+
+[[cases]]
+model = "tiny"
+scheduler = "ddpm"
+steps = [2, 3, 4]
+
+[[cases]]
+model = "tiny"
+scheduler = "ddim"
+steps = 2
+slow = true
+
+[[cases]]
+model = "far"
+scheduler = "ddpm"
+steps = 2
+images = 1
+"""
+USAGE_ERROR, NOTHING_RUN = pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED
+NOTHING_TIMED = pytest.mark.filterwarnings("ignore:Not saving anything, no benchmarks have been run")
+
+Start = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def as_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Takes back what a run of the suite sets for its whole process."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"))
+    yield
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@pytest.fixture(scope="module")
+def suite_text(tiny_ddpm_folder: Path) -> str:
+    return SUITE.format(folder=tiny_ddpm_folder)
+
+
+@pytest.fixture(scope="module")
+def accepted(suite_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A golden store for the cases that run without being asked for."""
+    folder = tmp_path_factory.mktemp("accepted")
+    (folder / "suite.toml").write_text(suite_text)
+    announced: list[str] = []
+    policy = GoldenPolicy(folder / "golden", "auto", announced.append)
+    device = Cpu()
+    run = Run(device, RunFolder(folder, "run"), policy, folder, describe_environment(device, folder))
+    for case in read_suite(folder / "suite.toml").cases:
+        if case.id in CASES:
+            run.picture(case)
+    return folder / "golden"
+
+
+@pytest.fixture
+def start(pytester: pytest.Pytester, suite_text: str, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """``start("tests", …)`` runs pytest in a project with this one's conftest, settings, tests and benchmarks."""
+    pytester.makeconftest((PROJECT / "conftest.py").read_text())
+    settings = (PROJECT / "tox.ini").read_text()
+    assert "\npythonpath = .\n" in settings
+    pytester.makefile(".ini", tox=settings.replace("\npythonpath = .\n", f"\npythonpath = {PROJECT}\n"))
+    for name in ("bench/test_cases.py", "tests/test_goldens_of_the_suite.py"):
+        (pytester.path / name).parent.mkdir()
+        shutil.copy(PROJECT / name, pytester.path / name)
+    (pytester.path / "suite.toml").write_text(suite_text)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for processes that -n starts; this one's number is set already
+
+    def run(*arguments: str) -> pytest.RunResult:
+        return pytester.runpytest_inprocess("--suite=suite.toml", "--device=cpu", "--rounds=2", *arguments)
+
+    return run
+
+
+@pytest.fixture
+def goldens(pytester: pytest.Pytester, accepted: Path) -> Path:
+    """The accepted goldens, where the suite looks for them."""
+    return Path(shutil.copytree(accepted, pytester.path / "golden"))
+
+
+def records(pytester: pytest.Pytester) -> list[Record]:
+    return read_records(pytester.path / "results" / "latest" / RECORDS)
+
+
+def run_folders(pytester: pytest.Pytester) -> list[Path]:
+    return [path for path in (pytester.path / "results").glob("*") if path.name != "latest"]
+
+
+def text_of(result: pytest.RunResult) -> str:
+    return "\n".join([*result.outlines, *result.errlines])
+
+
+@pytest.mark.parametrize("folder", ["bench", "tests"])
+def test_without_goldens_every_case_is_red_and_no_golden_appears(folder, start, pytester):
+    result = start(folder)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"*{case}*missing*" for case in CASES])
+    result.stdout.fnmatch_lines(["*no golden at *golden/tiny/ddpm-s2-fp32.png*--golden-update*"])
+    assert [record.verdict for record in records(pytester)] == ["missing"] * 3
+    assert not (pytester.path / "golden").exists()
+
+
+def test_accepting_goldens_is_red_and_the_next_run_is_green(start, pytester):
+    writing = start("tests", "--golden-update")
+    assert writing.ret == pytest.ExitCode.TESTS_FAILED
+    writing.stdout.fnmatch_lines([f"wrote *golden/{case}.png (missing, new)" for case in CASES])
+    written = sorted(
+        path.relative_to(pytester.path / "golden").as_posix() for path in pytester.path.rglob("golden/*/*")
+    )
+    assert written == sorted(case + suffix for case in CASES for suffix in (".png", ".json"))
+    checking = start("tests")
+    assert checking.ret == pytest.ExitCode.OK
+    checking.assert_outcomes(passed=4)
+    assert [record.verdict for record in records(pytester)] == ["identical"] * 3
+    assert len(run_folders(pytester)) == 2
+
+
+@pytest.mark.usefixtures("goldens")
+def test_a_green_benchmark_tells_and_writes_everything(start, pytester):
+    result = start("bench")
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=3)
+    (folder,) = run_folders(pytester)
+    result.stdout.fnmatch_lines(["device: cpu (*), 1 threads, environment ????????"])
+    result.stdout.fnmatch_lines(
+        ["suite: *suite.toml, 3 cases (left out: 1 slow (-m slow); 1 of hub models (--model NAME))"]
+    )
+    result.stdout.fnmatch_lines(
+        [f"[[]{number}/3[]] {case} *ms/image  identical*" for number, case in enumerate(CASES, 1)]
+    )
+    result.stdout.fnmatch_lines(["*case *ms/image *ms/step *first call ms *memory *SSIM worst tile *verdict"])
+    result.stdout.fnmatch_lines([f"*{case} *n/a *1.00000 *identical" for case in CASES])
+    result.stdout.fnmatch_lines(["verdicts: 3 identical", f"results: results/{folder.name}"])
+    assert (pytester.path / "results" / "latest").resolve() == folder
+    assert [record.case for record in records(pytester)] == CASES
+    assert all(len(record.samples_s) == 2 and record.first_call_s for record in records(pytester))
+    assert {path.relative_to(folder / "grids").with_suffix("").as_posix() for path in folder.rglob("*.png")} == set(
+        CASES
+    )
+
+
+@pytest.mark.usefixtures("goldens")
+def test_the_benchmark_file_is_in_the_schema_of_pytest_benchmark(start, pytester):
+    start("bench")
+    (folder,) = run_folders(pytester)
+    document = json.loads((folder / "benchmark.json").read_text())
+    assert {"machine_info", "commit_info", "benchmarks", "datetime", "version"} <= document.keys()
+    environment = document["machine_info"]["environment"]
+    assert environment["libraries"]["torch"] == describe_environment(Cpu(), folder)["libraries"]["torch"]
+    for entry, record in zip(document["benchmarks"], records(pytester), strict=True):
+        assert entry["group"] == "tiny"
+        assert entry["fullname"] == f"bench/test_cases.py::test_case[{record.case}]"
+        assert tuple(entry["stats"]["data"]) == record.samples_s
+        assert entry["stats"]["median"] == record.median_s
+        assert entry["stats"]["rounds"] == 2
+        assert (entry["extra_info"]["case"], entry["extra_info"]["verdict"]) == (record.case, "identical")
+        assert entry["extra_info"]["pictures"]["ssim_worst_tile"] == 1
+
+
+@pytest.mark.parametrize("folder", ["bench", "tests"])
+def test_a_changed_picture_is_one_failed_test_that_names_the_case(folder, start, pytester, goldens, alter_golden):
+    alter_golden(goldens / f"{CASES[1]}.png")
+    result = start(folder, "--junitxml=junit.xml")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines([f"{CASES[1]}: changed: differs from *{CASES[1]}.png: SSIM *"])
+    assert "Traceback" not in text_of(result)
+    assert [record.verdict for record in records(pytester)] == ["identical", "changed", "identical"]
+    (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()
+    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+    (failed,) = [test for test in suite if test.find("failure") is not None]
+    assert failed.get("name") == f"{'test_case' if folder == 'bench' else 'test_picture'}[{CASES[1]}]"
+    properties = {entry.get("name"): entry.get("value") for entry in failed.iter("property")}
+    assert properties["verdict"] == "changed"
+    assert float(properties["ssim_worst_tile"] or 1) < 0.9
+    assert ("median_s" in properties) == (folder == "bench")
+
+
+@pytest.mark.usefixtures("goldens")
+def test_parallel_picture_checks_share_one_run_folder(start, pytester):
+    result = start("tests", "-n2")
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=4)
+    assert len(run_folders(pytester)) == 1
+    assert sorted(record.case for record in records(pytester)) == CASES
+    result.stdout.fnmatch_lines(["verdicts: 3 identical", "results: results/*"])
+
+
+def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pytester) -> None:
+    """Exit code 4 and one sentence; nothing else is told, run or written."""
+    assert result.ret == USAGE_ERROR
+    told = [line for line in [*result.outlines, *result.errlines] if line.strip()]
+    assert len(told) == 1, told
+    assert re.fullmatch(f"ERROR: {sentence}", told[0]), told[0]
+    assert not (pytester.path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["bench", "-n2"], r"benchmarks run one at a time: leave out -n, .*\."),
+        (["tests", "--model=nobody"], r"--model nobody: not in \S+suite\.toml; known: far, tiny\."),
+        (["tests", "--device=warp"], r"--device warp: torch knows no such device; .*\."),
+        (["bench", "--rounds=1"], r"--rounds 1: at least 2 are needed .*\."),
+        (["tests", "--suite=nowhere.toml"], r"\S+nowhere\.toml: cannot be read \(No such file or directory\); .*\."),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_runs(arguments, sentence, start, pytester):
+    assert_refused(start(*arguments), sentence, pytester)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("arguments", [["--device=cuda"], ["--require-device=cuda"]])
+def test_a_device_that_is_not_here_is_refused_and_not_replaced(arguments, start, pytester):
+    assert_refused(start("tests", *arguments), rf"{arguments[0].replace('=', ' ')}: .*\.", pytester)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (("steps = [2, 3, 4]", "steps = 0"), r"\S+suite\.toml: \[\[cases\]\] number 1: steps: .* not 0\."),
+        (
+            ('scheduler = "ddim"', 'scheduler = "pndm"'),
+            r"\S+suite\.toml: .*'pndm' does not work in a ddpm pipeline.*\.",
+        ),
+        (("slow = true", "slwo = true"), r"\S+suite\.toml: \[\[cases\]\] number 2: slwo: unknown key\."),
+        (("[[cases]]", "[[cases"), r"\S+suite\.toml: not valid TOML: .*\."),
+    ],
+)
+def test_a_mistake_in_the_suite_file_is_one_sentence(mistake, sentence, start, pytester, suite_text):
+    (pytester.path / "suite.toml").write_text(suite_text.replace(*mistake))
+    assert_refused(start("tests"), sentence, pytester)
+
+
+@NOTHING_TIMED
+@pytest.mark.parametrize("folder", ["bench", "tests"])
+def test_a_selection_of_nothing_is_not_green(folder, start, pytester):
+    assert start(folder, "-k", "no-such-case").ret == NOTHING_RUN
+    assert not (pytester.path / "results").exists()
+
+
+@NOTHING_TIMED
+def test_collecting_writes_nothing(start, pytester):
+    result = start("bench", "tests", "--collect-only", "-q")
+    assert result.ret == pytest.ExitCode.OK
+    assert [line for line in result.outlines if line.startswith("bench/")] == [
+        f"bench/test_cases.py::test_case[{case}]" for case in CASES
+    ]
+    assert not (pytester.path / "results").exists()
+
+
+@pytest.mark.usefixtures("goldens")
+def test_one_case_can_be_chosen_by_its_id(start, pytester):
+    result = start("tests", "-k", "ddpm-s3")
+    result.assert_outcomes(passed=1, deselected=3)
+    assert [record.case for record in records(pytester)] == [CASES[1]]
+
+
+def test_slow_cases_run_on_request_only(start, pytester):
+    result = start("tests", "-m", "slow")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert [record.case for record in records(pytester)] == [SLOW_CASE]
+
+
+def test_hub_models_run_when_they_are_named_and_then_alone(start, pytester, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(pytester.path / "hub"))
+    result = start("tests", "--model=far")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert [record.case for record in records(pytester)] == ["far/ddpm-s2-fp32"]
+    result.stdout.fnmatch_lines(["far/ddpm-s2-fp32: model 'far': somebody/far at revision main: not in the cache *"])
+    assert "Traceback" not in text_of(result)
+
+
+@pytest.mark.usefixtures("goldens")
+def test_a_case_that_raises_fails_alone(start, pytester, suite_text):
+    broken = '[models.broken]\nkind = "ddpm"\nsource = "local"\npath = "nowhere"\n\n[[cases]]\nmodel = "broken"\n'
+    case = 'scheduler = "ddpm"\nsteps = 2\nimages = 1\n'
+    (pytester.path / "suite.toml").write_text(suite_text + broken + case)
+    result = start("bench")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        ["broken/ddpm-s2-fp32: model 'broken': *nowhere holds no pipeline (no model_index.json*"]
+    )
+    result.stdout.fnmatch_lines(["verdicts: 3 identical, 1 raises"])
+    assert "Traceback" not in text_of(result)
+
+
+def test_a_golden_that_no_case_uses_is_named_and_red(start, goldens):
+    for suffix in (".png", ".json"):
+        shutil.copy(goldens / f"{CASES[0]}{suffix}", goldens / "tiny" / f"lost{suffix}")
+    result = start("tests")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        ["*no case of *suite.toml uses *golden/tiny/lost.json, *golden/tiny/lost.png: delete them*"]
+    )
+
+
+@pytest.mark.usefixtures("goldens")
+def test_goldens_and_results_lie_where_the_options_say(start, pytester):
+    shutil.move(pytester.path / "golden", pytester.path / "elsewhere")
+    result = start("tests", "--golden-dir=elsewhere", "--results=other/results")
+    assert result.ret == pytest.ExitCode.OK
+    assert len(read_records(pytester.path / "other" / "results" / "latest" / RECORDS)) == 3
+    assert not (pytester.path / "results").exists()
+
+
+@pytest.mark.usefixtures("goldens")
+def test_other_tests_are_reported_as_always(start, pytester):
+    (pytester.path / "tests" / "test_other.py").write_text("def test_other():\n    assert 1 == 2\n")
+    result = start("tests/test_other.py")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["tests/test_other.py F*", "E *assert 1 == 2"])
+    assert "results:" not in text_of(result)
+
+
+@pytest.mark.usefixtures("goldens")
+def test_verbose_output_is_pytests_own(start):
+    result = start("tests", "-v")
+    result.stdout.fnmatch_lines([f"*test_picture[[]{case}[]] PASSED*" for case in CASES])
+
+
+def test_picture_checks_are_deterministic_and_timing_keeps_the_defaults(start):
+    torch.use_deterministic_algorithms(False)
+    start("bench", "-k", "ddpm-s2")
+    assert not torch.are_deterministic_algorithms_enabled()
+    start("tests", "-k", "ddpm-s2")
+    assert torch.are_deterministic_algorithms_enabled()

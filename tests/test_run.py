@@ -1,0 +1,301 @@
+"""A run: records are written as cases end, a case that raises costs only itself, and pipelines are not loaded twice."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench import run as runs
+from bench.device import Cpu
+from bench.pipelines import PipelineError
+from bench.records import Record, read_records
+from bench.results import RECORDS, RunFolder
+from bench.run import GoldenPolicy, Run
+from bench.sampling import BrokenPicture
+from bench.suite import DDPM, STABLE_DIFFUSION
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
+
+Start = Callable[..., Run]
+
+
+def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
+    for _ in range(rounds):
+        target(**setup())
+    return [0.5, 0.1, 0.3, 0.2, 0.4][:rounds]
+
+
+def told(run: Run) -> list[Record]:
+    """The records that lie on the disk."""
+    return read_records(run.folder.path / RECORDS)
+
+
+@pytest.fixture
+def announced() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def start(tmp_path: Path, announced: list[str]) -> Start:
+    """``start(name, update=...)`` is a new run with the store and the results of the test."""
+
+    def make(name: str = "run", update: str | None = None) -> Run:
+        return Run(
+            device=Cpu(),
+            folder=RunFolder(tmp_path / "results", name),
+            goldens=GoldenPolicy(tmp_path / "golden", update, announced.append),
+            suite_folder=tmp_path,
+            environment={"libraries": {"torch": torch.__version__}},
+        )
+
+    return make
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Model and dtype of each pipeline that was loaded."""
+    log: list[tuple[Any, ...]] = []
+    load = runs.load_pipeline
+
+    def noting(model: Any, dtype: str, *others: Any) -> Any:
+        log.append((model.name, dtype))
+        return load(model, dtype, *others)
+
+    monkeypatch.setattr(runs, "load_pipeline", noting)
+    return log
+
+
+def test_a_measured_case_leaves_a_record_with_every_figure(start, tiny_case):
+    run, case = start(), tiny_case(STABLE_DIFFUSION)
+    start("before", update="auto").picture(case)
+    record = run.benchmark(case, repeat, 5)
+    assert told(run) == [record]
+    assert (record.case, record.model, record.device) == (case.id, "tiny-sd", "cpu")
+    assert (record.verdict, record.error, record.revision) == ("identical", None, None)
+    assert (record.samples_s, record.median_s) == ((0.5, 0.1, 0.3, 0.2, 0.4), 0.3)
+    assert record.mad_s == pytest.approx(0.1)
+    assert record.unet_calls == 5
+    assert record.phases_s is not None
+    assert record.phases_s.unet_calls == (1, 1, 1, 1, 1)
+    assert record.load_s is not None
+    assert record.load_s > 0
+    assert record.first_call_s is not None
+    assert record.first_call_s > 0
+    assert (record.peak_memory_bytes, bool(record.peak_memory_reason)) == (None, True)
+    assert record.weights is not None
+    assert len(record.weights) == 64
+    assert record.settings["prompts"] == list(case.settings.prompts)
+
+
+def test_the_environment_of_a_record_is_listed_once_in_the_run(start, tiny_case):
+    run = start()
+    keys = {run.picture(tiny_case(DDPM, seed=seed)).environment for seed in range(2)}
+    listed = json.loads((run.folder.path / "environments.json").read_text())
+    assert keys == listed.keys() == {run.environment_key}
+    assert listed[run.environment_key] == run.environment
+
+
+def test_a_picture_check_has_no_times(start, tiny_case):
+    record = start().picture(tiny_case(DDPM))
+    assert (record.samples_s, record.median_s, record.first_call_s, record.phases_s) == ((), None, None, None)
+
+
+def test_each_record_is_on_the_disk_before_the_next_case_begins(start, tiny_case):
+    run = start()
+    for count in (1, 2, 3):
+        run.picture(tiny_case(DDPM, seed=count))
+        assert len(told(run)) == count
+
+
+def test_a_case_that_raises_leaves_its_error_and_the_others_their_records(start, tiny_case, monkeypatch):
+    run = start()
+    run.picture(tiny_case(DDPM, seed=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(run.pipeline(tiny_case(DDPM)).pipeline), "__call__", fail)
+        with pytest.raises(RuntimeError, match="first line"):
+            run.benchmark(tiny_case(DDPM, seed=2), repeat, 2)
+    run.picture(tiny_case(DDPM, seed=3))
+    before, failed, after = told(run)
+    assert (before.verdict, before.error, after.verdict, after.error) == ("missing", None, "missing", None)
+    assert failed.case == tiny_case(DDPM, seed=2).id
+    assert failed.verdict == "raises"
+    assert failed.error is not None
+    assert (failed.error.type, failed.error.message) == ("RuntimeError", "first line")
+    assert failed.weights == before.weights
+
+
+def fail(*_arguments: Any, **_keywords: Any) -> None:
+    raise RuntimeError("\nfirst line\nsecond line")
+
+
+def test_an_error_in_the_middle_keeps_what_was_measured_before(start, tiny_case, monkeypatch):
+    run = start()
+
+    def lose_the_disk(*_arguments: Any, **_keywords: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(runs, "check_golden", lose_the_disk)
+    with pytest.raises(OSError, match="disk full"):
+        run.benchmark(tiny_case(DDPM), repeat, 2)
+    (record,) = told(run)
+    assert (record.verdict, record.samples_s) == ("raises", (0.5, 0.1))
+
+
+def test_a_checkpoint_that_is_not_there_is_a_record_too(start, tiny_case):
+    run, case = start(), tiny_case(DDPM)
+    gone = case.model_copy(update={"model": case.model.model_copy(update={"path": Path("nowhere")})})
+    with pytest.raises(PipelineError):
+        run.picture(gone)
+    (record,) = told(run)
+    assert record.error is not None
+    assert record.error.type == "PipelineError"
+    run.picture(case)
+    assert [record.verdict for record in told(run)] == ["raises", "missing"]
+
+
+def test_pictures_that_are_none_are_an_error_and_leave_no_grid(start, tiny_case):
+    run, case = start(), tiny_case(DDPM)
+    with torch.no_grad():
+        run.pipeline(case).pipeline.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(BrokenPicture):
+        run.picture(case)
+    (record,) = told(run)
+    assert record.error is not None
+    assert record.error.type == "BrokenPicture"
+    assert not (run.folder.path / "grids").exists()
+
+
+def test_an_interrupted_case_still_leaves_a_record(start, tiny_case, monkeypatch):
+    run, case = start(), tiny_case(DDPM)
+
+    def interrupt(*_arguments: Any, **_keywords: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(run.pipeline(case).pipeline), "__call__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.picture(case)
+    (record,) = told(run)
+    assert record.verdict == "raises"
+
+
+def test_a_changed_picture_keeps_its_golden_and_the_difference_beside_it(start, tiny_case, alter_golden, tmp_path):
+    case = tiny_case(DDPM)
+    start("first", update="auto").picture(case)
+    golden = tmp_path / "golden" / f"{case.id}.png"
+    alter_golden(golden)
+    run = start()
+    assert run.picture(case).verdict == "changed"
+    kept = run.folder.path / "grids"
+    assert (kept / f"{case.id}.golden.png").is_file()
+    with Image.open(kept / f"{case.id}.golden.png") as shown, Image.open(golden) as accepted:
+        assert np.array_equal(np.asarray(shown), np.asarray(accepted))
+    with Image.open(kept / f"{case.id}.difference.png") as difference:
+        levels = np.asarray(difference)
+    assert levels[:8, :8].any()
+    assert not levels[8:].any()
+    assert (kept / f"{case.id}.png").is_file()
+
+
+def test_a_picture_that_passes_keeps_its_grid_alone(start, tiny_case):
+    case = tiny_case(DDPM, images=3)
+    start("first", update="auto").picture(case)
+    run = start()
+    record = run.picture(case)
+    assert record.verdict == "identical"
+    assert record.pictures is not None
+    assert record.pictures.ssim_worst_tile == 1
+    kept = [path.relative_to(run.folder.path / "grids") for path in run.folder.path.rglob("*.png")]
+    assert kept == [Path(f"{case.id}.png")]
+    with Image.open(run.folder.path / "grids" / kept[0]) as grid:
+        assert grid.size == (48, 16)
+
+
+def test_pictures_of_another_size_keep_the_golden_without_a_difference(start, tiny_case, tmp_path):
+    case = tiny_case(STABLE_DIFFUSION)
+    start("first", update="auto").picture(case)
+    grown = tiny_case(STABLE_DIFFUSION, size=32)
+    for suffix in (".png", ".json"):
+        (tmp_path / "golden" / f"{case.id}{suffix}").rename(tmp_path / "golden" / f"{grown.id}{suffix}")
+    run = start()
+    assert run.picture(grown).verdict == "stale"
+    assert (run.folder.path / "grids" / f"{grown.id}.golden.png").is_file()
+    assert not (run.folder.path / "grids" / f"{grown.id}.difference.png").exists()
+
+
+def test_nothing_is_written_to_the_store_by_a_run_that_did_not_ask(start, tiny_case, tmp_path, announced):
+    run = start()
+    assert run.picture(tiny_case(DDPM)).verdict == "missing"
+    assert run.benchmark(tiny_case(DDPM), repeat, 2).verdict == "missing"
+    assert not (tmp_path / "golden").exists()
+    assert announced == []
+
+
+def test_a_run_that_accepts_a_picture_does_not_pass_and_says_what_it_wrote(start, tiny_case, tmp_path, announced):
+    case = tiny_case(DDPM)
+    assert start(update="auto").picture(case).verdict == "missing"
+    assert announced == [f"wrote {tmp_path / 'golden' / case.id}.png (missing, new)"]
+    assert start("second").picture(case).verdict == "identical"
+
+
+def test_a_pipeline_is_loaded_once_for_consecutive_cases_of_one_dtype(start, tiny_case, loads):
+    run = start()
+    for dtype in ("float32", "bfloat16"):
+        for steps in (2, 3):
+            run.picture(tiny_case(DDPM, steps=steps, dtype=dtype))
+    run.picture(tiny_case(STABLE_DIFFUSION, steps=2))
+    assert loads == [("tiny-ddpm", "float32"), ("tiny-ddpm", "bfloat16"), ("tiny-sd", "float32")]
+
+
+def test_other_optimizations_are_another_pipeline(start, tiny_case, loads):
+    run = start()
+    for optimizations in ((), ("channels-last",), ()):
+        run.picture(tiny_case(DDPM, optimizations=optimizations))
+    assert len(loads) == 3
+
+
+def test_a_pipeline_is_let_go_before_the_next_one_is_loaded(start, tiny_case, monkeypatch):
+    run, load = start(), runs.load_pipeline
+    seen: list[weakref.ref[torch.nn.Module]] = []
+
+    def noting(*arguments: Any) -> Any:
+        alive = [reference() is not None for reference in seen]
+        assert not any(alive), "two pipelines at once"
+        loaded = load(*arguments)
+        seen.append(weakref.ref(loaded.pipeline.unet))
+        return loaded
+
+    monkeypatch.setattr(runs, "load_pipeline", noting)
+    for dtype in ("float32", "bfloat16"):
+        run.benchmark(tiny_case(DDPM, dtype=dtype), repeat, 2)
+    run.release()
+    assert len(seen) == 2
+    assert seen[-1]() is None
+
+
+def test_a_pipeline_that_did_not_load_is_tried_again(start, tiny_case, monkeypatch, loads):
+    run, case = start(), tiny_case(DDPM)
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "load_pipeline", fail)
+        with pytest.raises(RuntimeError):
+            run.picture(case)
+    run.picture(case)
+    assert loads == [("tiny-ddpm", "float32")]
+
+
+def test_the_tally_adds_up_loading_and_calls(start, tiny_case):
+    run = start()
+    run.picture(tiny_case(DDPM))
+    loading, calls = run.tally.loading_s, run.tally.in_pipeline_s
+    assert loading > 0
+    assert calls > 0
+    run.picture(tiny_case(DDPM, seed=1))
+    assert run.tally.loading_s == loading
+    assert run.tally.in_pipeline_s > calls
