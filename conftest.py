@@ -7,7 +7,8 @@ import pytest
 from bench.plugin.checks import check_picture, measure_case
 from bench.plugin.options import add_options
 from bench.plugin.reporter import Reporter
-from bench.plugin.session import SESSION, Session, case_parameters, start_session
+from bench.plugin.selection import leave_out_slow
+from bench.plugin.session import SESSION, Session, case_parameters, machine_environment, start_session
 
 
 def pytest_addoption(parser):
@@ -26,6 +27,10 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("case", list(case_parameters(metafunc.config.stash[SESSION], timed=timed)))
 
 
+def pytest_collection_modifyitems(config, items):
+    leave_out_slow(config, items, wanted=config.stash[SESSION].options.slow)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
     node.workerinput["run_name"] = node.config.stash[SESSION].run.folder.name
@@ -33,7 +38,7 @@ def pytest_configure_node(node):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config, machine_info):
-    machine_info["environment"] = config.stash[SESSION].run.environment
+    machine_info["environment"] = machine_environment(config.stash[SESSION])
 
 
 @pytest.fixture(scope="session")

@@ -242,17 +242,25 @@ def refuse(*_args: Any, **_kwargs: Any) -> None:
     raise RuntimeError("no decoder")
 
 
-def test_a_class_with_a_call_of_its_own_gets_it_back():
+def test_a_class_with_a_call_of_its_own_gets_it_back_and_another_keeps_none():
     class Doubled(torch.nn.Identity):
         def __call__(self, value: int) -> int:
             return 2 * value
 
-    module, other, log = Doubled(), Doubled(), []
+    class Plain(torch.nn.Identity):
+        pass
+
+    log: list[str] = []
     own = Doubled.__dict__["__call__"]
-    with timing._before_call(module, lambda: log.append("called")):
-        assert (module(1), other(2)) == (2, 4)
-    assert log == ["called"]
+    with timing._before_call(Doubled(), lambda: log.append("another object of its class")):
+        assert Doubled()(1) == 2
+    assert log == []
     assert Doubled.__dict__["__call__"] is own
+    module = Plain()
+    with timing._before_call(module, lambda: log.append("called")):
+        module(torch.zeros(1))
+    assert log == ["called"]
+    assert "__call__" not in Plain.__dict__
 
 
 def test_memory_has_no_pass_where_there_is_no_counter(device, tiny_case, load_tiny, monkeypatch):

@@ -75,12 +75,14 @@ class Reporter:
         colour = {"green": True} if report.passed else {"red": True}
         reporter.write_line(self._progress.line(case_id, record, report.outcome), **colour)
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         session = self._session
+        write = terminalreporter.write_line
         records = session.all_records()
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            write("no case was selected, so nothing was checked: correct -k, -m or --model.", red=True)
         if not records:
             return
-        write = terminalreporter.write_line
         if session.timing:
             terminalreporter.section("cases")
             write(terminal.render_table(records, terminalreporter.hasmarkup))

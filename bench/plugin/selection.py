@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from bench.device import SLOW_DTYPES
 from bench.suite import Case, Suite, SuiteError
 
@@ -35,6 +37,14 @@ def select_cases(suite: Suite, models: tuple[str, ...], device_type: str, slow: 
         else:
             chosen.append(case)
     return Selection(tuple(chosen), left_out)
+
+
+def leave_out_slow(config: pytest.Config, items: list[pytest.Item], *, wanted: bool) -> None:
+    """Takes tests marked ``slow`` out of the collected items, and tells pytest, unless they are wanted."""
+    slow = [] if wanted else [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
 def is_slow(case: Case, device_type: str) -> bool:

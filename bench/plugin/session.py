@@ -132,3 +132,8 @@ def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
         if timed:
             marks.append(pytest.mark.benchmark(group=case.model.name, timer=synchronized))
         yield pytest.param(case, id=case.id, marks=marks)
+
+
+def machine_environment(session: Session) -> dict[str, object]:
+    """The environment for pytest-benchmark's ``machine_info``, without what differs between runs on one machine."""
+    return {key: value for key, value in session.run.environment.items() if key != "git"}

@@ -13,6 +13,7 @@ STAGES = {
     "decoder": "go on with the autoencoder's decoder alone (after vae; beside or after sd)",
     "sd": "train the UNet and the text encoder of emoji-sd (after vae)",
     "ddpm": "train the UNet of emoji-ddpm",
+    "ddpm-finish": "go on with it, all timesteps weighing alike (after ddpm)",
     "export": "write what was trained to bench/checkpoints/",
     "card": "measure the exported checkpoints and write their model cards",
 }

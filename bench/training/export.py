@@ -52,5 +52,5 @@ def export_text_to_image(work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenize
 
 
 def export_image(work: Path, folder: Path) -> None:
-    unet = load_averaged(architectures.image_unet(), work / "ddpm")
+    unet = load_averaged(architectures.image_unet(), work / "ddpm-finish")
     _save(DDPMPipeline(unet, architectures.ddpm_scheduler()), folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from diffusers import (
     DDPMPipeline,
     DPMSolverMultistepScheduler,
     StableDiffusionPipeline,
+    UNet2DModel,
 )
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
@@ -58,13 +61,18 @@ def min_snr_weight(alphas_cumprod: torch.Tensor) -> torch.Tensor:
     return snr.clamp(max=MIN_SNR_GAMMA) / snr
 
 
-def noise_loss(predict, clean: torch.Tensor, scheduler, generator: torch.Generator) -> torch.Tensor:
-    """Weighted mean squared error of the predicted noise at one random timestep per sample (Ho et al. 2020)."""
+def noise_loss(
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    clean: torch.Tensor,
+    scheduler: Any,
+    weights: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Mean squared error of the predicted noise at one random timestep per sample, weighted by timestep."""
     noise = torch.randn(clean.shape, generator=generator)
     timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
     predicted = predict(scheduler.add_noise(clean, noise, timesteps), timesteps).float()
-    weight = min_snr_weight(scheduler.alphas_cumprod)[timesteps]
-    return (weight * F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))).mean()
+    return (weights[timesteps] * F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))).mean()
 
 
 def pixel_loss(rebuilt: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -159,6 +167,7 @@ def text_to_image_objective(vae: AutoencoderKL, tokenizer: CLIPTokenizer, font: 
     latents = encode_all(vae, Pictures(architectures.SD_SIZE, font), pairs) * vae.config.scaling_factor
     row = {pair: number for number, pair in enumerate(pairs)}
     scheduler = architectures.sd_scheduler()
+    weights = min_snr_weight(scheduler.alphas_cumprod)
 
     def loss(modules: torch.nn.Module, count: int, generator: torch.Generator) -> torch.Tensor:
         batch = draw_batch(pairs, count, generator)
@@ -169,7 +178,7 @@ def text_to_image_objective(vae: AutoencoderKL, tokenizer: CLIPTokenizer, font: 
         ).input_ids
         text = modules["text_encoder"](tokens)[0]
         clean = latents[[row[pair] for pair in batch]]
-        return noise_loss(lambda noisy, t: modules["unet"](noisy, t, text).sample, clean, scheduler, generator)
+        return noise_loss(lambda noisy, t: modules["unet"](noisy, t, text).sample, clean, scheduler, weights, generator)
 
     def preview(modules: torch.nn.Module) -> Image.Image:
         pipeline = text_pipeline(modules, vae, tokenizer)
@@ -186,15 +195,20 @@ def text_to_image_objective(vae: AutoencoderKL, tokenizer: CLIPTokenizer, font: 
     return Objective(text_modules(len(tokenizer)), loss, preview)
 
 
-def image_objective(font: Path | None) -> Objective:
-    """Noise prediction on pixels, unconditional (Ho et al. 2020)."""
+def image_objective(unet: UNet2DModel, font: Path | None, *, finish: bool) -> Objective:
+    """Noise prediction on pixels, unconditional (Ho et al. 2020).
+
+    Min-SNR weights teach shapes soonest, but hardly weigh the nearly clean timesteps; ``finish`` weighs all alike, as
+    the paper does, which takes the grain out of the pictures.
+    """
     pictures = Pictures(architectures.DDPM_SIZE, font)
     pairs = split_pairs()[0]
     scheduler = architectures.ddpm_scheduler()
+    weights = torch.ones(1000) if finish else min_snr_weight(scheduler.alphas_cumprod)
 
     def loss(unet: torch.nn.Module, count: int, generator: torch.Generator) -> torch.Tensor:
         clean = pictures.draw(draw_batch(pairs, count, generator))
-        return noise_loss(lambda noisy, t: unet(noisy, t).sample, clean, scheduler, generator)
+        return noise_loss(lambda noisy, t: unet(noisy, t).sample, clean, scheduler, weights, generator)
 
     def preview(unet: torch.nn.Module) -> Image.Image:
         pipeline = DDPMPipeline(unet, DDIMScheduler.from_config(scheduler.config))
@@ -204,7 +218,7 @@ def image_objective(font: Path | None) -> Objective:
         ).images
         return as_image(tensors * 2 - 1)
 
-    return Objective(architectures.image_unet(), loss, preview)
+    return Objective(unet, loss, preview)
 
 
 def all_prompts() -> list[str]:

@@ -22,11 +22,12 @@ from bench.training.loop import LOSS_LOG, STATE, Plan, load_averaged, train
 PLANS = {
     "vae": Plan(steps=2000, batch=32, learning_rate=1e-3),
     "decoder": Plan(steps=2000, batch=32, learning_rate=1e-3),
-    "sd": Plan(steps=5000, batch=64, learning_rate=1e-3),
-    "ddpm": Plan(steps=4000, batch=64, learning_rate=1e-3),
+    "sd": Plan(steps=2900, batch=64, learning_rate=1e-3),
+    "ddpm": Plan(steps=2200, batch=64, learning_rate=1e-3),
+    "ddpm-finish": Plan(steps=1000, batch=64, learning_rate=5e-4, decay=0.7),
 }
 # Checkpoint: the stages that its weights come from.
-EXPORTED = {"emoji-sd": ("vae", "decoder", "sd"), "emoji-ddpm": ("ddpm",)}
+EXPORTED = {"emoji-sd": ("vae", "decoder", "sd"), "emoji-ddpm": ("ddpm", "ddpm-finish")}
 
 
 def load_autoencoder(work: Path, font: Path | None) -> AutoencoderKL:
@@ -46,17 +47,18 @@ def load_tokenizer(work: Path) -> CLIPTokenizer:
 
 
 def export_all(work: Path, font: Path | None) -> None:
-    """Writes every checkpoint whose training has begun."""
+    """Writes every checkpoint whose stages have all been trained."""
     for name, stages in EXPORTED.items():
-        if not (work / stages[-1] / STATE).is_file():
-            print(f"{name}: nothing trained in {work / stages[-1]}, left as it is")
+        missing = [stage for stage in stages if not (work / stage / STATE).is_file()]
+        if missing:
+            print(f"{name}: {', '.join(missing)} not trained in {work}, left as it is")
             continue
         folder = CHECKPOINTS / name
         if name == "emoji-sd":
             export.export_text_to_image(work, load_autoencoder(work, font), load_tokenizer(work), folder)
         else:
             export.export_image(work, folder)
-        trained = {stage: read_progress(work / stage) for stage in stages if (work / stage / STATE).is_file()}
+        trained = {stage: read_progress(work / stage) for stage in stages}
         facts = {"machine": f"{Cpu().name}, {os.cpu_count()} cores, shared", "stages": trained}
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
         size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
@@ -111,6 +113,9 @@ def run(options: argparse.Namespace) -> None:
         vae = load_autoencoder(options.work, options.font)
         torch.manual_seed(plan.seed)
         objective = objectives.text_to_image_objective(vae, load_tokenizer(options.work), options.font)
+    elif options.stage == "ddpm":
+        objective = objectives.image_objective(architectures.image_unet(), options.font, finish=False)
     else:
-        objective = objectives.image_objective(options.font)
+        unet = load_averaged(architectures.image_unet(), options.work / "ddpm")
+        objective = objectives.image_objective(unet, options.font, finish=True)
     train(objective, plan, folder)
