@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,6 @@ def _without_checker(model: Model) -> dict[str, None]:
 
 
 def _download(model: Model) -> Path:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    wanted = f"model '{model.name}': {model.id} at revision {model.revision or 'main'}"
     try:
         return Path(
             _pipeline_class(model).download(
@@ -80,23 +78,41 @@ def _download(model: Model) -> Path:
                 **_without_checker(model),
             )
         )
-    except GatedRepoError:
-        raise PipelineError(f"{wanted}: the repository is gated; accept its terms and set HF_TOKEN.") from None
-    except RevisionNotFoundError:
-        raise PipelineError(f"{wanted}: no such revision; correct 'revision' in the model's entry.") from None
-    except RepositoryNotFoundError:
-        raise PipelineError(
-            f"{wanted}: no such repository, or it is private; correct 'id' in the model's entry or set HF_TOKEN."
-        ) from None
-    except (OSError, ValueError) as error:
-        if "safetensors" in str(error) and not model.allow_pickle:
-            raise PipelineError(_pickle_refused(model, f"hub repository {model.id}")) from None
-        off = constants.HF_HUB_OFFLINE
-        why = "the hub is switched off (HF_HUB_OFFLINE)" if off else f"{constants.ENDPOINT} did not give it"
-        raise PipelineError(
-            f"{wanted}: not in the cache {constants.HF_HUB_CACHE}, and {why}; run 'hf download {model.id}' where there "
-            'is access and copy the cache, or point the entry to a folder (source = "local", path = ...).'
-        ) from None
+    except Exception as error:  # the type depends on the releases of diffusers, huggingface_hub and its HTTP client
+        raise PipelineError(_why_not_downloaded(model, error)) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _why_not_downloaded(model: Model, error: Exception) -> str:
+    """One sentence for what the hub or its cache refused; libraries wrap the real reason in others."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    wanted = f"model '{model.name}': {model.id} at revision {model.revision or 'main'}"
+    causes = tuple(_causes(error))
+
+    def caused_by(kind: type[BaseException]) -> bool:
+        return any(isinstance(cause, kind) for cause in causes)
+
+    if caused_by(GatedRepoError):
+        return f"{wanted}: the repository is gated; accept its terms and set HF_TOKEN."
+    if caused_by(RevisionNotFoundError):
+        return f"{wanted}: no such revision; correct 'revision' in the model's entry."
+    if caused_by(RepositoryNotFoundError):
+        return f"{wanted}: no such repository, or it is private; correct 'id' in the model's entry or set HF_TOKEN."
+    if "safetensors" in str(error) and not model.allow_pickle:
+        return _pickle_refused(model, f"hub repository {model.id}")
+    off = constants.HF_HUB_OFFLINE
+    why = "the hub is switched off (HF_HUB_OFFLINE)" if off else f"{constants.ENDPOINT} did not give it"
+    return (
+        f"{wanted}: not in the cache {constants.HF_HUB_CACHE}, and {why}; run 'hf download {model.id}' where there "
+        'is access and copy the cache, or point the entry to a folder (source = "local", path = ...).'
+    )
 
 
 def _pickle_refused(model: Model, place: str) -> str:
@@ -119,13 +135,28 @@ def find_checkpoint(model: Model, suite_folder: Path) -> Checkpoint:
     else:
         folder = CHECKPOINTS / model.name if model.source == "embedded" else suite_folder / (model.path or "")
         revision = None
-        if not (folder / "model_index.json").is_file():
-            raise PipelineError(f"model '{model.name}': {folder} holds no pipeline (no model_index.json there).")
-    parts = {path.parent for path in folder.rglob("*.bin")}
+    _check_kind(model, folder)
+    parts = {path.parent for path in folder.rglob("*.bin") if path.parent.name not in _without_checker(model)}
     pickled = any(not list(part.glob("*.safetensors")) for part in parts)
     if pickled and not model.allow_pickle:
         raise PipelineError(_pickle_refused(model, str(folder)))
     return Checkpoint(folder, revision, pickled)
+
+
+def _check_kind(model: Model, folder: Path) -> None:
+    index = folder / "model_index.json"
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except OSError:
+        raise PipelineError(f"model '{model.name}': {folder} holds no pipeline (no model_index.json there).") from None
+    except (ValueError, KeyError, TypeError):
+        raise PipelineError(f"model '{model.name}': {index} is damaged; get the checkpoint again.") from None
+    wanted = _pipeline_class(model).__name__
+    if found != wanted:
+        raise PipelineError(
+            f"model '{model.name}': {folder} holds a {found}, but kind '{model.kind}' is a {wanted}; "
+            "correct 'kind' in the model's entry."
+        )
 
 
 def weights_hash(folder: Path) -> str:
@@ -155,11 +186,16 @@ def load_pipeline(
     began = clock(device)
     try:
         pipeline = _pipeline_class(model).from_pretrained(
-            checkpoint.folder, use_safetensors=not checkpoint.pickled, local_files_only=True, **arguments
+            checkpoint.folder,
+            use_safetensors=None if checkpoint.pickled else True,
+            local_files_only=True,
+            **arguments,
         )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise PipelineError(f"model '{model.name}': {checkpoint.folder} cannot be loaded: {first}") from error
+    except Exception as error:  # each library that reads a part has its own
+        first = (str(error).strip() or "no reason given").splitlines()[0]
+        raise PipelineError(
+            f"model '{model.name}': {checkpoint.folder} cannot be loaded ({type(error).__name__}: {first})."
+        ) from error
     pipeline.to(device.torch_device)
     load_s = clock(device) - began
     pipeline.set_progress_bar_config(disable=True)

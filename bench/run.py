@@ -93,10 +93,11 @@ class Run:
         with self._recorded(case) as record:
             if compiles(case.settings.optimizations):
                 loaded, measured = self._measure_alone(case, rounds)
+                record.update(_origin_of(loaded))
             else:
                 loaded = self.pipeline(case)
+                record.update(_origin_of(loaded))
                 measured = measure(loaded, case, self.device, repeat, rounds)
-            record.update(_origin_of(loaded))
             self.tally.in_pipeline_s += measured.in_pipeline_s
             record.update(_figures(measured))
             pictures = self._check(case, measured.images, loaded)
@@ -142,7 +143,7 @@ class Run:
         self.folder.note_environment(self.environment_key, self.environment)
         try:
             yield record
-        except Exception as error:
+        except BaseException as error:
             text = str(error).strip()
             record["error"] = ErrorRecord(type=type(error).__name__, message=text.splitlines()[0] if text else "")
             raise

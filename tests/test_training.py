@@ -379,7 +379,7 @@ def test_the_module_runs_and_its_help_names_every_stage(monkeypatch, capsys):
     assert ended.value.code == 0
     told = capsys.readouterr().out
     for stage, does in STAGES.items():
-        assert f"{stage} " in told
+        assert re.search(rf"^ +{stage}\b", told, re.MULTILINE)
         assert does.split()[0] in told
         assert run_main(stage, "--help") == 0
 
@@ -413,10 +413,10 @@ def test_without_a_font_every_place_that_was_searched_is_named(tmp_path, monkeyp
     assert find_font() == places[1]
 
 
-@pytest.mark.parametrize("stage", ["sd", "decoder"])
-def test_a_stage_before_its_turn_is_one_sentence(stage, tmp_path):
+@pytest.mark.parametrize(("stage", "earlier"), [("sd", "vae"), ("decoder", "vae"), ("ddpm-finish", "ddpm")])
+def test_a_stage_before_its_turn_is_one_sentence(stage, earlier, tmp_path):
     told = run_main(stage, "--work", tmp_path)
-    assert told == f"{tmp_path / 'vae' / STATE} not found: train `vae` first (python -m bench.training --help)."
+    assert told == f"{tmp_path / earlier / STATE} not found: train `{earlier}` first (python -m bench.training --help)."
 
 
 def test_a_restart_forgets_the_last_state_and_the_options_reach_the_loop(tmp_path, monkeypatch):
@@ -426,7 +426,7 @@ def test_a_restart_forgets_the_last_state_and_the_options_reach_the_loop(tmp_pat
         told.append((plan, (folder / STATE).is_file()))
 
     monkeypatch.setattr(stages, "train", noting)
-    monkeypatch.setattr(objectives, "image_objective", lambda _font: fit())
+    monkeypatch.setattr(objectives, "image_objective", lambda *_arguments, **_keywords: fit())
     (tmp_path / "ddpm").mkdir()
     (tmp_path / "ddpm" / STATE).touch()
     main(["ddpm", "--work", str(tmp_path), "--steps=7", "--batch=3", "--seed=9"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +16,6 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel
 
 SD_SIZE = 64
@@ -107,6 +109,37 @@ def _byte_characters() -> list[str]:
     return [*map(chr, printable), *(chr(256 + position) for position in range(len(others)))]
 
 
+def learn_merges(prompts: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges that make each word of the prompts one token (Sennrich et al. 2016).
+
+    The most frequent pair is merged first, and of several the first in order: the trainer of ``tokenizers`` breaks
+    such ties by chance, and would give a word another number each time.
+    """
+    words = Counter(word for prompt in prompts for word in re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", prompt.lower()))
+    pieces = {word: (*word[:-1], word[-1] + END_OF_WORD) for word in words}
+    merges: list[tuple[str, str]] = []
+    while True:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, parts in pieces.items():
+            for pair in itertools.pairwise(parts):
+                pairs[pair] += words[word]
+        if not pairs:
+            return merges
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        pieces = {word: _merge(parts, best) for word, parts in pieces.items()}
+
+
+def _merge(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    merged: list[str] = []
+    position = 0
+    while position < len(parts):
+        together = parts[position : position + 2] == pair
+        merged.append("".join(pair) if together else parts[position])
+        position += 2 if together else 1
+    return tuple(merged)
+
+
 def write_tokenizer(prompts: list[str], folder: Path) -> int:
     """Learns byte-pair merges from the prompts until each word is one token; writes CLIP's own files.
 
@@ -116,16 +149,7 @@ def write_tokenizer(prompts: list[str], folder: Path) -> int:
     Returns:
         The size of the vocabulary.
     """
-    learner = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
-    learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    learner.train_from_iterator(
-        prompts,
-        trainers.BpeTrainer(vocab_size=100_000, min_frequency=1, end_of_word_suffix=END_OF_WORD, show_progress=False),
-    )
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    merges = learn_merges(prompts)
     singles = _byte_characters()
     words = [*singles, *(character + END_OF_WORD for character in singles), *map("".join, merges), START, END]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}

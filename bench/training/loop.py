@@ -93,16 +93,13 @@ def train(objective: Objective, plan: Plan, folder: Path, *, save_every: int = 1
     modules = objective.modules.train()
     ema = averaged(modules, plan.ema)
     optimizer = torch.optim.AdamW(modules.parameters(), lr=plan.learning_rate, weight_decay=0.01)
-    schedule = LambdaLR(optimizer, plan.rate)
-    start, seconds = 0, 0.0
+    start, seconds, smooth = 0, 0.0, None
     if (folder / STATE).is_file():
         state = torch.load(folder / STATE, weights_only=True)
         for name, part in (("modules", modules), ("ema", ema), ("optimizer", optimizer)):
             part.load_state_dict(state[name])
-        start, seconds = state["step"], state["seconds"]
-        schedule.last_epoch = start - 1
-        schedule.step()
-    smooth = None
+        start, seconds, smooth = state["step"], state["seconds"], state["loss"]
+    schedule = LambdaLR(optimizer, plan.rate, last_epoch=start - 1)
     began = time.monotonic()
     bar = tqdm(range(start, plan.steps), initial=start, total=plan.steps, desc=folder.name, unit="step")
     for step in bar:
@@ -127,6 +124,7 @@ def train(objective: Objective, plan: Plan, folder: Path, *, save_every: int = 1
                 {
                     "step": done,
                     "seconds": spent,
+                    "loss": smooth,
                     "modules": modules.state_dict(),
                     "ema": ema.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -138,4 +136,4 @@ def train(objective: Objective, plan: Plan, folder: Path, *, save_every: int = 1
         if done % preview_every == 0 or done == plan.steps:
             with torch.no_grad():
                 objective.preview(ema.module.eval()).save(folder / f"preview-{done:06d}.png")
-    print(f"{folder.name}: {plan.steps} steps, smoothed loss {smooth or float('nan'):.4f}; state in {folder / STATE}")
+    print(f"{folder.name}: {plan.steps} steps, smoothed loss {smooth:.4f}; state in {folder / STATE}")
