@@ -169,6 +169,15 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _hide_loading_bars() -> None:
+    """Bars of a load that takes a second would only stand between the lines of the cases."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def load_pipeline(
     model: Model, dtype: str, optimizations: tuple[str, ...], device: Device, suite_folder: Path
 ) -> LoadedPipeline:
@@ -183,6 +192,7 @@ def load_pipeline(
     arguments: dict[str, Any] = dtype_argument(getattr(torch, dtype)) | _without_checker(model)
     if model.kind == STABLE_DIFFUSION and not model.safety_checker:
         arguments["requires_safety_checker"] = False
+    _hide_loading_bars()
     began = clock(device)
     try:
         pipeline = _pipeline_class(model).from_pretrained(

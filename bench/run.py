@@ -37,7 +37,6 @@ class GoldenPolicy:
 
     root: Path
     update: str | None = None
-    announce: Callable[[str], None] = print
 
 
 @dataclass
@@ -57,6 +56,7 @@ class Run:
     goldens: GoldenPolicy
     suite_folder: Path
     environment: dict[str, Any]
+    announce: Callable[[str], None] = print
     tally: Tally = field(default_factory=Tally)
     _key: tuple[Any, ...] | None = None
     _loaded: LoadedPipeline | None = None
@@ -71,6 +71,7 @@ class Run:
         key = (case.model, settings.dtype, settings.optimizations)
         if key != self._key:
             self.release()
+            self._announce_hub(case)
             began = time.perf_counter()
             self._loaded = load_pipeline(
                 case.model, settings.dtype, settings.optimizations, self.device, self.suite_folder
@@ -79,6 +80,10 @@ class Run:
             self.tally.loading_s += time.perf_counter() - began
         assert self._loaded is not None
         return self._loaded
+
+    def _announce_hub(self, case: Case) -> None:
+        if case.model.source == "hub":
+            self.announce(f"{case.model.name}: taking {case.model.id} from the hub or its cache; this may take long")
 
     def release(self) -> None:
         self._key = self._loaded = None
@@ -155,7 +160,7 @@ class Run:
         origin = describe_origin(case, loaded.weights, loaded.revision, self.device, self.environment["libraries"])
         pictures, golden = check_golden(
             case, images, origin, self.goldens.root, self.device,
-            update=self.goldens.update, announce=self.goldens.announce,
+            update=self.goldens.update, announce=self.announce,
         )  # fmt: skip
         if pictures.verdict not in PASSED and golden:
             self._keep(case, images, golden)

@@ -87,9 +87,9 @@ def accepted(suite_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("accepted")
     (folder / "suite.toml").write_text(suite_text)
     announced: list[str] = []
-    policy = GoldenPolicy(folder / "golden", "auto", announced.append)
+    policy = GoldenPolicy(folder / "golden", "auto")
     device = Cpu()
-    run = Run(device, RunFolder(folder, "run"), policy, folder, describe_environment(device, folder))
+    run = Run(device, RunFolder(folder, "run"), policy, folder, describe_environment(device, folder), announced.append)
     for case in read_suite(folder / "suite.toml").cases:
         if case.id in CASES:
             run.picture(case)

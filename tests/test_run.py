@@ -51,9 +51,10 @@ def start(tmp_path: Path, announced: list[str]) -> Start:
         return Run(
             device=Cpu(),
             folder=RunFolder(tmp_path / "results", name),
-            goldens=GoldenPolicy(tmp_path / "golden", update, announced.append),
+            goldens=GoldenPolicy(tmp_path / "golden", update),
             suite_folder=tmp_path,
             environment={"libraries": {"torch": torch.__version__}},
+            announce=announced.append,
         )
 
     return make

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -87,9 +89,10 @@ def start_session(config: pytest.Config) -> Session:
     run = Run(
         device=device,
         folder=folder,
-        goldens=GoldenPolicy(options.golden_dir, options.golden_update, _announcer(config)),
+        goldens=GoldenPolicy(options.golden_dir, options.golden_update),
         suite_folder=options.suite.parent,
         environment=describe_environment(device, config.rootpath),
+        announce=_announcer(config),
     )
     if timing:
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
@@ -109,12 +112,17 @@ class _FreshFile:
         return str(self._folder.path / "benchmark.json")
 
 
-def _announcer(config: pytest.Config):
+def _announcer(config: pytest.Config) -> Callable[[str], None]:
+    """Prints a line at once, past pytest's capturing of what tests print."""
+
     def announce(line: str) -> None:
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        capture: Any = config.pluginmanager.get_plugin("capturemanager")
         if reporter:
-            reporter.ensure_newline()
-            reporter.write_line(line, yellow=True)
+            with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+                reporter.ensure_newline()
+                reporter.write_line(line, yellow=True)
+                reporter.flush()
 
     return announce
 

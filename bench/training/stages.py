@@ -21,7 +21,7 @@ from bench.training.loop import LOSS_LOG, STATE, Plan, load_averaged, train
 
 PLANS = {
     "vae": Plan(steps=2000, batch=32, learning_rate=1e-3),
-    "decoder": Plan(steps=2000, batch=32, learning_rate=1e-3),
+    "decoder": Plan(steps=1200, batch=32, learning_rate=1e-3),
     "sd": Plan(steps=2900, batch=64, learning_rate=1e-3),
     "ddpm": Plan(steps=2200, batch=64, learning_rate=1e-3),
     "ddpm-finish": Plan(steps=1000, batch=64, learning_rate=5e-4, decay=0.7),
