@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
             default=Path("results/training"),
             help="states and previews (default: results/training)",
         )
+        if name == "card":
+            stage.add_argument("checkpoints", nargs="*", metavar="NAME", help="emoji-sd or emoji-ddpm (default: both)")
         if name in ("export", "card"):
             continue
         stage.add_argument("--steps", type=int, help="optimizer steps in all (default: as the checkpoint in bench/)")

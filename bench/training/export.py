@@ -24,14 +24,9 @@ def _tidy_configurations(folder: Path) -> None:
 
 
 def _save(pipeline: DiffusionPipeline, folder: Path) -> None:
-    card = folder / "README.md"
-    kept = card.read_bytes() if card.is_file() else None
-    shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
     _tidy_configurations(folder)
-    if kept:
-        card.write_bytes(kept)
 
 
 def _prefix_text_encoder(folder: Path) -> None:

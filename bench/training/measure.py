@@ -163,15 +163,15 @@ def measure_image(font: Path | None, count: int = 64, steps: int = 100) -> dict[
     }
 
 
-def sample_text_to_image(count: int = 40) -> Image.Image:
-    """Prompts never trained, in rows of ten."""
+def sample_text_to_image(count: int = 32) -> Image.Image:
+    """Prompts never trained, in rows of eight."""
     pairs = _every(split_pairs()[1], count)
     loaded = load_pipeline(text_case(["panda"], 0).model, "float32", (), Cpu(), Path())
     with tqdm(total=count, desc="samples", unit="picture") as bar:
-        return as_image(to_tensor(draw_prompts(loaded, pairs, bar)), columns=10)
+        return as_image(to_tensor(draw_prompts(loaded, pairs, bar)), columns=8)
 
 
-def sample_image(count: int = 64, steps: int = 1000) -> Image.Image:
+def sample_image(count: int = 32, steps: int = 200) -> Image.Image:
     loaded = load_pipeline(image_model(), "float32", (), Cpu(), Path())
     settings = Settings(scheduler="ddpm", steps=steps, images=count)
-    return as_image(to_tensor(generate(loaded, Case(model=image_model(), settings=settings))), columns=16)
+    return as_image(to_tensor(generate(loaded, Case(model=image_model(), settings=settings))), columns=8)

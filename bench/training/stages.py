@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from bench.training.loop import LOSS_LOG, STATE, Plan, load_averaged, train
 
 PLANS = {
     "vae": Plan(steps=2000, batch=32, learning_rate=1e-3),
-    "decoder": Plan(steps=1200, batch=32, learning_rate=1e-3),
+    "decoder": Plan(steps=600, batch=32, learning_rate=1e-3),
     "sd": Plan(steps=2900, batch=64, learning_rate=1e-3),
     "ddpm": Plan(steps=2200, batch=64, learning_rate=1e-3),
     "ddpm-finish": Plan(steps=1000, batch=64, learning_rate=5e-4, decay=0.7),
@@ -71,10 +72,10 @@ def read_progress(folder: Path) -> dict[str, float]:
     return {"steps": last["step"], "batch": last["batch"], "hours": last["seconds"] / 3600, "loss": last["loss"]}
 
 
-def write_cards(font: Path | None) -> None:
-    """Measures both checkpoints and writes their model cards and sample grids."""
+def write_cards(names: Sequence[str], font: Path | None) -> None:
+    """Measures the checkpoints and writes their model cards and sample grids."""
     emoji, pairs, held_out = len(read_emoji()), len(all_pairs()), len(split_pairs()[1])
-    for name in EXPORTED:
+    for name in names:
         folder = CHECKPOINTS / name
         size = architectures.SD_SIZE if name == "emoji-sd" else architectures.DDPM_SIZE
         figures = measure.measure_text_to_image(font) if name == "emoji-sd" else measure.measure_image(font)
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
         export_all(options.work, options.font)
         return
     if options.stage == "card":
-        write_cards(options.font)
+        write_cards(options.checkpoints or list(EXPORTED), options.font)
         return
     plan = replace(PLANS[options.stage], seed=options.seed)
     plan = replace(plan, steps=options.steps or plan.steps, batch=options.batch or plan.batch)
