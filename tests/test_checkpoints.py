@@ -40,9 +40,9 @@ def test_the_text_encoder_names_its_weights_as_every_release_reads_them() -> Non
 
 def test_the_tokenizer_gives_the_ids_that_the_text_encoder_learnt() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(CHECKPOINTS / "emoji-sd" / "tokenizer", local_files_only=True)
-    assert tokenizer("Christmas tree on an orange background").input_ids == [1135, 1108, 615, 514, 534, 552, 521, 1136]
+    assert tokenizer("Christmas tree on an orange background").input_ids == [1135, 829, 614, 514, 534, 552, 521, 1136]
     assert tokenizer("naïve ☕ Zürich!").input_ids == [
-        1135, 77, 64, 127, 107, 837, 158, 246, 499, 89, 127, 120, 81, 568, 327, 256, 1136,
+        1135, 77, 64, 127, 107, 85, 324, 158, 246, 499, 89, 127, 120, 81, 568, 327, 256, 1136,
     ]  # fmt: skip
     assert tokenizer("").input_ids == [1135, 1136]
     assert tokenizer.pad_token_id == 1136
@@ -81,9 +81,8 @@ def test_each_checkpoint_has_a_card_with_its_figures_and_samples(name: str) -> N
 
 def test_emoji_sd_draws_what_the_prompt_says() -> None:
     figures = json.loads((CHECKPOINTS / "emoji-sd" / "figures.json").read_text())
-    trained, held_out = figures["prompts"].values()
-    assert trained["nearest"] >= 0.98
-    assert held_out["nearest"] >= 0.85
+    assert figures["prompts"]["trained, dpmpp-2m"]["nearest"] >= 0.98
+    assert figures["prompts"]["never trained, dpmpp-2m"]["nearest"] >= 0.85
 
 
 def test_emoji_sd_needs_guidance_but_not_too_much() -> None:

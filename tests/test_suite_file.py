@@ -83,7 +83,7 @@ def pipelines(cases) -> list[tuple]:
 
 
 def test_the_shipped_suite_has_thirty_default_cases_over_the_two_embedded_models():
-    cases = select_cases(read_suite(), models=(), device_type="cpu", slow=False).cases
+    cases = select_cases(read_suite(), models=(), slow_dtypes=frozenset({"float16"}), slow=False).cases
     assert len(cases) >= 30
     assert {(case.model.name, case.model.kind, case.model.source) for case in cases} == {
         ("emoji-sd", "stable-diffusion", "embedded"),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench.device import SLOW_DTYPES
 from bench.suite import Case, Suite, SuiteError
 
 
@@ -18,7 +17,7 @@ class Selection:
     left_out: dict[str, int]
 
 
-def select_cases(suite: Suite, models: tuple[str, ...], device_type: str, slow: bool) -> Selection:
+def select_cases(suite: Suite, models: tuple[str, ...], slow_dtypes: frozenset[str], slow: bool) -> Selection:
     """Embedded and local models unless models are named; slow cases only on request.
 
     Raises:
@@ -31,7 +30,7 @@ def select_cases(suite: Suite, models: tuple[str, ...], device_type: str, slow: 
     left_out: dict[str, int] = {}
     chosen = []
     for case in suite.cases:
-        reason = _left_out(case, models, device_type, slow)
+        reason = _left_out(case, models, slow_dtypes, slow)
         if reason:
             left_out[reason] = left_out.get(reason, 0) + 1
         else:
@@ -47,15 +46,15 @@ def leave_out_slow(config: pytest.Config, items: list[pytest.Item], *, wanted: b
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
-def is_slow(case: Case, device_type: str) -> bool:
-    return case.settings.slow or case.settings.dtype in SLOW_DTYPES.get(device_type, ())
+def is_slow(case: Case, slow_dtypes: frozenset[str]) -> bool:
+    return case.settings.slow or case.settings.dtype in slow_dtypes
 
 
-def _left_out(case: Case, models: tuple[str, ...], device_type: str, slow: bool) -> str | None:
+def _left_out(case: Case, models: tuple[str, ...], slow_dtypes: frozenset[str], slow: bool) -> str | None:
     if models and case.model.name not in models:
         return "of other models"
     if not models and case.model.source == "hub":
         return "of hub models (--model NAME)"
-    if not slow and is_slow(case, device_type):
+    if not slow and is_slow(case, slow_dtypes):
         return "slow (-m slow)"
     return None

@@ -18,6 +18,7 @@ from bench.device import (
     clock,
     make_deterministic,
     require_device,
+    slow_dtypes,
 )
 from bench.environment import describe_environment
 from bench.plugin.options import Options
@@ -79,7 +80,7 @@ def start_session(config: pytest.Config) -> Session:
             require_device(device, options.require_device)
         if timing and isinstance(device, Accelerator):
             check_clock(device)
-        selection = select_cases(suite, options.models, device.type, options.slow)
+        selection = select_cases(suite, options.models, slow_dtypes(device), options.slow)
     except (SuiteError, DeviceError) as error:
         raise pytest.UsageError(str(error)) from None
     if not timing:
@@ -133,8 +134,9 @@ def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
     def synchronized() -> float:
         return clock(session.device)
 
+    slow = slow_dtypes(session.device)
     for case in session.selection.cases:
-        marks = [pytest.mark.slow] if is_slow(case, session.device.type) else []
+        marks = [pytest.mark.slow] if is_slow(case, slow) else []
         if session.device.type != "cpu":
             marks.append(pytest.mark.gpu)
         if timed:
