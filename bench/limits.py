@@ -8,8 +8,8 @@ SAME, OTHER = "same", "other"
 
 # (dtype, device type of the golden compared with the run's): how far a grid may be from its golden.
 # "Harmless" below: the default cases against goldens made on a processor with AMX, run there with 1 and 2 threads, with
-# oneDNN and ATen held to AVX2 and to AVX-512 without bfloat16 (ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY), and for float32
-# with the oldest supported libraries too.
+# oneDNN and ATen held to AVX2 and to AVX-512 without bfloat16 (ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY), and for
+# float32 with the oldest supported libraries too.
 DEFAULT_LIMITS: dict[tuple[str, str], Limits] = {
     ("float32", SAME): Limits(
         ssim=0.9999,
