@@ -278,7 +278,6 @@ def truncate(path: Path) -> None:
         (STABLE_DIFFUSION, "vae/diffusion_pytorch_model.safetensors"),
         (STABLE_DIFFUSION, "text_encoder/model.safetensors"),
         (STABLE_DIFFUSION, "tokenizer/vocab.json"),
-        (DDPM, "model_index.json"),
     ],
 )
 def test_a_truncated_file_is_one_sentence(kind, file, copy_of, offline):
@@ -286,7 +285,7 @@ def test_a_truncated_file_is_one_sentence(kind, file, copy_of, offline):
     truncate(folder / file)
     with pytest.raises(PipelineError) as damaged:
         load(local_model(kind, folder))
-    assert str(damaged.value).startswith(f"model 'tiny': {folder} cannot be loaded: ")
+    assert str(damaged.value).startswith(f"model 'tiny': {folder} cannot be loaded (")
     assert "\n" not in str(damaged.value)
 
 
@@ -297,7 +296,7 @@ def test_a_truncated_pickle_is_one_sentence(kind, copy_of, offline):
     truncate(folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(PipelineError) as damaged:
         load(local_model(kind, folder, allow_pickle=True))
-    assert str(damaged.value).startswith(f"model 'tiny': {folder} cannot be loaded: ")
+    assert str(damaged.value).startswith(f"model 'tiny': {folder} cannot be loaded (")
     assert "\n" not in str(damaged.value)
 
 
@@ -312,8 +311,15 @@ def test_a_pickle_with_code_in_it_is_not_run_even_when_allowed(copy_of, offline,
 
 @pytest.mark.parametrize(("kind", "other"), [(STABLE_DIFFUSION, DDPM), (DDPM, STABLE_DIFFUSION)])
 def test_a_folder_of_the_other_kind_is_one_sentence(kind, other, tiny_folders, offline):
-    with pytest.raises(PipelineError, match="cannot be loaded"):
+    with pytest.raises(PipelineError, match="correct 'kind' in the model's entry"):
         load(local_model(kind, tiny_folders[other]))
+
+
+def test_a_truncated_index_is_one_sentence(copy_of, offline):
+    folder = copy_of(DDPM)
+    truncate(folder / "model_index.json")
+    with pytest.raises(PipelineError, match=r"model_index\.json is damaged"):
+        load(local_model(DDPM, folder))
 
 
 def test_the_safety_checker_is_not_loaded(copy_of, offline):

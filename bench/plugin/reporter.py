@@ -88,9 +88,9 @@ class Reporter:
             write(terminal.render_table(records, terminalreporter.hasmarkup))
             for note in terminal.memory_notes(records):
                 write(note)
+            write(terminal.where_the_time_went(len(records), self._wall_s, session.run.tally))
         else:
             terminalreporter.section("pictures")
-        write(terminal.where_the_time_went(len(records), self._wall_s, session.run.tally))
         write(f"verdicts: {terminal.verdict_counts(records)}")
         for line in terminal.worst_cases(records):
             write(line, red=True)

@@ -18,7 +18,8 @@ from bench.run import Tally
 from bench.suite import Case
 
 TABLE_WIDTH = 118
-VERDICT_STYLES = {"identical": "green", "within limits": "green"}
+# Share of the work after which the time left is told: before, loading would weigh too much in it.
+FORETELL_FROM = 0.03
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -67,9 +68,10 @@ class Progress:
         """The line for a case that has just ended; one that raised has no record, only an outcome."""
         self._done[case_id] = self._work.get(case_id, 0)
         done = sum(self._done.values())
-        left = sum(self._work.values()) - done
+        total = sum(self._work.values())
         elapsed = time.monotonic() - self._began
-        until = f"{_clock(elapsed * left / done)} left" if left and done else ""
+        told = total * FORETELL_FROM < done < total
+        until = f"{_clock(elapsed * (total - done) / done)} left" if told else ""
         width = max(map(len, self._work), default=0)
         per_image = f"{_milliseconds(_per_image(record)):>7} ms/image  " if record and record.median_s else ""
         count = f"[{len(self._done):>{len(str(self._total))}}/{self._total}]"
