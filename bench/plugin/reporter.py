@@ -61,7 +61,7 @@ class Reporter:
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
         if not self._lines or report.nodeid not in self._case_ids or report.when != "call":
             return None
-        return report.outcome, "", ""
+        return report.outcome, "", report.outcome.upper()
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
