@@ -46,8 +46,8 @@ class Device(Protocol):
 def slow_dtypes(device: Device) -> frozenset[str]:
     """Dtypes that the device computes far slower than float32, by their torch names; such cases run on request only.
 
-    On processors float16 always counts as slow (its convolutions took 59 times as long on one with AVX-512), so that
-    the same cases run on all of them; bfloat16 does where oneDNN has no kernels for it.
+    On processors float16 always counts as slow, since most have no float16 convolutions of their own and all are to run
+    the same cases; bfloat16 does where oneDNN has no kernels for it.
     """
     if device.type != "cpu":
         return frozenset()

@@ -9,13 +9,13 @@ SAME, OTHER = "same", "other"
 # (dtype, device type of the golden compared with the run's): how far a grid may be from its golden.
 # "Harmless" below: the default cases against goldens made on a processor with AMX, run there with 1 and 2 threads, with
 # oneDNN and ATen held to AVX2 and to AVX-512 without bfloat16 (ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY), and for
-# float32 with the oldest supported libraries too.
+# float32 with the oldest supported libraries too. With AVX2 three of the DDPM's bfloat16 cases were not run.
 DEFAULT_LIMITS: dict[tuple[str, str], Limits] = {
     ("float32", SAME): Limits(
         ssim=0.9999,
         max_diff=3,
         mean_diff=0.05,
-        reason="harmless: SSIM >= 0.99999, difference <= 1, shift <= 0.002; real faults start near SSIM 0.9998",
+        reason="harmless: SSIM >= 0.99999, difference <= 1, shift <= 0.002; a repeated last sigma 0.9988",
     ),
     ("bfloat16", SAME): Limits(
         ssim=0.96,
