@@ -316,7 +316,7 @@ def test_an_existing_environment_without_a_python_is_refused(base, cache, own_ba
 
 
 def test_a_requirement_changes_its_library_and_no_other(base, cache):
-    announced = []
+    announced: list[str] = []
     environment = ask("frame==2.0", cache, base, announced)
     assert differences(base, environment) == ["frame 1.0 → 2.0"]
     assert environment.python.is_relative_to(cache)
@@ -332,7 +332,7 @@ def test_several_requirements_change_together(base, cache):
 
 
 def test_a_dependency_moves_along_where_it_must(base, cache):
-    announced = []
+    announced: list[str] = []
     environment = ask("paint==2.0", cache, base, announced)
     assert differences(base, environment) == ["brush 1.0 → 3.0", "paint 1.0 → 2.0"]
     assert "brush 1.0 → 3.0, paint 1.0 → 2.0" in announced[0]
@@ -347,7 +347,7 @@ def test_a_library_that_was_not_there_is_new(base, cache):
 
 
 def test_what_pip_would_leave_unmet_is_left_and_told(base, cache):
-    announced = []
+    announced: list[str] = []
     canvas = ask("canvas", cache, base)
     environment = ask("brush==2.0", cache, canvas.python, announced)
     assert environment.unmet == ("canvas requires brush<2, but 2.0 is installed",)
@@ -408,7 +408,7 @@ def test_a_checkout_named_in_a_requirements_file_is_built_anew_when_it_changed(b
     checkout = write_checkout(tmp_path / "easel")
     (tmp_path / "wanted.txt").write_text(f"{checkout}\n")
     ask("-r wanted.txt", cache, base)
-    write_checkout(checkout, "made_of = 'steel'\n")
+    (checkout / "source.py").write_text("made_of = 'steel'\n")
     assert run_in(ask("-r wanted.txt", cache, base), "import easel; print(easel.made_of)") == "steel"
 
 
@@ -456,7 +456,7 @@ def test_clones_of_two_contents_under_one_version_are_two(own_base, cache, tmp_p
 
 
 def test_nothing_to_change_means_the_current_environment_and_is_told(base, cache):
-    announced = []
+    announced: list[str] = []
     environment = ask("paint==1.0", cache, base, announced)
     assert environment.python == base
     assert announced == ["'paint==1.0' changes nothing; the current environment is used"]
@@ -465,7 +465,7 @@ def test_nothing_to_change_means_the_current_environment_and_is_told(base, cache
 
 def test_a_second_time_the_environment_comes_from_the_cache(base, cache, uv_log):
     first = ask("frame==2.0", cache, base)
-    announced = []
+    announced: list[str] = []
     again = ask("frame", cache, base, announced)
     assert (again.folder, again.libraries) == (first.folder, first.libraries)
     assert announced == ["'frame' is in the cache: frame 1.0 → 2.0"]
@@ -493,7 +493,7 @@ def test_a_damaged_environment_in_the_cache_is_made_again(base, cache, damage):
         environment.python.unlink()
     else:
         (environment.folder / environments.NOTES).write_text("{}")
-    announced = []
+    announced: list[str] = []
     again = ask("frame==2.0", cache, base, announced)
     assert announced[0].startswith("making")
     assert differences(base, again) == ["frame 1.0 → 2.0"]
@@ -505,12 +505,19 @@ def test_the_current_environment_is_untouched_and_its_files_are_shared(base, cac
     assert snapshot(base.parents[1]) == before
     module = environments._look(base).purelib / "frame.py"
     assert module.samefile(environments._look(environment.python).purelib / "frame.py")
+
+
+def test_files_that_are_shared_do_not_count_as_occupied(own_base, cache, tmp_path):
+    install(own_base, str(write_wheel(tmp_path, "easel", "1.0", body="#" * 1_000_000)))
+    ask("brush==2.0", cache, own_base)
     (listed,) = list_environments(cache)
-    assert listed.occupied_bytes < 100_000
+    assert 0 < listed.occupied_bytes < 100_000
 
 
-def test_compiled_files_of_the_old_release_are_not_taken_over(own_base, cache):
+def test_compiled_files_of_the_old_release_are_not_taken_over(own_base, cache, monkeypatch):
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     run_in(Environment(own_base, {}), "import paint, brush")
+    assert list(environments._look(own_base).purelib.rglob("*.pyc"))
     environment = ask("brush==2.0", cache, own_base)
     assert not list(environments._look(environment.python).purelib.rglob("*.pyc"))
 
@@ -560,6 +567,7 @@ def test_an_index_that_cannot_be_reached_is_named(base, cache, monkeypatch):
     with pytest.raises(EnvironmentFailed, match=r"Failed to fetch: .*127\.0\.0\.1:9/simple/paint.*refused") as failed:
         ask("paint==7.0", cache, base)
     assert "\n" not in str(failed.value)
+    assert "client error" not in str(failed.value)
 
 
 def test_without_uv_the_sentence_says_how_to_get_it(monkeypatch, base, cache):
@@ -607,6 +615,19 @@ def test_an_interrupted_build_leaves_nothing(base, cache):
 
     with pytest.raises(KeyboardInterrupt):
         environment_of(parse_side("frame==2.0", cache), cache, interrupt, base)
+    assert nothing_is_left(cache)
+
+
+def test_an_interruption_ends_uv_at_once(base, cache, tmp_path, monkeypatch):
+    def interrupt(line):
+        if line.startswith("Building"):
+            raise KeyboardInterrupt
+
+    fake_uv(tmp_path, monkeypatch, f"if {INSTALLING}; then echo '   Building easel'; exec sleep 20; fi")
+    start_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        environment_of(parse_side("frame==2.0", cache), cache, interrupt, base)
+    assert time.monotonic() - start_s < 10
     assert nothing_is_left(cache)
 
 
@@ -707,7 +728,7 @@ def test_a_list_of_no_cache_is_empty(cache):
 def test_prune_removes_what_nobody_uses_and_keeps_what_is_in_use(base, cache):
     used = ask("frame==2.0", cache, base)
     ask("brush==2.0", cache, base)
-    announced = []
+    announced: list[str] = []
     assert prune_environments(cache, announced.append) == 1
     assert [one.asked for one in list_environments(cache)] == ["frame==2.0"]
     assert sorted(announced)[0] == "kept 'frame==2.0': it is in use"

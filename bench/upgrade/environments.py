@@ -290,7 +290,9 @@ def _steps(output: str) -> tuple[_Step, ...]:
             if match["sign"] == "-":
                 steps.setdefault(name, _Step(name, None, None))
             else:
-                steps[name] = _Step(name, match["version"], match["from"] or match["at"])
+                source = match["from"] or match["at"]
+                # uv tells the version of a source only if it built it before: one plan must not differ by that
+                steps[name] = _Step(name, None if source else match["version"], source)
     return tuple(steps[name] for name in sorted(steps))
 
 
