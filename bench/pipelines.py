@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from packaging.version import Version
 
 from bench.device import Device, clock
 from bench.optimizations import apply_optimizations
-from bench.suite import STABLE_DIFFUSION, Model
+from bench.schedulers import STABLE_DIFFUSION
+
+if TYPE_CHECKING:
+    from bench.suite import Model
 
 CHECKPOINTS = Path(__file__).with_name("checkpoints")
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -40,13 +43,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedPipeline:
-    """A pipeline on its device, with its own scheduler's configuration (each call gets a new scheduler)."""
+    """A pipeline on its device, with its own scheduler's configuration (each call gets a new scheduler).
+
+    Attributes:
+        weights: hash of the weight files; empty where nobody asked for it.
+    """
 
     pipeline: Any
     scheduler_config: dict[str, Any]
     load_s: float
-    weights: str
     revision: str | None
+    weights: str = ""
 
 
 def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
@@ -181,7 +188,7 @@ def _hide_loading_bars() -> None:
 def load_pipeline(
     model: Model, dtype: str, optimizations: tuple[str, ...], device: Device, suite_folder: Path
 ) -> LoadedPipeline:
-    """Loads from disk to the device; the download and the hash are not part of ``load_s``.
+    """Finds, hashes and loads a model; the download and the hash are not part of ``load_s``.
 
     Raises:
         PipelineError: as ``find_checkpoint``, or the libraries refuse the files.
@@ -189,6 +196,18 @@ def load_pipeline(
     """
     checkpoint = find_checkpoint(model, suite_folder)
     weights = weights_hash(checkpoint.folder)
+    return replace(load_checkpoint(model, checkpoint, dtype, optimizations, device), weights=weights)
+
+
+def load_checkpoint(
+    model: Model, checkpoint: Checkpoint, dtype: str, optimizations: tuple[str, ...], device: Device
+) -> LoadedPipeline:
+    """Loads a model's files from disk to the device.
+
+    Raises:
+        PipelineError: the libraries refuse the files.
+        NotApplied: an optimization could not be switched on.
+    """
     arguments: dict[str, Any] = dtype_argument(getattr(torch, dtype)) | _without_checker(model)
     if model.kind == STABLE_DIFFUSION and not model.safety_checker:
         arguments["requires_safety_checker"] = False
@@ -211,4 +230,4 @@ def load_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     config = dict(pipeline.scheduler.config)
     apply_optimizations(pipeline, optimizations)
-    return LoadedPipeline(pipeline, config, load_s, weights, checkpoint.revision)
+    return LoadedPipeline(pipeline, config, load_s, checkpoint.revision)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from bench.pipelines import LoadedPipeline
-from bench.schedulers import build_scheduler
-from bench.suite import DDPM, Case
+from bench.schedulers import DDPM, build_scheduler
+
+if TYPE_CHECKING:
+    from bench.suite import Case
 
 
 class BrokenPicture(Exception):

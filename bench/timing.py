@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -13,7 +13,9 @@ from bench.device import Device, PeakMemory, clock, measured_memory
 from bench.optimizations import OPTIMIZATIONS, check_applied
 from bench.pipelines import LoadedPipeline
 from bench.sampling import prepare_call, to_images
-from bench.suite import Case
+
+if TYPE_CHECKING:
+    from bench.suite import Case
 
 # Calls ``target(**arguments)`` ``rounds`` times, with arguments from ``setup`` each time; returns seconds per call.
 Repeat = Callable[[Callable[..., Any], Callable[[], dict[str, Any]], int], list[float]]
@@ -63,7 +65,7 @@ class _Marks:
 
 
 @contextlib.contextmanager
-def _before_call(module: Any, notice: Callable[[], None]) -> Iterator[None]:
+def before_call(module: Any, notice: Callable[[], None]) -> Iterator[None]:
     """Calls ``notice`` before each call of this module.
 
     The class is patched for as long as that takes: a hook on the module would be seen by ``torch.compile`` and make
@@ -102,10 +104,10 @@ def measure_phases(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[
 
     pipeline.scheduler.step = timed_step
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_before_call(pipeline.unet, lambda: marks.unet.append(clock(device))))
+        stack.enter_context(before_call(pipeline.unet, lambda: marks.unet.append(clock(device))))
         encoder = getattr(pipeline, "text_encoder", None)
         if encoder is not None:
-            stack.enter_context(_before_call(encoder, lambda: marks.encoder.append(clock(device))))
+            stack.enter_context(before_call(encoder, lambda: marks.encoder.append(clock(device))))
         began = clock(device)
         output = pipeline(**arguments).images
         ended = clock(device)

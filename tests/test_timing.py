@@ -252,12 +252,12 @@ def test_a_class_with_a_call_of_its_own_gets_it_back_and_another_keeps_none():
 
     log: list[str] = []
     own = Doubled.__dict__["__call__"]
-    with timing._before_call(Doubled(), lambda: log.append("another object of its class")):
+    with timing.before_call(Doubled(), lambda: log.append("another object of its class")):
         assert Doubled()(1) == 2
     assert log == []
     assert Doubled.__dict__["__call__"] is own
     module = Plain()
-    with timing._before_call(module, lambda: log.append("called")):
+    with timing.before_call(module, lambda: log.append("called")):
         module(torch.zeros(1))
     assert log == ["called"]
     assert "__call__" not in Plain.__dict__

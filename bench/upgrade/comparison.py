@@ -1,0 +1,242 @@
+"""One case on both sides: pictures first, then speed and memory in fresh process pairs until it is decided."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from bench.pipelines import Checkpoint
+from bench.suite import Case
+from bench.upgrade.decision import CANNOT_TELL, LESS, MORE, Decision, decide
+from bench.upgrade.lockstep import DUET, PairedCall, Places, log_ratio, paired_call
+from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh
+
+SIDES = ("baseline", "candidate")
+# Loading and the first call happen once per process, so their ratios are spread more widely.
+MIN_CHANGE_ONCE = 0.2
+PAIR_S = 1.5
+
+
+class SideBroken(Exception):
+    """One side cannot do the case; ``side`` says which."""
+
+    def __init__(self, side: str, error: WorkerBroken) -> None:
+        super().__init__(f"{side}: {error}")
+        self.side = side
+        self.alive = error.alive
+        self.reason = str(error)
+
+
+@dataclass(frozen=True)
+class SideResult:
+    """What one side made of the case in its first process.
+
+    Attributes:
+        notices: what the libraries warned of, in order.
+        error: why there are no images.
+    """
+
+    images: tuple[Image.Image, ...] = ()
+    unet_calls: int | None = None
+    notices: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass
+class Samples:
+    """What the process pairs of a case gave, each list in their order.
+
+    Attributes:
+        calls: per pair, its paired calls.
+        load_s, first_call_s, peak_bytes: per pair, baseline and candidate; memory may be unknown.
+        seconds: wall time of the whole.
+    """
+
+    calls: list[list[PairedCall]] = field(default_factory=list)
+    load_s: list[tuple[float, float]] = field(default_factory=list)
+    first_call_s: list[tuple[float, float]] = field(default_factory=list)
+    peak_bytes: list[tuple[int | None, int | None]] = field(default_factory=list)
+    memory_reason: str | None = None
+    unrepeatable: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def log_ratios(self) -> list[float]:
+        return [log_ratio(calls) for calls in self.calls]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a case is compared.
+
+    Attributes:
+        min_change: smallest change of time or memory that matters, 0.03 for 3 %.
+        budget_s: wall time for one case; measuring ends sooner once it is decided.
+        pair_s: measured time per process pair, at least one call.
+        speed: whether to measure at all; else only pictures are made.
+    """
+
+    places: Places
+    device: str = "cpu"
+    min_change: float = 0.03
+    budget_s: float = 60.0
+    pair_s: float = PAIR_S
+    speed: bool = True
+    timeout_s: float = 600.0
+
+
+def load_request(case: Case, checkpoint: Checkpoint, device: str, threads: int) -> dict[str, Any]:
+    """What a worker must know to load the pipeline of a case."""
+    return {
+        "model": case.model.model_dump(mode="json"),
+        "settings": case.settings.model_dump(mode="json") | {"seeds": case.settings.seeds},
+        "folder": str(checkpoint.folder.resolve()),
+        "pickled": checkpoint.pickled,
+        "device": device,
+        "threads": threads,
+    }
+
+
+@contextlib.contextmanager
+def _blamed(side: WorkerProcess) -> Iterator[None]:
+    try:
+        yield
+    except WorkerBroken as error:
+        raise SideBroken(side.name, error) from None
+
+
+def ask_both(
+    sides: Sequence[WorkerProcess],
+    places: Places,
+    swapped: bool,
+    do: str,
+    requests: Sequence[dict[str, Any]] = ({}, {}),
+) -> list[Any]:
+    """The same question to both: at the same moment in a duet, else one after the other."""
+    replies: dict[int, Any] = {}
+    order = (1, 0) if swapped else (0, 1)
+    if places.mode == DUET:
+        for number in order:
+            with _blamed(sides[number]):
+                sides[number].tell(do=do, cores=list(places.halves[number ^ swapped]), **requests[number])
+        for number in order:
+            with _blamed(sides[number]):
+                replies[number] = sides[number].reply()
+    else:
+        for number in order:
+            with _blamed(sides[number]):
+                replies[number] = sides[number].ask(do, **requests[number])
+    return [replies[0], replies[1]]
+
+
+def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:
+    """The pictures of a case from one side, in a fresh process; what goes wrong is in ``error``."""
+    try:
+        with fresh(worker) as process:
+            try:
+                process.ask("load", **request)
+                return _side_result(process.ask("picture"))
+            except WorkerBroken as error:
+                if not error.alive:
+                    raise
+                return SideResult(error=str(error))
+    except WorkerBroken as error:
+        return SideResult(error=str(error))
+
+
+def _side_result(reply: tuple[dict[str, Any], tuple[bytes, ...]]) -> SideResult:
+    header, blobs = reply
+    images = tuple(Image.frombytes("RGB", tuple(size), blob) for size, blob in zip(header["sizes"], blobs, strict=True))
+    return SideResult(images, header["unet_calls"], tuple(header["notices"]))
+
+
+def measure_pair(
+    sides: Sequence[WorkerProcess],
+    requests: Sequence[dict[str, Any]],
+    plan: Plan,
+    samples: Samples,
+    rng: random.Random,
+) -> None:
+    """One fresh process per side: load, first call, peak memory, then calls in lockstep for ``plan.pair_s``.
+
+    Raises:
+        SideBroken: a side raised or died.
+    """
+    swapped = rng.random() < 0.5
+    with contextlib.ExitStack() as stack:
+        pair = []
+        for side in sides:
+            with _blamed(side):
+                pair.append(stack.enter_context(fresh(side)))
+        loads = ask_both(pair, plan.places, swapped, "load", requests)
+        firsts = ask_both(pair, plan.places, not swapped, "picture")
+        peaks = ask_both(pair, plan.places, swapped, "memory")
+        calls: list[PairedCall] = []
+        began = time.perf_counter()
+        while not calls or time.perf_counter() - began < plan.pair_s:
+            calls.append(paired_call(pair, plan.places, rng, swapped=swapped ^ (len(calls) % 2 == 1)))
+    samples.calls.append(calls)
+    samples.load_s.append(tuple(header["load_s"] for header, _ in loads))
+    samples.first_call_s.append(tuple(header["call_s"] for header, _ in firsts))
+    samples.peak_bytes.append(tuple(header["peak_bytes"] for header, _ in peaks))
+    samples.memory_reason = peaks[0][0].get("reason") or peaks[1][0].get("reason")
+    samples.unrepeatable = _unrepeatable(samples)
+
+
+def _unrepeatable(samples: Samples) -> tuple[str, ...]:
+    """Sides whose calls did not all give the same values, over all processes."""
+    return tuple(
+        name
+        for number, name in enumerate(SIDES)
+        if len({call.checksums[number] for calls in samples.calls for call in calls}) > 1
+    )
+
+
+def measure_until_decided(
+    sides: Sides,
+    requests: Sequence[dict[str, Any]],
+    plan: Plan,
+    *,
+    rng: random.Random | None = None,
+    announce: Callable[[str], None] = lambda line: None,
+) -> Samples:
+    """Process pairs until the speed is decided or the budget has no room for another one; at least one.
+
+    Args:
+        requests: what each side is to load; see ``load_request``.
+
+    Raises:
+        SideBroken: a side raised or died.
+    """
+    rng = rng or random.Random()
+    samples = Samples()
+    began = time.perf_counter()
+    while True:
+        measure_pair(sides.take(), requests, plan, samples, rng)
+        samples.seconds = time.perf_counter() - began
+        decision = decide(samples.log_ratios, plan.min_change)
+        announce(f"pair {decision.pairs}: {decision.ratio - 1:+.1%}")
+        if decision.verdict != CANNOT_TELL:
+            return samples
+        if samples.seconds * (1 + 1 / decision.pairs) > plan.budget_s:
+            return samples
+
+
+def decide_once(pairs: Sequence[tuple[float, float]], min_change: float = MIN_CHANGE_ONCE) -> Decision:
+    """The verdict on something that was measured once per process."""
+    return decide([math.log(candidate / baseline) for baseline, candidate in pairs], min_change)
+
+
+def decide_memory(samples: Samples, min_change: float) -> Decision | None:
+    """The verdict on peak memory; ``None`` where the device has no counter."""
+    known = [(before, after) for before, after in samples.peak_bytes if before and after]
+    if not known:
+        return None
+    return decide([math.log(after / before) for before, after in known], min_change, worse=MORE, better=LESS)

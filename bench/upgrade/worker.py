@@ -1,0 +1,293 @@
+"""One side of a comparison, inside its own environment: loads pipelines and calls them as it is told.
+
+The first process imports the libraries, then forks a child for each pair of processes that is measured: a fresh heap,
+fresh threads, without the seconds that importing takes. It does no work of its own and starts no threads, so that
+forking is safe. On accelerators, whose drivers do not survive a fork, the first process does the work itself.
+
+It runs under old and new libraries, from Python 3.10 on, so it imports little: of this suite only what loads and
+samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bench.upgrade.protocol import Channel, Closed
+
+Reply = tuple[dict[str, Any], tuple[bytes, ...]]
+
+
+class Notices(logging.Handler):
+    """Keeps what the libraries warn of, once each: deprecations above all."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: dict[str, None] = {}
+        warnings.simplefilter("always")
+        warnings.showwarning = self._notice
+
+    def watch(self, *names: str) -> None:
+        for name in names:
+            logging.getLogger(name).addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.setdefault(f"{record.name}: {record.getMessage()}")
+
+    def _notice(self, message: Any, category: Any, *_where: Any, **_more: Any) -> None:
+        self.texts.setdefault(f"{category.__name__}: {message}")
+
+
+def peak_resident_bytes() -> int | None:
+    """Highest resident size of this process so far, in bytes; ``None`` where the system does not tell.
+
+    Read from the kernel's page for this address space: ``getrusage`` would go on with the peak of the process that
+    started this one.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def pin(cores: list[int]) -> None:
+    """Keeps all threads of this process on these cores."""
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread may have ended meanwhile
+            os.sched_setaffinity(int(task.name), cores)
+
+
+def move_weights(pipeline: Any) -> None:
+    """Gives every weight another place in memory, in random order.
+
+    Where memory lies makes a process faster or slower for as long as it lives, by some percent on a processor
+    (Curtsinger and Berger 2013, "Stabilizer"): calls with other places average that out.
+    """
+    import torch
+
+    weights = [
+        weight
+        for part in pipeline.components.values()
+        if isinstance(part, torch.nn.Module)
+        for weight in part.parameters()
+    ]
+    random.shuffle(weights)
+    for weight in weights:
+        weight.data = weight.data.clone()
+
+
+class Worker:
+    """Does what the suite asks, a request at a time; each method that begins with ``do_`` is one request."""
+
+    def __init__(self, channel: Channel, notices: Notices) -> None:
+        self._channel = channel
+        self._notices = notices
+        self._device: Any = None
+        self._loaded: Any = None
+        self._case: Any = None
+
+    def do_import(self, _request: dict[str, Any]) -> Reply:
+        began = time.perf_counter()
+        import diffusers
+        import torch
+        import transformers
+
+        for name in ("StableDiffusionPipeline", "DDPMPipeline"):
+            getattr(diffusers, name)
+        import_s = time.perf_counter() - began
+        self._notices.watch("diffusers", "transformers", "accelerate")
+        for name, library in (("diffusers", diffusers), ("transformers", transformers)):
+            logging.getLogger(name).propagate = False
+            library.utils.logging.disable_progress_bar()
+        return {"import_s": import_s, "torch": torch.__version__, "python": sys.version.split()[0]}, ()
+
+    def do_load(self, request: dict[str, Any]) -> Reply:
+        import torch
+
+        from bench.device import choose_device
+        from bench.pipelines import Checkpoint, load_checkpoint
+
+        if request.get("cores"):
+            pin(request["cores"])
+        if request["threads"]:
+            torch.set_num_threads(request["threads"])
+        self._device = choose_device(request["device"])
+        settings = SimpleNamespace(**request["settings"])
+        self._case = SimpleNamespace(model=SimpleNamespace(**request["model"]), settings=settings)
+        checkpoint = Checkpoint(Path(request["folder"]), None, request["pickled"])
+        self._loaded = load_checkpoint(
+            self._case.model, checkpoint, settings.dtype, tuple(settings.optimizations), self._device
+        )
+        if request.get("repeated_layers"):
+            from bench.upgrade.slow_down import repeat_layers
+
+            repeat_layers(self._loaded.pipeline.unet, request["repeated_layers"])
+        return {"load_s": self._loaded.load_s}, ()
+
+    def do_layers(self, _request: dict[str, Any]) -> Reply:
+        """Seconds of the UNet's layers and of its whole forward."""
+        from bench.sampling import prepare_call
+        from bench.upgrade.slow_down import layer_seconds
+
+        pipeline = self._loaded.pipeline
+        layers, whole = layer_seconds(pipeline.unet, lambda: pipeline(**prepare_call(self._loaded, self._case)))
+        return {"layers": layers, "whole": whole}, ()
+
+    def do_picture(self, request: dict[str, Any]) -> Reply:
+        """One call, with its images as raw RGB, its time, its UNet calls and what was warned of since the start."""
+        from bench.sampling import prepare_call, to_images
+        from bench.timing import before_call
+
+        if request.get("cores"):
+            pin(request["cores"])
+
+        calls: list[None] = []
+        pipeline = self._loaded.pipeline
+        arguments = prepare_call(self._loaded, self._case)
+        with before_call(pipeline.unet, lambda: calls.append(None)):
+            began = self._clock()
+            output = pipeline(**arguments).images
+            call_s = self._clock() - began
+        images = to_images(pipeline, output)
+        return {
+            "call_s": call_s,
+            "unet_calls": len(calls),
+            "sizes": [image.size for image in images],
+            "notices": list(self._notices.texts),
+        }, tuple(image.convert("RGB").tobytes() for image in images)
+
+    def do_memory(self, _request: dict[str, Any]) -> Reply:
+        """Peak of this process, or of one call where the device counts."""
+        from bench.device import measured_memory
+        from bench.sampling import prepare_call
+
+        if self._device.type == "cpu":
+            return {"peak_bytes": peak_resident_bytes()}, ()
+        arguments = prepare_call(self._loaded, self._case)
+        with measured_memory(self._device) as peaks:
+            self._loaded.pipeline(**arguments)
+        return {"peak_bytes": peaks[0].allocated, "reason": peaks[0].reason}, ()
+
+    def do_call(self, request: dict[str, Any]) -> Reply:
+        """One call, halted before each UNet call until it may go on.
+
+        Waiting is not counted. ``segments_s``: from the start to the first UNet call, then from each UNet call to the
+        next one, the last up to the end of the call.
+        """
+        from bench.sampling import prepare_call
+        from bench.timing import before_call
+
+        segments: list[float] = []
+        pipeline = self._loaded.pipeline
+        if request["move_weights"]:
+            move_weights(pipeline)
+        arguments = prepare_call(self._loaded, self._case)
+        began = 0.0
+
+        def halt() -> None:
+            nonlocal began
+            segments.append(self._clock() - began)
+            if request["lockstep"]:
+                self._halt()
+            began = self._clock()
+
+        with before_call(pipeline.unet, halt):
+            self._halt()
+            began = self._clock()
+            output = pipeline(**arguments).images
+            segments.append(self._clock() - began)
+        return {"segments_s": segments, "checksum": _checksum(output)}, ()
+
+    def _halt(self) -> None:
+        """Waits for the word to go on, and goes on where it says."""
+        self._channel.send({"halted": True})
+        go, _ = self._channel.receive()
+        if go.get("cores"):
+            pin(go["cores"])
+
+    def _clock(self) -> float:
+        from bench.device import clock
+
+        return clock(self._device)
+
+
+def _checksum(output: Any) -> str:
+    array = output if not hasattr(output, "detach") else output.detach().float().cpu().numpy()
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no reason given").splitlines()[0]
+
+
+def answer(channel: Channel, worker: Worker, request: dict[str, Any]) -> None:
+    """Sends the reply to a request, or what it raised."""
+    try:
+        header, blobs = getattr(worker, f"do_{request['do']}")(request)
+    except Closed:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        channel.send({"error": type(error).__name__, "message": _first_line(error)})
+    else:
+        channel.send(header, blobs)
+
+
+def work_in_child(channel: Channel, worker: Worker) -> int:
+    """Answers requests in a forked child until ``end``; returns its exit status, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            channel.send({})
+            for request in requests(channel):
+                if request["do"] == "end":
+                    code = 0
+                    break
+                answer(channel, worker, request)
+        except Closed:
+            pass
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def requests(channel: Channel) -> Iterator[dict[str, Any]]:
+    while True:
+        header, _ = channel.receive()
+        yield header
+
+
+def main() -> None:
+    """Serves requests from standard input until it is closed; what libraries print goes to standard error."""
+    channel = Channel(os.dup(0), os.dup(1))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker = Worker(channel, Notices())
+    with contextlib.suppress(Closed):
+        for request in requests(channel):
+            if request["do"] == "fork":
+                status = work_in_child(channel, worker)
+                channel.send({"ended": status})
+            else:
+                answer(channel, worker, request)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Handles of the worker processes: start, ask, and end them, whatever happens to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.upgrade.protocol import Channel, Closed, TimedOut
+
+ROOT = Path(__file__).parents[2]
+LAST_WORDS = 3
+
+# Idle threads must not spin: the other side measures meanwhile.
+QUIET_THREADS = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "KMP_BLOCKTIME": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# Where its memory happens to lie gives each process a speed of its own; huge pages and a heap that is not given back
+# between operators take most of that away (glibc 2.35 and newer; others ignore the names).
+STEADY_MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+# Without its bytecode a library is compiled anew in every process, which takes seconds.
+UNWANTED = {"PYTHONDONTWRITEBYTECODE"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+class WorkerBroken(Exception):
+    """A side could not do what was asked; one sentence with its last words.
+
+    Attributes:
+        alive: whether its process still answers: it raised, and was not killed.
+    """
+
+    def __init__(self, message: str, *, alive: bool) -> None:
+        super().__init__(message)
+        self.alive = alive
+
+
+@dataclass
+class WorkerProcess:
+    """The first process of a side, and the channel to it or to the child that it forked.
+
+    Attributes:
+        timeout_s: longest silence after a request.
+        import_s: seconds that importing the libraries took.
+    """
+
+    name: str
+    python: Path
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    log: Path
+    timeout_s: float
+    forks: bool
+    import_s: float = 0.0
+
+    def ask(self, do: str, **request: Any) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Sends a request and waits for the reply.
+
+        Raises:
+            WorkerBroken: it raised, died, or was silent for longer than ``timeout_s``.
+        """
+        self.tell(do=do, **request)
+        return self.reply()
+
+    def tell(self, **header: Any) -> None:
+        try:
+            self.channel.send(header)
+        except Closed:
+            raise self._broken("ended") from None
+
+    def reply(self) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        try:
+            header, blobs = self.channel.receive(self.timeout_s)
+        except TimedOut:
+            raise self._broken(f"gave no answer for {self.timeout_s:g} s and was stopped") from None
+        except (Closed, ValueError):
+            raise self._broken("ended") from None
+        if "error" in header:
+            raise WorkerBroken(f"{header['error']}: {header['message']}", alive=True)
+        if header.get("ended"):
+            raise self._broken(_describe_exit(header["ended"]))
+        return header, blobs
+
+    def _broken(self, what: str) -> WorkerBroken:
+        status = self.process.poll()
+        self.kill()
+        if status is not None and what == "ended":
+            what = _describe_exit(status)
+        words = last_words(self.log)
+        return WorkerBroken(f"its process {what}{'; its last words: ' + words if words else ''}", alive=False)
+
+    def kill(self) -> None:
+        """Ends the process, its children and the channel; nothing is left of them."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _describe_exit(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit code {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def last_words(log: Path) -> str:
+    """The last lines of what a worker printed, in one line."""
+    try:
+        lines = log.read_bytes().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return " | ".join(line.strip() for line in lines[-LAST_WORDS:] if line.strip())
+
+
+@contextlib.contextmanager
+def started_worker(name: str, python: Path, timeout_s: float, *, forks: bool = True) -> Iterator[WorkerProcess]:
+    """A worker of this interpreter that has imported the libraries; it ends with the block.
+
+    Args:
+        forks: whether fresh processes are its forked children; see ``fresh``.
+
+    Raises:
+        WorkerBroken: the libraries cannot be imported.
+    """
+    with tempfile.TemporaryDirectory(prefix="worker-") as folder:
+        worker = _start(name, python, timeout_s, Path(folder) / "log", forks)
+        try:
+            worker.import_s = worker.ask("import")[0]["import_s"]
+            yield worker
+        finally:
+            worker.kill()
+
+
+def _start(name: str, python: Path, timeout_s: float, log: Path, forks: bool) -> WorkerProcess:
+    environment = {key: value for key, value in os.environ.items() if key not in UNWANTED}
+    with log.open("wb") as words:
+        process = subprocess.Popen(
+            [str(python), "-m", "bench.upgrade.worker"],
+            cwd=ROOT,
+            env=STEADY_MEMORY | environment | QUIET_THREADS | OFFLINE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            start_new_session=True,
+        )
+    assert process.stdin
+    assert process.stdout
+    channel = Channel(process.stdout.fileno(), process.stdin.fileno())
+    return WorkerProcess(name, python, process, channel, log, timeout_s, forks)
+
+
+@contextlib.contextmanager
+def fresh(worker: WorkerProcess) -> Iterator[WorkerProcess]:
+    """A new process of this side, with the libraries imported and nothing loaded; it ends with the block.
+
+    A forked child where the device allows that, which saves the seconds of importing; else a new interpreter.
+
+    Raises:
+        WorkerBroken: the process did not come up, or did not end as asked.
+    """
+    if not worker.forks:
+        with started_worker(worker.name, worker.python, worker.timeout_s, forks=False) as process:
+            yield process
+        return
+    worker.ask("fork")
+    try:
+        yield worker
+    except BaseException:
+        worker.kill()
+        raise
+    worker.tell(do="end")
+    worker.reply()
+
+
+RENEWED_AFTER = 8
+
+
+class Sides:
+    """The first processes of all sides, started together, and started anew when one is gone or they are old.
+
+    Where its libraries lie in memory is the same in all children of a first process, so a speed that comes from that
+    would look like a difference between the sides; hence new ones now and then.
+
+    Args:
+        pythons: interpreter of each side, by name.
+        forks: as in ``started_worker``.
+    """
+
+    def __init__(self, pythons: Mapping[str, Path], timeout_s: float, *, forks: bool = True) -> None:
+        self._pythons = pythons
+        self._timeout_s = timeout_s
+        self._forks = forks
+        self._stack = contextlib.ExitStack()
+        self._workers: list[WorkerProcess] = []
+        self._taken = 0
+
+    def __enter__(self) -> Sides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._workers = []
+        self._stack.close()
+
+    def take(self) -> list[WorkerProcess]:
+        """The first processes, for one pair of fresh ones.
+
+        Raises:
+            WorkerBroken: the libraries of a side cannot be imported.
+        """
+        self._taken += 1
+        worn = self._taken > RENEWED_AFTER
+        if worn or not self._workers or any(worker.process.poll() is not None for worker in self._workers):
+            self._stop()
+            self._taken = 1
+            with ThreadPoolExecutor() as pool:
+                starts = [pool.submit(self._start, name) for name in self._pythons]
+            self._workers = [start.result() for start in starts]
+        return self._workers
+
+    def _start(self, name: str) -> WorkerProcess:
+        return self._stack.enter_context(started_worker(name, self._pythons[name], self._timeout_s, forks=self._forks))
