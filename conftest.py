@@ -8,7 +8,24 @@ from bench.plugin.checks import check_picture, measure_case
 from bench.plugin.options import add_options
 from bench.plugin.reporter import Reporter
 from bench.plugin.selection import leave_out_slow
-from bench.plugin.session import SESSION, Session, case_parameters, machine_environment, start_session
+from bench.plugin.session import (
+    SESSION,
+    Session,
+    announcer,
+    case_parameters,
+    machine_environment,
+    start_session,
+)
+from bench.plugin.upgrade import (
+    UPGRADE,
+    UpgradeReporter,
+    UpgradeSession,
+    check_import,
+    check_upgrade,
+    environments_command,
+    is_left_out,
+    leave_out_imports,
+)
 
 
 def pytest_addoption(parser):
@@ -17,18 +34,33 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    config.stash[SESSION] = start_session(config)
-    config.pluginmanager.register(Reporter(config, config.stash[SESSION]))
+    session = config.stash[SESSION] = start_session(config)
+    if session.upgrade:
+        upgrade = config.stash[UPGRADE] = UpgradeSession(session, session.upgrade, announcer(config))
+        config.pluginmanager.register(UpgradeReporter(config, upgrade))
+    else:
+        config.pluginmanager.register(Reporter(config, session))
+
+
+def pytest_cmdline_main(config):
+    return environments_command(config)
+
+
+def pytest_ignore_collect(collection_path, config):
+    return is_left_out(collection_path, config.rootpath, upgrade=config.stash[SESSION].upgrade is not None) or None
 
 
 def pytest_generate_tests(metafunc):
     timed = "measured" in metafunc.fixturenames
-    if timed or "pictured" in metafunc.fixturenames:
+    if timed or {"pictured", "compared"} & set(metafunc.fixturenames):
         metafunc.parametrize("case", list(case_parameters(metafunc.config.stash[SESSION], timed=timed)))
 
 
 def pytest_collection_modifyitems(config, items):
-    leave_out_slow(config, items, wanted=config.stash[SESSION].options.slow)
+    session = config.stash[SESSION]
+    leave_out_slow(config, items, wanted=session.options.slow)
+    if session.upgrade and session.upgrade.pictures_only:
+        leave_out_imports(items)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -57,3 +89,15 @@ def pictured(bench_session, request):
 def measured(bench_session, request, benchmark):
     """``measured(case)`` times a case and fails unless the grid of its last round is its golden."""
     return lambda case: measure_case(bench_session, request.node, case, benchmark)
+
+
+@pytest.fixture
+def compared(pytestconfig, request):
+    """``compared(case)`` runs a case on both sides and fails if the candidate is worse."""
+    return lambda case: check_upgrade(pytestconfig.stash[UPGRADE], request.node, case)
+
+
+@pytest.fixture
+def compared_imports(pytestconfig):
+    """``compared_imports()`` imports the libraries of both sides and fails if the candidate is slower."""
+    return lambda: check_import(pytestconfig.stash[UPGRADE])

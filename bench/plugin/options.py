@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from bench.goldens import EXACT, REFERENCE, TYPE
 from bench.suite import SUITE_FILE
+from bench.upgrade.sides import CURRENT
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,59 @@ class Options:
         )
 
 
+@dataclass(frozen=True)
+class UpgradeOptions:
+    """The two sides of an upgrade check and how they are compared.
+
+    Attributes:
+        folder: where relative paths of the sides start.
+        environments: where environments are cached.
+        budget_s: wall time for one case, in seconds.
+        min_change: smallest change that matters, as a share.
+    """
+
+    baseline: str
+    candidate: str
+    folder: Path
+    environments: Path
+    budget_s: float
+    min_change: float
+    pictures_only: bool
+
+    @classmethod
+    def environments_folder(cls, config: pytest.Config) -> Path:
+        given = config.getoption("environments")
+        return config.invocation_params.dir / given if given else config.rootpath / ".environments"
+
+    @classmethod
+    def from_config(cls, config: pytest.Config) -> UpgradeOptions | None:
+        """``None`` where no side was given.
+
+        Raises:
+            pytest.UsageError: a value makes no sense.
+        """
+        baseline, candidate = config.getoption("baseline"), config.getoption("candidate")
+        if baseline is None and candidate is None:
+            return None
+        return cls(
+            baseline=baseline or CURRENT,
+            candidate=candidate or CURRENT,
+            folder=config.invocation_params.dir,
+            environments=cls.environments_folder(config),
+            budget_s=_number(config, "budget", r"(\d+(?:\.\d+)?)\s*s?", 1, "seconds, such as 60s"),
+            min_change=_number(config, "min_change", r"(\d+(?:\.\d+)?)\s*%", 100, "percent, such as 3%"),
+            pictures_only=config.getoption("pictures_only"),
+        )
+
+
+def _number(config: pytest.Config, name: str, pattern: str, divisor: float, wanted: str) -> float:
+    text = config.getoption(name)
+    match = re.fullmatch(pattern, text.strip())
+    if not match or not float(match[1]):
+        raise pytest.UsageError(f"--{name.replace('_', '-')} {text}: give {wanted}.")
+    return float(match[1]) / divisor
+
+
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench", "diffusion pipelines: speed and golden pictures")
     group.addoption("--suite", metavar="PATH", help="models and cases to run (default: bench/suite.toml)")
@@ -83,3 +138,23 @@ def add_options(parser: pytest.Parser) -> None:
         "the reference unless it comes from another device type)",
     )
     group.addoption("--results", metavar="PATH", help="where each run gets its folder (default: results/)")
+    _add_upgrade_options(parser)
+
+
+def _add_upgrade_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("upgrade", "two installs side by side: pictures, speed and memory")
+    side = (
+        "requirements (diffusers==0.41.0; a bare name: its newest release), a wheel, a checkout, git+https://…@ref, "
+        "-r FILE, the folder of a virtual environment, or 'current'"
+    )
+    group.addoption("--baseline", metavar="SIDE", help=f"compare with this install (default: current): {side}")
+    group.addoption("--candidate", metavar="SIDE", help="compare this install with the baseline (default: current)")
+    group.addoption("--budget", default="60s", metavar="SECONDS", help="longest time for one case (default: 60s)")
+    group.addoption(
+        "--min-change", default="3%", metavar="PERCENT", help="smallest change of time or memory that matters "
+        "(default: 3%%)"
+    )  # fmt: skip
+    group.addoption("--pictures-only", action="store_true", help="compare pictures, measure neither time nor memory")
+    group.addoption("--environments", metavar="PATH", help="where environments are cached (default: .environments/)")
+    group.addoption("--environments-list", action="store_true", help="list the cached environments and stop")
+    group.addoption("--environments-prune", action="store_true", help="remove cached environments not in use and stop")

@@ -17,6 +17,21 @@ def _case_of(item: pytest.Item) -> Case | None:
     return callspec.params.get("case") if callspec else None
 
 
+def session_header(session: Session) -> list[str]:
+    """Device, libraries and suite."""
+    environment = session.run.environment
+    versions = environment["libraries"]
+    left_out = "; ".join(f"{count} {reason}" for reason, count in session.selection.left_out.items())
+    shown = ("torch", "diffusers", "transformers", "accelerate")
+    return [
+        f"device: {session.device.type} ({session.device.name}), {environment['threads']} threads, "
+        f"environment {session.run.environment_key}",
+        "libraries: " + ", ".join(f"{name} {versions[name]}" for name in shown),
+        f"suite: {session.suite.file}, {len(session.selection.cases)} cases"
+        + (f" (left out: {left_out})" if left_out else ""),
+    ]
+
+
 class Reporter:
     """A pytest plugin that tells of the cases; other tests are reported as always."""
 
@@ -33,18 +48,7 @@ class Reporter:
         return self._config.get_verbosity() == 0 and self._config.getoption("dist", "no") == "no"
 
     def pytest_report_header(self) -> list[str]:
-        session, environment = self._session, self._session.run.environment
-        versions = environment["libraries"]
-        left_out = "; ".join(f"{count} {reason}" for reason, count in session.selection.left_out.items())
-        shown = ("torch", "diffusers", "transformers", "accelerate")
-        return [
-            f"device: {session.device.type} ({session.device.name}), {environment['threads']} threads, "
-            f"environment {session.run.environment_key}",
-            "libraries: " + ", ".join(f"{name} {versions[name]}" for name in shown),
-            f"suite: {session.suite.file}, {len(session.selection.cases)} cases"
-            + (f" (left out: {left_out})" if left_out else ""),
-            f"goldens: {session.options.golden_dir}",
-        ]
+        return [*session_header(self._session), f"goldens: {self._session.options.golden_dir}"]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:

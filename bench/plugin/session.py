@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from bench.device import (
     slow_dtypes,
 )
 from bench.environment import describe_environment
-from bench.plugin.options import Options
+from bench.plugin.options import Options, UpgradeOptions
 from bench.plugin.selection import Selection, is_slow, select_cases
 from bench.records import Record, read_records
 from bench.results import RECORDS, RunFolder, new_run_name
@@ -39,6 +40,7 @@ class Session:
     selection: Selection
     run: Run
     timing: bool
+    upgrade: UpgradeOptions | None = None
     records: dict[str, Record] = field(default_factory=dict)
 
     def all_records(self) -> list[Record]:
@@ -47,6 +49,7 @@ class Session:
 
 
 SESSION = pytest.StashKey[Session]()
+UPGRADE_FILE = "test_upgrade.py"
 
 
 def wants_timing(config: pytest.Config) -> bool:
@@ -70,6 +73,9 @@ def start_session(config: pytest.Config) -> Session:
         pytest.UsageError: something asked for cannot be had; nothing was run (exit code 4).
     """
     options = Options.from_config(config)
+    upgrade = UpgradeOptions.from_config(config)
+    if not upgrade and any(Path(path.partition("::")[0]).name == UPGRADE_FILE for path in config.args):
+        raise pytest.UsageError("an upgrade check needs a side: --candidate diffusers==0.42.1, for one.")
     timing = wants_timing(config)
     if timing and _in_parallel(config):
         raise pytest.UsageError("benchmarks run one at a time: leave out -n, which is for picture checks (-m golden).")
@@ -78,7 +84,7 @@ def start_session(config: pytest.Config) -> Session:
         device = choose_device(options.device)
         if options.require_device:
             require_device(device, options.require_device)
-        if timing and isinstance(device, Accelerator):
+        if timing and not upgrade and isinstance(device, Accelerator):
             check_clock(device)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow)
     except (SuiteError, DeviceError) as error:
@@ -93,11 +99,11 @@ def start_session(config: pytest.Config) -> Session:
         goldens=GoldenPolicy(options.golden_dir, options.golden_update),
         suite_folder=options.suite.parent,
         environment=describe_environment(device, config.rootpath),
-        announce=_announcer(config),
+        announce=announcer(config),
     )
-    if timing:
+    if timing and not upgrade:
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
-    return Session(options, suite, device, selection, run, timing)
+    return Session(options, suite, device, selection, run, timing and not upgrade, upgrade)
 
 
 class _FreshFile:
@@ -113,7 +119,7 @@ class _FreshFile:
         return str(self._folder.path / "benchmark.json")
 
 
-def _announcer(config: pytest.Config) -> Callable[[str], None]:
+def announcer(config: pytest.Config) -> Callable[[str], None]:
     """Prints a line at once, past pytest's capturing of what tests print."""
 
     def announce(line: str) -> None:

@@ -209,7 +209,7 @@ class Sides:
     """
 
     def __init__(self, pythons: Mapping[str, Path], timeout_s: float, *, forks: bool = True) -> None:
-        self._pythons = pythons
+        self.pythons = pythons
         self._timeout_s = timeout_s
         self._forks = forks
         self._stack = contextlib.ExitStack()
@@ -238,9 +238,9 @@ class Sides:
             self._stop()
             self._taken = 1
             with ThreadPoolExecutor() as pool:
-                starts = [pool.submit(self._start, name) for name in self._pythons]
+                starts = [pool.submit(self._start, name) for name in self.pythons]
             self._workers = [start.result() for start in starts]
         return self._workers
 
     def _start(self, name: str) -> WorkerProcess:
-        return self._stack.enter_context(started_worker(name, self._pythons[name], self._timeout_s, forks=self._forks))
+        return self._stack.enter_context(started_worker(name, self.pythons[name], self._timeout_s, forks=self._forks))

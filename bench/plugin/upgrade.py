@@ -1,0 +1,247 @@
+"""The upgrade check as pytest tests: sides and environments in, one test per case, a table and its files out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.pipelines import PipelineError
+from bench.plugin import terminal
+from bench.plugin.options import UpgradeOptions
+from bench.plugin.reporter import session_header
+from bench.plugin.session import UPGRADE_FILE, Session
+from bench.suite import Case
+from bench.upgrade.check import UpgradeCheck, started_check
+from bench.upgrade.comparison import SIDES, Plan
+from bench.upgrade.environments import (
+    Environment,
+    EnvironmentFailed,
+    changes,
+    environment_of,
+    list_environments,
+    prune_environments,
+)
+from bench.upgrade.lockstep import places_for
+from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
+from bench.upgrade.sides import SideError, parse_side
+from bench.upgrade.summary import publish_summary
+from bench.upgrade.tables import case_line, counts_line, render_upgrade
+from bench.upgrade.workers import WorkerBroken
+
+
+@dataclass
+class UpgradeSession:
+    """The check of one pytest session; environments and processes are made when the tests start."""
+
+    session: Session
+    options: UpgradeOptions
+    announce: Callable[[str], None]
+    environments: dict[str, Environment] = field(default_factory=dict)
+    found: dict[str, CaseFound] = field(default_factory=dict)
+    import_time: Figure | None = None
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _check: UpgradeCheck | None = None
+
+    @property
+    def plan(self) -> Plan:
+        device = self.session.device
+        return Plan(
+            places=places_for(device.type),
+            device=str(device.torch_device),
+            min_change=self.options.min_change,
+            budget_s=self.options.budget_s,
+            speed=not self.options.pictures_only,
+        )
+
+    def prepare(self) -> None:
+        """Makes the environments and starts a process of each, so that what cannot work ends the run at once.
+
+        Raises:
+            pytest.UsageError: a side cannot be had or imported.
+        """
+        asked = {"baseline": self.options.baseline, "candidate": self.options.candidate}
+        try:
+            for name in SIDES:
+                side = parse_side(asked[name], self.options.folder)
+                self.environments[name] = environment_of(side, self.options.environments, self.announce)
+            pythons = {name: self.environments[name].python for name in SIDES}
+            self._check = self._stack.enter_context(
+                started_check(
+                    pythons, self.plan, self.session.run.folder, self.session.options.suite.parent, self.announce
+                )
+            )
+            self.announce("starting both sides")
+            self._check.sides.take()
+        except (SideError, EnvironmentFailed) as error:
+            raise pytest.UsageError(str(error)) from None
+        except WorkerBroken as error:
+            self.close()
+            raise pytest.UsageError(f"a side cannot be imported: {error}") from None
+
+    @property
+    def check(self) -> UpgradeCheck:
+        assert self._check, "the environments are made before the first test"
+        return self._check
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def outcome(self) -> UpgradeFound:
+        plan = self.plan
+        before, after = (self.environments[name] for name in SIDES)
+        return UpgradeFound(
+            baseline=side_found(self.options.baseline, before.libraries),
+            candidate=side_found(self.options.candidate, after.libraries),
+            changes=tuple(str(change) for change in changes(before, after)),
+            device=plan.device,
+            device_name=self.session.device.name,
+            mode=plan.places.mode if plan.speed else "pictures",
+            budget_s=plan.budget_s,
+            min_change=plan.min_change,
+            import_time=self.import_time,
+            cases=tuple(self.found.values()),
+        )
+
+
+UPGRADE = pytest.StashKey[UpgradeSession]()
+
+
+def is_left_out(path: Path, root: Path, *, upgrade: bool) -> bool:
+    """With an upgrade check only its file runs from ``bench/``, without one all others do."""
+    return path.parent == root / "bench" and path.name.startswith("test_") and (path.name == UPGRADE_FILE) != upgrade
+
+
+def leave_out_imports(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if "compared_imports" not in getattr(item, "fixturenames", ())]
+
+
+def environments_command(config: pytest.Config) -> int | None:
+    """``--environments-list`` and ``--environments-prune``: an exit code, or ``None`` if neither was given."""
+    cache = UpgradeOptions.environments_folder(config)
+    if config.getoption("environments_list"):
+        cached = list_environments(cache)
+        for one in cached:
+            changed = ", ".join(map(str, one.changes))
+            print(
+                f"{one.folder.name}  {one.occupied_bytes / 2**20:7.1f} MiB  used {one.last_used:%Y-%m-%d %H:%M}  "
+                f"{one.asked}: {changed}"
+            )
+        print(f"{len(cached)} environments in {cache}")
+        return 0
+    if config.getoption("environments_prune"):
+        print(f"{prune_environments(cache, print)} environments removed from {cache}")
+        return 0
+    return None
+
+
+def check_upgrade(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> None:
+    """Runs a case on both sides and fails with what is worse."""
+    __tracebackhide__ = True
+    try:
+        found = upgrade.check.check(case)
+    except (PipelineError, WorkerBroken) as error:
+        pytest.fail(f"{case.id}: {error}", pytrace=False)
+    upgrade.found[node.nodeid] = found
+    node.user_properties += properties(found)
+    if found.problems:
+        pictures = upgrade.session.run.folder.path / "grids" / case.model.name
+        kept = f" Pictures: {pictures}" if found.pictures.message in found.problems else ""
+        pytest.fail(f"{case.id}: {'; '.join(found.problems)}.{kept}", pytrace=False)
+
+
+def check_import(upgrade: UpgradeSession) -> None:
+    """Compares how long the libraries take to import."""
+    __tracebackhide__ = True
+    upgrade.import_time = found = upgrade.check.check_import()
+    if found.verdict == "slower":
+        pytest.fail(f"import: slower by {found.ratio - 1:.1%} ({found.interval})", pytrace=False)
+
+
+def properties(found: CaseFound) -> list[tuple[str, object]]:
+    """Figures for JUnit."""
+    figures: dict[str, object] = {"pictures": found.pictures.verdict, "seconds": round(found.seconds, 1)}
+    if found.pictures.ssim_worst_tile is not None:
+        figures |= {"ssim_worst_tile": found.pictures.ssim_worst_tile, "max_diff": found.pictures.max_diff}
+    for name, figure in found.figures.items():
+        figures |= {name: figure.verdict, f"{name} ratio": figure.ratio, f"{name} interval": figure.interval}
+    return list(figures.items())
+
+
+class UpgradeReporter:
+    """A pytest plugin for the time between the start of the tests and the last line."""
+
+    def __init__(self, config: pytest.Config, upgrade: UpgradeSession) -> None:
+        self._config = config
+        self._upgrade = upgrade
+        self._done = 0
+        self._total = 0
+
+    def pytest_report_header(self) -> list[str]:
+        upgrade = self._upgrade
+        plan = upgrade.plan
+        how = f"{plan.places.mode}, up to {plan.budget_s:g} s a case, smallest change {plan.min_change:.1%}"
+        return [
+            *session_header(upgrade.session),
+            f"baseline: {upgrade.options.baseline}",
+            f"candidate: {upgrade.options.candidate}",
+            f"measured: {'pictures' if not plan.speed else f'pictures, speed, memory ({how})'}",
+        ]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        if session.items and not session.config.getoption("collectonly"):
+            self._total = len(session.items)
+            self._upgrade.prepare()
+            before, after = (self._upgrade.environments[name] for name in SIDES)
+            changed = changes(before, after)
+            for change in changed:
+                self._upgrade.announce(f"  {change}")
+            if not changed:
+                self._upgrade.announce("both sides have the same libraries: any difference is a false alarm")
+
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
+        if self._config.get_verbosity() or report.when != "call":
+            return None
+        return report.outcome, "", report.outcome.upper()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when != "call" or self._config.get_verbosity():
+            return
+        self._done += 1
+        found = self._upgrade.found.get(report.nodeid)
+        line = case_line(found) if found else f"{report.nodeid.rpartition('::')[2]}  {report.outcome}"
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        reporter.showfspath = False
+        reporter.ensure_newline()
+        count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
+        reporter.write_line(f"{count} {line}", **({"green": True} if report.passed else {"red": True}))
+
+    def pytest_sessionfinish(self) -> None:
+        self._upgrade.close()
+
+    def pytest_unconfigure(self) -> None:
+        self._upgrade.close()
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        upgrade = self._upgrade
+        if not upgrade.found and not upgrade.import_time:
+            return
+        found = upgrade.outcome()
+        folder = upgrade.session.run.folder.make()
+        write_upgrade(folder / "upgrade.json", found)
+        publish_summary(found, folder / "summary.md")
+        write = terminalreporter.write_line
+        terminalreporter.section("upgrade")
+        write(render_upgrade(found, terminalreporter.hasmarkup))
+        write("changes: " + (", ".join(found.changes) or "none"))
+        for line in counts_line(found):
+            write(line)
+        for line in worst_cases(found):
+            write(line, red=True)
+        write(f"results: {terminal.relative(folder)}")

@@ -1,0 +1,178 @@
+"""The upgrade check of one case, and of the import: sides in, findings out. Knows nothing of pytest."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from bench.grids import make_grid
+from bench.limits import DEFAULT_LIMITS
+from bench.limits import SAME as SAME_DEVICE
+from bench.pipelines import Checkpoint, find_checkpoint
+from bench.results import RunFolder
+from bench.similarity import IDENTICAL, difference_picture
+from bench.suite import Case
+from bench.upgrade.comparison import (
+    MIN_CHANGE_ONCE,
+    Plan,
+    Samples,
+    SideBroken,
+    SideResult,
+    decide_memory,
+    decide_once,
+    load_request,
+    measure_until_decided,
+    picture_of,
+)
+from bench.upgrade.decision import decide
+from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound
+from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.workers import Sides, WorkerBroken, started_worker
+
+IMPORT_PAIRS = 5
+
+
+@dataclass
+class UpgradeCheck:
+    """Checks cases on two sides.
+
+    Attributes:
+        sides: baseline and candidate, in this order.
+        announce: told of what takes long.
+    """
+
+    sides: Sides
+    plan: Plan
+    folder: RunFolder
+    suite_folder: Path
+    announce: Callable[[str], None] = print
+    rng: random.Random = field(default_factory=random.Random)
+    _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+
+    def check(self, case: Case) -> CaseFound:
+        """Pictures of both sides, then speed and memory if both have some.
+
+        Raises:
+            PipelineError: there is no checkpoint of the case's model.
+        """
+        began = time.perf_counter()
+        checkpoint = self._checkpoint(case)
+        request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
+        baseline, candidate = self._pictures(request)
+        pictures = compare_pictures(baseline, candidate, DEFAULT_LIMITS[case.settings.dtype, SAME_DEVICE])
+        if pictures.verdict != IDENTICAL:
+            self._keep(case, baseline, candidate)
+        samples = None
+        if self.plan.speed and not baseline.error and not candidate.error:
+            try:
+                samples = measure_until_decided(self.sides, (request, request), self.plan, rng=self.rng)
+            except SideBroken as error:
+                pictures = PicturesFound(verdict="broken", message=f"broken while it was measured: {error}")
+            else:
+                pictures = _repeatable(pictures, samples)
+        return CaseFound(
+            case=case.id,
+            settings=case.settings.model_dump(mode="json"),
+            pictures=pictures,
+            unet_calls=(baseline.unet_calls, candidate.unet_calls),
+            new_notices=tuple(text for text in candidate.notices if text not in baseline.notices),
+            seconds=time.perf_counter() - began,
+            **(figures(samples, self.plan.min_change) if samples else {}),
+        )
+
+    def _checkpoint(self, case: Case) -> Checkpoint:
+        name = case.model.name
+        if name not in self._checkpoints:
+            self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder)
+        return self._checkpoints[name]
+
+    def _pictures(self, request: dict) -> tuple[SideResult, SideResult]:
+        found: list[SideResult] = []
+        for number in range(2):
+            try:
+                found.append(picture_of(self.sides.take()[number], request))
+            except WorkerBroken as error:
+                found.append(SideResult(error=str(error)))
+        return found[0], found[1]
+
+    def _keep(self, case: Case, baseline: SideResult, candidate: SideResult) -> None:
+        """Pictures of a case that is not identical."""
+        for role, side in (("baseline", baseline), ("candidate", candidate)):
+            if side.images:
+                self.folder.save_picture(case.id, make_grid(side.images, side.images[0].size), role)
+        if _alike(baseline.images, candidate.images):
+            self.folder.save_picture(
+                case.id, difference_picture(list(candidate.images), list(baseline.images)), "difference"
+            )
+
+    def check_import(self) -> Figure:
+        """How long both sides take to import the libraries, in new interpreters, one after the other.
+
+        Raises:
+            WorkerBroken: a side cannot be imported.
+        """
+        pairs = []
+        for number in range(IMPORT_PAIRS):
+            self.announce(f"import: pair {number + 1} of {IMPORT_PAIRS}")
+            times = {}
+            for name in self.rng.sample(list(self.sides.pythons), 2):
+                with started_worker(name, self.sides.pythons[name], self.plan.timeout_s) as worker:
+                    times[name] = worker.import_s
+            pairs.append((times["baseline"], times["candidate"]))
+        return _once(pairs)
+
+
+def _alike(one: Sequence[Image.Image], other: Sequence[Image.Image]) -> bool:
+    return bool(one) and len(one) == len(other) and one[0].size == other[0].size
+
+
+def _repeatable(pictures: PicturesFound, samples: Samples) -> PicturesFound:
+    """The candidate must repeat itself where the baseline does."""
+    if samples.unrepeatable != ("candidate",):
+        return pictures
+    message = "not repeatable: calls of the candidate with the same seeds differ, those of the baseline do not"
+    return pictures.model_copy(update={"verdict": NOT_REPEATABLE, "message": message})
+
+
+def _once(pairs: Sequence[tuple[float, float]]) -> Figure:
+    before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return Figure.of(decide_once(pairs), MIN_CHANGE_ONCE, before, after)
+
+
+def figures(samples: Samples, min_change: float) -> dict[str, Figure | str | None]:
+    """What the samples say about each question."""
+    calls = [call for pair in samples.calls for call in pair]
+    decision = decide_memory(samples, min_change)
+    memory = None
+    if decision:
+        peaks = [pair for pair in samples.peak_bytes if None not in pair]
+        memory = Figure.of(decision, min_change, *(statistics.median(side) for side in zip(*peaks, strict=True)))
+    return {
+        "speed": Figure.of(
+            decide(samples.log_ratios, min_change),
+            min_change,
+            statistics.median(sum(call.baseline) for call in calls),
+            statistics.median(sum(call.candidate) for call in calls),
+        ),
+        "load": _once(samples.load_s),
+        "first_call": _once(samples.first_call_s),
+        "memory": memory,
+        "memory_reason": None if memory else samples.memory_reason or "this system does not tell it",
+    }
+
+
+@contextlib.contextmanager
+def started_check(
+    pythons: dict[str, Path], plan: Plan, folder: RunFolder, suite_folder: Path, announce: Callable[[str], None]
+) -> Iterator[UpgradeCheck]:
+    """A check of these two interpreters; all of its processes end with the block."""
+    forks = plan.device == "cpu"
+    with Sides(pythons, plan.timeout_s, forks=forks) as sides:
+        yield UpgradeCheck(sides, plan, folder, suite_folder, announce)

@@ -1,0 +1,200 @@
+"""What an upgrade check found, as it is written to ``upgrade.json``.
+
+Schema: ``upgrade.schema.json``, written anew by ``python -m bench.upgrade.outcome``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.records import LimitsRecord
+from bench.similarity import IDENTICAL, WITHIN_LIMITS
+from bench.upgrade.decision import CANNOT_TELL, MORE, SLOWER, Decision
+
+SCHEMA_FILE = Path(__file__).with_name("upgrade.schema.json")
+RAISES_NOW, WORKS_NOW, RAISES_ELSE, RAISES_AS_BEFORE = (
+    "raises now",
+    "works now",
+    "raises something else",
+    "raises as before",
+)
+NOT_REPEATABLE = "not repeatable"
+GOOD_PICTURES = frozenset({IDENTICAL, WITHIN_LIMITS, WORKS_NOW, RAISES_AS_BEFORE})
+WORSE = frozenset({SLOWER, MORE})
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Figure(_Part):
+    """One question that was measured in process pairs: speed, load, first call, import or memory."""
+
+    verdict: str = Field(description="slower, faster, same or cannot tell; memory: more, less, same or cannot tell")
+    ratio: float = Field(description="candidate / baseline, geometric mean over the process pairs")
+    low: float = Field(description="lower end of its confidence interval")
+    high: float | None = Field(description="upper end; null while it has none")
+    min_change: float = Field(description="smallest change that counts, as a share")
+    pairs: int = Field(description="process pairs")
+    more_pairs: int | None = Field(default=None, description="of 'cannot tell': pairs that would still be needed")
+    baseline: float | None = Field(default=None, description="median of the baseline, seconds or bytes")
+    candidate: float | None = Field(default=None, description="median of the candidate, seconds or bytes")
+
+    @classmethod
+    def of(
+        cls, decision: Decision, min_change: float, baseline: float | None = None, candidate: float | None = None
+    ) -> Figure:
+        return cls(
+            verdict=decision.verdict,
+            ratio=decision.ratio,
+            low=decision.low,
+            high=None if math.isinf(decision.high) else decision.high,
+            min_change=min_change,
+            pairs=decision.pairs,
+            more_pairs=decision.more_pairs,
+            baseline=baseline,
+            candidate=candidate,
+        )
+
+    @property
+    def interval(self) -> str:
+        """Such as ``-0.8 … +1.4 %``, the change with its interval's ends."""
+        if self.high is None:
+            return "unknown"
+        return f"{100 * (self.low - 1):+.1f} … {100 * (self.high - 1):+.1f} %"
+
+
+class PicturesFound(_Part):
+    """How the candidate's pictures compare with the baseline's, from the same seeds on the same machine."""
+
+    verdict: str = Field(
+        description="identical, within limits, changed, broken, raises now, works now, raises something else, "
+        "raises as before or not repeatable"
+    )
+    message: str
+    ssim_worst_tile: float | None = None
+    ssim_grid: float | None = None
+    max_diff: int | None = Field(default=None, description="8-bit levels")
+    changed_share: float | None = None
+    mean_diff: tuple[float, float, float] | None = Field(
+        default=None, description="signed mean difference per channel, 8-bit levels"
+    )
+    limits: LimitsRecord | None = None
+
+
+class CaseFound(_Part):
+    """One case on both sides."""
+
+    case: str
+    settings: dict[str, Any]
+    pictures: PicturesFound
+    unet_calls: tuple[int | None, int | None] = Field(description="of the baseline and of the candidate")
+    new_notices: tuple[str, ...] = Field(description="warnings that only the candidate gave")
+    speed: Figure | None = Field(default=None, description="time of a call, steady; samples are process pairs")
+    load: Figure | None = None
+    first_call: Figure | None = None
+    memory: Figure | None = None
+    memory_reason: str | None = Field(default=None, description="why memory is null")
+    seconds: float = Field(description="wall time that the case took")
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        named = {
+            "speed": self.speed,
+            "load": self.load,
+            "first call": self.first_call,
+            "memory": self.memory,
+        }
+        return {name: figure for name, figure in named.items() if figure}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is worse than it was, a sentence each; the test of the case fails if there is any."""
+        found = [] if self.pictures.verdict in GOOD_PICTURES else [self.pictures.message]
+        found += [
+            f"{name}: {figure.verdict} by {abs(figure.ratio - 1):.1%} ({figure.interval}, {figure.pairs} pairs)"
+            for name, figure in self.figures.items()
+            if figure.verdict in WORSE
+        ]
+        return tuple(found)
+
+
+class SideFound(_Part):
+    asked: str
+    libraries: dict[str, str]
+
+
+class UpgradeFound(_Part):
+    """The whole check. Times are seconds, memory bytes, ratios candidate / baseline."""
+
+    schema_version: int = Field(default=1, alias="schema", serialization_alias="schema")
+    baseline: SideFound
+    candidate: SideFound
+    changes: tuple[str, ...] = Field(description="libraries that differ, such as 'diffusers 0.41.0 → 0.42.1'")
+    device: str
+    device_name: str
+    mode: str = Field(description="duet (both at once) or alternate; 'pictures' where nothing was timed")
+    budget_s: float
+    min_change: float
+    import_time: Figure | None = None
+    cases: tuple[CaseFound, ...]
+
+    @property
+    def problems(self) -> dict[str, tuple[str, ...]]:
+        """What is worse, by case."""
+        found = {case.case: case.problems for case in self.cases if case.problems}
+        if self.import_time and self.import_time.verdict in WORSE:
+            found["import"] = (f"import: slower by {self.import_time.ratio - 1:.1%} ({self.import_time.interval})",)
+        return found
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """How often each verdict was given, by question."""
+        counted: dict[str, Counter[str]] = {"pictures": Counter(case.pictures.verdict for case in self.cases)}
+        for case in self.cases:
+            for name, figure in case.figures.items():
+                counted.setdefault(name, Counter())[figure.verdict] += 1
+        if self.import_time:
+            counted["import"] = Counter([self.import_time.verdict])
+        return counted
+
+    def undecided(self) -> int:
+        return sum(count[CANNOT_TELL] for count in self.counts().values())
+
+
+def side_found(asked: str, libraries: Mapping[str, str]) -> SideFound:
+    return SideFound(asked=asked, libraries=dict(sorted(libraries.items())))
+
+
+def write_upgrade(path: Path, found: UpgradeFound) -> None:
+    path.write_text(found.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
+
+
+def read_upgrade(path: Path) -> UpgradeFound:
+    return UpgradeFound.model_validate_json(path.read_bytes())
+
+
+def worst_cases(found: UpgradeFound, count: int = 3) -> Sequence[str]:
+    """The problems of the worst cases, pictures before times."""
+
+    def badness(case: CaseFound) -> tuple[bool, float]:
+        pictures = case.pictures.verdict not in GOOD_PICTURES
+        return not pictures, case.pictures.ssim_worst_tile if case.pictures.ssim_worst_tile is not None else -1.0
+
+    bad = sorted((case for case in found.cases if case.problems), key=badness)
+    return [f"{case.case}: {'; '.join(case.problems)}" for case in bad[:count]]
+
+
+def schema() -> str:
+    return json.dumps(UpgradeFound.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema())
+    print(f"wrote {SCHEMA_FILE}")

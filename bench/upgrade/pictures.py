@@ -1,0 +1,52 @@
+"""The candidate's pictures against the baseline's."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from bench.records import LimitsRecord
+from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, compare
+from bench.upgrade.comparison import SideResult
+from bench.upgrade.outcome import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW, PicturesFound
+
+BROKEN = "broken"
+# A worker's error begins with its type; these mean that there are no sound pictures, however it came about.
+_NO_PICTURES = ("BrokenPicture:", "its process ")
+
+
+def compare_pictures(baseline: SideResult, candidate: SideResult, limits: Limits) -> PicturesFound:
+    """The verdict on both sides' pictures of one case; a side without pictures is a verdict too."""
+    if baseline.error or candidate.error:
+        return _without_pictures(baseline.error, candidate.error)
+    try:
+        similarity = compare(list(candidate.images), list(baseline.images))
+    except Incomparable as error:
+        return PicturesFound(verdict=BROKEN, message=f"broken: the candidate's pictures are others: {error}")
+    verdict = similarity.verdict(limits)
+    score = f"SSIM of the worst tile {similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
+    message = {
+        IDENTICAL: "identical",
+        WITHIN_LIMITS: f"within limits: {score}",
+        CHANGED: f"changed: {', '.join(similarity.excesses(limits))}",
+    }[verdict]
+    scores = {key: value for key, value in asdict(similarity).items() if key != "ssim_tiles"}
+    return PicturesFound(
+        verdict=verdict,
+        message=message,
+        limits=LimitsRecord(**asdict(limits)),
+        ssim_worst_tile=similarity.ssim_worst_tile,
+        **scores,
+    )
+
+
+def _without_pictures(baseline: str | None, candidate: str | None) -> PicturesFound:
+    if baseline and candidate:
+        if baseline == candidate:
+            return PicturesFound(verdict=RAISES_AS_BEFORE, message=f"raises on both sides: {baseline}")
+        message = f"raises something else: {candidate} (baseline: {baseline})"
+        return PicturesFound(verdict=RAISES_ELSE, message=message)
+    if baseline:
+        return PicturesFound(verdict=WORKS_NOW, message=f"works now; the baseline raises: {baseline}")
+    assert candidate is not None
+    verdict = BROKEN if candidate.startswith(_NO_PICTURES) else RAISES_NOW
+    return PicturesFound(verdict=verdict, message=f"{verdict}: {candidate}")

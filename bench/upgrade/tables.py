@@ -1,0 +1,87 @@
+"""What an upgrade check prints: a line per case, a table, and the counts."""
+
+from __future__ import annotations
+
+import io
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.upgrade.decision import CANNOT_TELL
+from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
+
+TABLE_WIDTH = 140
+
+
+def percent(figure: Figure) -> str:
+    """Such as ``same +0.3 %``."""
+    return f"{figure.verdict} {100 * (figure.ratio - 1):+.1f} %"
+
+
+def case_line(found: CaseFound) -> str:
+    """The line for a case that has just ended."""
+    parts = [found.case, found.pictures.verdict]
+    if found.speed:
+        parts.append(f"speed {percent(found.speed)} ({found.speed.interval})")
+    if found.memory:
+        parts.append(f"memory {percent(found.memory)}")
+    parts.append(f"{found.seconds:.0f} s")
+    return "  ".join(parts)
+
+
+def _ssim(found: CaseFound) -> str:
+    ssim = found.pictures.ssim_worst_tile
+    return "" if ssim is None else f"{ssim:.5f}"
+
+
+def _cell(figure: Figure | None) -> str:
+    return "" if figure is None else percent(figure)
+
+
+def render_upgrade(found: UpgradeFound, colour: bool) -> str:
+    """The table of all cases."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("case", no_wrap=True)
+    table.add_column("pictures")
+    table.add_column("SSIM", justify="right")
+    for heading in ("speed", "interval", "memory", "load", "first call"):
+        table.add_column(heading, justify="right")
+    for case in found.cases:
+        table.add_row(
+            case.case,
+            case.pictures.verdict,
+            _ssim(case),
+            _cell(case.speed),
+            case.speed.interval if case.speed else "",
+            _cell(case.memory),
+            _cell(case.load),
+            _cell(case.first_call),
+            style="red" if case.problems else None,
+        )
+    stream = io.StringIO()
+    Console(file=stream, width=TABLE_WIDTH, force_terminal=colour, highlight=False, emoji=False, markup=False).print(
+        table
+    )
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def counts_line(found: UpgradeFound) -> list[str]:
+    """The verdicts of each question, what more time would decide, and what the candidate newly warns of."""
+    lines = [
+        f"{question}: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+        for question, verdicts in found.counts().items()
+    ]
+    unsure = [case for case in found.cases if case.speed and case.speed.verdict == CANNOT_TELL]
+    for case in unsure:
+        assert case.speed
+        more = case.speed.more_pairs
+        wanted = f"about {more} more process pairs" if more else "far more process pairs than anyone would wait for"
+        lines.append(f"{case.case}: speed cannot be told; it would take {wanted} (--budget)")
+    for notice in dict.fromkeys(text for case in found.cases for text in case.new_notices):
+        lines.append(f"new warning: {notice}")
+    for case in found.cases:
+        before, after = case.unet_calls
+        if None not in (before, after) and before != after:
+            lines.append(f"{case.case}: {after} UNet calls, the baseline made {before}")
+    return lines
