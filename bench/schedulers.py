@@ -11,6 +11,10 @@ STABLE_DIFFUSION = "stable-diffusion"
 DDPM = "ddpm"
 
 
+def _options(**options: Any) -> Mapping[str, Any]:
+    return MappingProxyType(options)
+
+
 @dataclass(frozen=True)
 class SchedulerChoice:
     """A diffusers class, the options it is built with, and the pipeline kinds that call it rightly.
@@ -21,7 +25,7 @@ class SchedulerChoice:
 
     class_name: str
     kinds: frozenset[str]
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, Any] = field(default_factory=_options)
 
 
 _ANY = frozenset({STABLE_DIFFUSION, DDPM})
@@ -35,10 +39,19 @@ SCHEDULERS: Mapping[str, SchedulerChoice] = MappingProxyType(
         "euler": SchedulerChoice("EulerDiscreteScheduler", _SD),
         "euler-ancestral": SchedulerChoice("EulerAncestralDiscreteScheduler", _SD),
         "dpmpp-2m": SchedulerChoice("DPMSolverMultistepScheduler", _ANY),
-        "dpmpp-2m-karras": SchedulerChoice(
-            "DPMSolverMultistepScheduler", _SD, MappingProxyType({"use_karras_sigmas": True})
-        ),
+        "dpmpp-2m-karras": SchedulerChoice("DPMSolverMultistepScheduler", _SD, _options(use_karras_sigmas=True)),
         "unipc": SchedulerChoice("UniPCMultistepScheduler", _SD),
+        # Options that real releases broke or mended, where the plain schedulers stayed as they were.
+        "ddpm-linspace": SchedulerChoice("DDPMScheduler", _ANY, _options(timestep_spacing="linspace")),
+        "ddpm-trailing": SchedulerChoice("DDPMScheduler", _ANY, _options(timestep_spacing="trailing")),
+        "dpmpp-2m-lu": SchedulerChoice("DPMSolverMultistepScheduler", _SD, _options(use_lu_lambdas=True)),
+        "dpmpp-2m-exponential": SchedulerChoice(
+            "DPMSolverMultistepScheduler", _SD, _options(use_exponential_sigmas=True)
+        ),
+        "dpmpp-2m-beta": SchedulerChoice("DPMSolverMultistepScheduler", _SD, _options(use_beta_sigmas=True)),
+        "dpmpp-3m-sde": SchedulerChoice(
+            "DPMSolverMultistepScheduler", _SD, _options(algorithm_type="sde-dpmsolver++", solver_order=3)
+        ),
         "heun": SchedulerChoice("HeunDiscreteScheduler", _SD),
         "lms": SchedulerChoice("LMSDiscreteScheduler", _SD),
         "deis": SchedulerChoice("DEISMultistepScheduler", _SD),

@@ -108,7 +108,7 @@ def log_ratio(calls: Sequence[PairedCall]) -> float:
     baseline = candidate = 0.0
     segments = [pair for call in calls for pair in zip(call.baseline, call.candidate, strict=False)]
     middle = _weighted_median(
-        [math.log(after / before) for before, after in segments], [before + after for before, after in segments]
+        [math.log(after / before) for before, after in segments], [min(before, after) for before, after in segments]
     )
     for before, after in segments:
         baseline += min(before, after * MOST_ODD / math.exp(middle))

@@ -1,28 +1,33 @@
 """The proof of the speed verdicts: false alarms between two equal sides, and known slow-downs found.
 
 ``python -m bench.upgrade.power run`` measures decisions in random order and appends each to a file, so that it can be
-stopped and gone on with; ``python -m bench.upgrade.power report`` judges what is there, also by the rules that others
-use, and prints the table.
+stopped and gone on with; ``python -m bench.upgrade.power report`` judges what is there by the check's own rule, and what
+others would have said of it, and prints the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import mannwhitneyu
 
 from bench.device import Cpu
 from bench.pipelines import find_checkpoint
 from bench.suite import SUITE_FILE, Case, read_suite
 from bench.upgrade.comparison import SIDES, Plan, load_request, measure_until_decided
-from bench.upgrade.lockstep import PairedCall, Places, places_for
+from bench.upgrade.decision import CANNOT_TELL, FASTER, SAME, SLOWER, decide
+from bench.upgrade.lockstep import PairedCall, Places, log_ratio, places_for
 from bench.upgrade.slow_down import choose_layers
 from bench.upgrade.workers import Sides, WorkerProcess, fresh
 
@@ -31,6 +36,7 @@ CASES = ("emoji-sd/pndm-s5-g7.5-fp32", "emoji-sd/pndm-s5-g7.5-bf16", "emoji-ddpm
 BLOCK = ((0.0, 10), (0.03, 1), (0.05, 1), (0.10, 1))
 DECISIONS = Path("results/power/decisions.jsonl")
 TIMEOUT_S = 300.0
+ASV_P = 0.002
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,10 @@ def _blocks(rng: random.Random) -> Iterator[tuple[float, str]]:
             yield slow_down, rng.choice(CASES)
 
 
-def measure(blocks: int, budget_s: float, decisions: Path, rng: random.Random) -> None:
+def measure(blocks: int, budget_s: float, decisions: Path, min_change: float, rng: random.Random) -> None:
     """Measures ``blocks`` blocks of decisions and appends each to the file."""
     cases: dict[str, Case] = {case.id: case for case in read_suite().cases}
-    plan = Plan(places_for("cpu"), budget_s=budget_s)
+    plan = Plan(places_for("cpu"), budget_s=budget_s, min_change=min_change)
     requests = {
         name: load_request(
             cases[name],
@@ -104,15 +110,123 @@ def read_trials(decisions: Path) -> list[Trial]:
     return [Trial(**json.loads(line)) for line in decisions.read_text().splitlines()]
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """What a rule said of all decisions with one slow-down."""
+
+    rule: str
+    slow_down: float
+    counts: Counter[str]
+
+    @property
+    def share_slower(self) -> float:
+        return self.counts[SLOWER] / self.counts.total()
+
+
+def own_verdicts(trials: Sequence[Trial], min_change: float) -> list[Verdicts]:
+    """The verdicts of the upgrade check, by slow-down."""
+    found: dict[float, Counter[str]] = {}
+    for trial in trials:
+        ratios = [log_ratio(calls) for calls in trial.paired_calls]
+        found.setdefault(trial.slow_down, Counter())[decide(ratios, min_change).verdict] += 1
+    return [Verdicts("this check", slow_down, found[slow_down]) for slow_down in sorted(found)]
+
+
+def _call_seconds(trial: Trial, side: int) -> list[float]:
+    return [sum(call[side]) for pair in trial.calls for call in pair]
+
+
+def runs_apart(trials: Sequence[Trial]) -> Iterator[tuple[float, list[float], list[float]]]:
+    """Slow-down, call times of the baseline, and call times of the candidate from the next decision of the same case.
+
+    That is what people do who run one install, and then the other: the two lie seconds to minutes apart.
+    """
+    equal: dict[str, Trial] = {}
+    for trial in sorted(trials, key=lambda trial: trial.began):
+        if trial.case in equal:
+            yield trial.slow_down, _call_seconds(equal[trial.case], 0), _call_seconds(trial, 1)
+        if not trial.slow_down:
+            equal[trial.case] = trial
+
+
+def median_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:
+    """pytest-benchmark's ``--benchmark-compare-fail=median:5%``, for a factor of 1.05."""
+    return SLOWER if statistics.median(after) > factor * statistics.median(before) else SAME
+
+
+def rank_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:
+    """asv's ``continuous``: Mann-Whitney U test at p < 0.002, and medians apart by more than the factor."""
+    if mannwhitneyu(before, after).pvalue >= ASV_P:
+        return SAME
+    return median_rule(before, after, factor)
+
+
+OTHERS: tuple[tuple[str, Callable[[Sequence[float], Sequence[float]], str]], ...] = (
+    ("runs apart, median over 5 % (pytest-benchmark)", lambda before, after: median_rule(before, after, 1.05)),
+    ("runs apart, p < 0.002 and factor 1.05 (asv)", lambda before, after: rank_rule(before, after, 1.05)),
+    ("runs apart, p < 0.002 and factor 1.1 (asv)", lambda before, after: rank_rule(before, after, 1.1)),
+)
+
+
+def other_verdicts(trials: Sequence[Trial]) -> list[Verdicts]:
+    """What others' rules say of runs apart, by slow-down."""
+    apart = list(runs_apart(trials))
+    found = []
+    for rule, judge in OTHERS:
+        for slow_down in sorted({slow_down for slow_down, _, _ in apart}):
+            counts = Counter(judge(before, after) for share, before, after in apart if share == slow_down)
+            found.append(Verdicts(rule, slow_down, counts))
+    return found
+
+
+def render_report(trials: Sequence[Trial], min_change: float) -> str:
+    """Tables in Markdown: verdicts of this check with what they took, then the shares that each rule calls slower."""
+    lines = [
+        "| more work in the UNet | decisions | slower | faster | same | cannot tell | measured ratio, median "
+        "| pairs, median | seconds, median (longest) |",
+        "| --- " + "| ---: " * 8 + "|",
+    ]
+    own = own_verdicts(trials, min_change)
+    for verdicts in own:
+        chosen = [trial for trial in trials if trial.slow_down == verdicts.slow_down]
+        ratio = statistics.median(
+            math.exp(statistics.fmean(log_ratio(calls) for calls in trial.paired_calls)) for trial in chosen
+        )
+        counts = verdicts.counts
+        cells = [
+            f"{verdicts.slow_down:.0%}" if verdicts.slow_down else "none (A/A)",
+            str(counts.total()),
+            *(f"{counts[name]} ({counts[name] / counts.total():.1%})" for name in (SLOWER, FASTER, SAME, CANNOT_TELL)),
+            f"{ratio:.3f}",
+            f"{statistics.median(len(trial.calls) for trial in chosen):g}",
+            f"{statistics.median(trial.seconds for trial in chosen):.0f} ({max(trial.seconds for trial in chosen):.0f})",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    shares = [verdicts.slow_down for verdicts in own]
+    lines += ["", "| called slower by | " + " | ".join(f"{share:.0%}" if share else "A/A" for share in shares) + " |"]
+    lines.append("| --- " + "| ---: " * len(shares) + "|")
+    by_rule: dict[str, dict[float, Verdicts]] = {}
+    for verdicts in [*own, *other_verdicts(trials)]:
+        by_rule.setdefault(verdicts.rule, {})[verdicts.slow_down] = verdicts
+    for rule, judged in by_rule.items():
+        cells = [f"{judged[share].share_slower:.1%}" if share in judged else "" for share in shares]
+        lines.append("| " + " | ".join([rule, *cells]) + " |")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.upgrade.power", description=__doc__.split("\n")[0])
     parser.add_argument("do", choices=("run", "report"))
     parser.add_argument("--blocks", type=int, default=20, help="blocks of 13 decisions (default: 20)")
     parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="per decision (default: 60)")
     parser.add_argument("--decisions", type=Path, default=DECISIONS, metavar="PATH")
+    parser.add_argument("--min-change", type=float, default=0.03, metavar="SHARE", help="(default: 0.03)")
     options = parser.parse_args(arguments)
     if options.do == "run":
-        measure(options.blocks, options.budget, options.decisions, random.Random())
+        measure(options.blocks, options.budget, options.decisions, options.min_change, random.Random())
+    if not options.decisions.is_file():
+        parser.error(f"{options.decisions}: no such file; measure first, with 'run'")
+    print(render_report(read_trials(options.decisions), options.min_change))
     print(f"decisions: {options.decisions}")
 
 

@@ -1,0 +1,246 @@
+"""What a command over releases works on: options that several commands share, and the cases that they name."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from bench.device import Device, DeviceError, choose_device, slow_dtypes
+from bench.pipelines import Checkpoint, PipelineError, find_checkpoint
+from bench.suite import SUITE_FILE, Case, Suite, SuiteError, read_suite
+from bench.upgrade.comparison import load_request
+from bench.upgrade.releases import ReleasesError, parse_range, releases_between
+from bench.upgrade.sides import SideError, parse_side
+
+ROOT = Path(__file__).parents[2]
+_TOKEN = re.compile(r"\s*(?:(?P<word>[\w+\-./:]+)|(?P<sign>[()]))")
+
+
+class Mistake(Exception):
+    """What the user asked for cannot be had; one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The library, the releases and the machine of one command.
+
+    Attributes:
+        releases: oldest first.
+        span: the range as the user wrote it.
+        alongside: requirements installed with each release; may be empty.
+        environments: where environments are cached.
+        results: where each run gets its folder.
+    """
+
+    library: str
+    releases: tuple[Version, ...]
+    span: str
+    alongside: str
+    suite: Suite
+    device: Device
+    environments: Path
+    results: Path
+
+    def side_of(self, release: Version) -> str:
+        """The side, as text, that has this release."""
+        return f"{self.library}=={release} {self.alongside}".strip()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("library", help="name on the package index, such as diffusers")
+    parser.add_argument("span", metavar="FIRST..LAST", help="range of releases, both ends included: 0.34.0..0.42.1")
+    parser.add_argument(
+        "--with",
+        dest="alongside",
+        default="",
+        metavar="REQUIREMENTS",
+        help='install these with each release: "transformers==4.57.6"',
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu, … (default: auto)")
+    parser.add_argument("--suite", type=Path, default=SUITE_FILE, metavar="PATH", help="models and cases")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="PATH", help="default: results/")
+    parser.add_argument(
+        "--environments", type=Path, default=ROOT / ".environments", metavar="PATH", help="default: .environments/"
+    )
+
+
+def read_choice(options: argparse.Namespace, *, every: bool) -> Choice:
+    """What the options ask for; the package index is asked for the releases.
+
+    Args:
+        every: all releases; else the newest of each minor version, and the oldest of all.
+
+    Raises:
+        Mistake: something of it cannot be had.
+    """
+    try:
+        first, last = parse_range(options.span)
+        _check_alongside(options.library, options.alongside)
+        suite, device = read_suite(options.suite), choose_device(options.device)
+        releases = releases_between(options.library, first, last, every)
+    except (ReleasesError, SideError, SuiteError, DeviceError) as error:
+        raise Mistake(str(error)) from None
+    if len(releases) < 2:
+        raise Mistake(
+            f"{options.library} has only one release from {first} to {last}, {releases[0]}, so there is nothing to "
+            "compare; give a wider range."
+        )
+    return Choice(
+        library=options.library,
+        releases=releases,
+        span=options.span,
+        alongside=options.alongside.strip(),
+        suite=suite,
+        device=device,
+        environments=options.environments.absolute(),
+        results=options.results.absolute(),
+    )
+
+
+def _check_alongside(library: str, alongside: str) -> None:
+    if not alongside.strip():
+        return
+    for requirement in parse_side(alongside, Path.cwd()).requirements:
+        try:
+            name = Requirement(requirement).name
+        except InvalidRequirement:  # a path or an address
+            continue
+        if canonicalize_name(name) == canonicalize_name(library):
+            raise Mistake(f"--with {shlex.quote(alongside)}: names {library} itself; give its releases as the range.")
+
+
+def default_cases(suite: Suite, device: Device) -> tuple[Case, ...]:
+    """The cases that run without being asked for: of no hub model, and not slow."""
+    slow = slow_dtypes(device)
+    return tuple(
+        case
+        for case in suite.cases
+        if case.model.source != "hub" and not case.settings.slow and case.settings.dtype not in slow
+    )
+
+
+def cases_matching(cases: Sequence[Case], expression: str) -> tuple[Case, ...]:
+    """The cases whose ids an expression such as ``emoji-sd and not (s50 or bf16)`` describes, as pytest's ``-k`` does.
+
+    Raises:
+        Mistake: it cannot be read, or no case matches.
+    """
+    if not expression.strip():
+        return tuple(cases)
+    matches = _read_expression(expression)
+    found = tuple(case for case in cases if matches(case.id.lower()))
+    if not found:
+        raise Mistake(
+            f"-k {shlex.quote(expression)}: none of the {len(cases)} cases matches; their ids are in golden/."
+        )
+    return found
+
+
+Matches = Callable[[str], bool]
+
+
+class _Words:
+    """The words of an expression, one after the other."""
+
+    def __init__(self, text: str) -> None:
+        self._words: list[str] = []
+        position = 0
+        text = text.strip()
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            if not match:
+                raise Mistake(f"-k {shlex.quote(text)}: '{text[position:].strip()[0]}' is not allowed there.")
+            self._words.append(match["word"] or match["sign"])
+            position = match.end()
+        self.text = text
+
+    def next_is(self, word: str) -> bool:
+        """Whether this is the next word; then it is taken."""
+        if self._words[:1] != [word]:
+            return False
+        del self._words[0]
+        return True
+
+    def name(self) -> str:
+        if not self._words or self._words[0] in ("and", "or", "not", "(", ")"):
+            found = self._words[0] if self._words else "its end"
+            raise Mistake(f"-k {shlex.quote(self.text)}: a part of a case's id is missing before {found}.")
+        return self._words.pop(0).lower()
+
+    def end(self) -> None:
+        if self._words:
+            raise Mistake(f"-k {shlex.quote(self.text)}: 'and' or 'or' is missing before {self._words[0]}.")
+
+
+def _read_expression(text: str) -> Matches:
+    words = _Words(text)
+    found = _either(words)
+    words.end()
+    return found
+
+
+def _either(words: _Words) -> Matches:
+    one = _both(words)
+    while words.next_is("or"):
+        one = _or(one, _both(words))
+    return one
+
+
+def _both(words: _Words) -> Matches:
+    one = _single(words)
+    while words.next_is("and"):
+        one = _and(one, _single(words))
+    return one
+
+
+def _single(words: _Words) -> Matches:
+    if words.next_is("not"):
+        inner = _single(words)
+        return lambda case_id: not inner(case_id)
+    if words.next_is("("):
+        inner = _either(words)
+        if not words.next_is(")"):
+            raise Mistake(f"-k {shlex.quote(words.text)}: a closing parenthesis is missing.")
+        return inner
+    name = words.name()
+    return lambda case_id: name in case_id
+
+
+def _or(one: Matches, other: Matches) -> Matches:
+    return lambda case_id: one(case_id) or other(case_id)
+
+
+def _and(one: Matches, other: Matches) -> Matches:
+    return lambda case_id: one(case_id) and other(case_id)
+
+
+class Requests:
+    """What a worker must know to load each case; a checkpoint is looked for once."""
+
+    def __init__(self, suite: Suite, device: Device) -> None:
+        self._suite = suite
+        self._device = device
+        self._checkpoints: dict[str, Checkpoint] = {}
+
+    def of(self, case: Case, threads: int = 0) -> dict[str, Any]:
+        """``threads`` as in ``load_request``; 0 leaves torch's default.
+
+        Raises:
+            Mistake: there is no checkpoint of the case's model.
+        """
+        name = case.model.name
+        if name not in self._checkpoints:
+            try:
+                self._checkpoints[name] = find_checkpoint(case.model, self._suite.file.parent)
+            except PipelineError as error:
+                raise Mistake(str(error)) from None
+        return load_request(case, self._checkpoints[name], str(self._device.torch_device), threads)

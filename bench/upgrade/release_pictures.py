@@ -1,0 +1,109 @@
+"""The pictures of cases under one side: its environment, one worker of it, a fresh process for each case."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.upgrade.comparison import SideResult, picture_of
+from bench.upgrade.environments import Environment, environment_of
+from bench.upgrade.installer import EnvironmentFailed
+from bench.upgrade.sides import parse_side
+from bench.upgrade.workers import WorkerBroken, started_worker
+
+NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
+TIMEOUT_S = 600.0
+
+
+class Unusable(Exception):
+    """A side has no pictures at all.
+
+    Attributes:
+        status: ``not installed`` or ``not imported``.
+        libraries: what is installed there, if anything is.
+    """
+
+    def __init__(self, status: str, reason: str, libraries: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.libraries = dict(libraries or {})
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where sides are made and where their cases run.
+
+    Attributes:
+        environments: where environments are cached.
+        forks: whether fresh processes are forked; see ``started_worker``.
+        announce: told of what takes long.
+    """
+
+    environments: Path
+    forks: bool
+    announce: Callable[[str], None]
+
+    def environment(self, side: str) -> Environment:
+        """The environment of a side.
+
+        Raises:
+            Unusable: it cannot be resolved, built or installed.
+        """
+        try:
+            return environment_of(parse_side(side, Path.cwd()), self.environments, self.announce)
+        except EnvironmentFailed as error:
+            raise Unusable(NOT_INSTALLED, str(error)) from None
+
+    def pictures(
+        self, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None] = lambda done: None
+    ) -> tuple[Environment, dict[str, SideResult]]:
+        """The environment of a side and what it makes of each case.
+
+        Args:
+            requests: what the worker is to load, by case; see ``load_request``.
+            tell: told how many cases are done.
+
+        Raises:
+            Unusable: the side cannot be installed, or its libraries cannot be imported.
+        """
+        environment = self.environment(side)
+        try:
+            return environment, self._cases(environment.python, side, requests, tell)
+        except WorkerBroken as error:
+            raise Unusable(NOT_IMPORTED, str(error), environment.libraries) from None
+
+    def _cases(
+        self, python: Path, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
+    ) -> dict[str, SideResult]:
+        """One worker for all cases, and another one if a case took it along.
+
+        Raises:
+            WorkerBroken: the libraries cannot be imported.
+        """
+        results: dict[str, SideResult] = {}
+        left = list(requests)
+        while left:
+            try:
+                with started_worker(side, python, TIMEOUT_S, forks=self.forks) as worker:
+                    while left and worker.process.poll() is None:
+                        case = left.pop(0)
+                        results[case] = picture_of(worker, requests[case])
+                        tell(len(results))
+            except WorkerBroken as error:
+                if not results:
+                    raise
+                results |= {case: SideResult(error=str(error)) for case in left}
+                left = []
+        return results
+
+
+@contextlib.contextmanager
+def blamed_on_import(side: str) -> Iterator[None]:
+    """Turns a worker that cannot start into a side that cannot be used."""
+    try:
+        yield
+    except WorkerBroken as error:
+        raise Unusable(NOT_IMPORTED, f"{side}: {error}") from None
