@@ -1,0 +1,91 @@
+"""Each case under one release against the same case under the releases before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
+from bench.upgrade.comparison import SideResult
+from bench.upgrade.outcome import WORKS_NOW
+from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.timeline_outcome import FIRST, RAISES, CaseInRelease
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a case gave under a release."""
+
+    release: str
+    result: SideResult
+
+
+@dataclass
+class Neighbours:
+    """Compares releases as they come, oldest first; releases that did not run are not told to it.
+
+    Attributes:
+        limits: of each case.
+    """
+
+    limits: Mapping[str, Limits]
+    _ran: dict[str, Known] = field(default_factory=dict)
+    _pictured: dict[str, Known] = field(default_factory=dict)
+
+    def before(self, case: str) -> Known | None:
+        """The last release in which the case gave pictures."""
+        return self._pictured.get(case)
+
+    def compare(self, results: Mapping[str, SideResult]) -> tuple[CaseInRelease, ...]:
+        """The cases of this release against those before; reads only."""
+        return tuple(
+            compare_case(case, result, self._ran.get(case), self._pictured.get(case), self.limits[case])
+            for case, result in results.items()
+        )
+
+    def remember(self, release: str, results: Mapping[str, SideResult]) -> None:
+        """From now on this is the release before."""
+        for case, result in results.items():
+            self._ran[case] = Known(release, result)
+            if not result.error:
+                self._pictured[case] = Known(release, result)
+
+
+def compare_case(
+    case: str, result: SideResult, before: Known | None, pictured: Known | None, limits: Limits
+) -> CaseInRelease:
+    """One case against the release before that ran.
+
+    Args:
+        before: the release before; ``None`` if there is none.
+        pictured: the release before in which the case gave pictures; where that is an older one, the pictures of a
+            case that works again are compared with it.
+    """
+    if before is None:
+        verdict = RAISES if result.error else FIRST
+        message = f"raises: {result.error}" if result.error else "nothing to compare with"
+        return CaseInRelease(
+            case=case, verdict=verdict, message=message, error=result.error, unet_calls=result.unet_calls
+        )
+    found = compare_pictures(before.result, result, limits)
+    verdict, message, scores = found.verdict, found.message, found
+    if verdict == WORKS_NOW and pictured:
+        scores = compare_pictures(pictured.result, result, limits)
+        same = scores.verdict in (IDENTICAL, WITHIN_LIMITS)
+        message += f"; its pictures are {'still' if same else 'not'} those of {pictured.release} ({scores.message})"
+    against = pictured if pictured and not result.error else None
+    return CaseInRelease(
+        case=case,
+        verdict=verdict,
+        message=message,
+        compared_with=before.release,
+        pictures_compared_with=against.release if against else None,
+        ssim_worst_tile=scores.ssim_worst_tile,
+        max_diff=scores.max_diff,
+        changed_share=scores.changed_share,
+        mean_diff=scores.mean_diff,
+        error=result.error,
+        new_notices=tuple(text for text in result.notices if text not in against.result.notices) if against else (),
+        unet_calls=result.unet_calls,
+        unet_calls_before=against.result.unet_calls if against else None,
+    )

@@ -1,0 +1,213 @@
+"""The pictures of all releases of a library, each against the release before: when did what change?
+
+``tox run -e timeline -- diffusers 0.34.0..0.42.1`` is ``python -m bench.upgrade.timeline diffusers 0.34.0..0.42.1``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from bench.grids import make_grid
+from bench.limits import DEFAULT_LIMITS, SAME
+from bench.results import RunFolder, new_run_name
+from bench.similarity import IDENTICAL, difference_picture
+from bench.suite import Case
+from bench.upgrade.choice import Choice, Mistake, Requests, add_options, cases_matching, default_cases, read_choice
+from bench.upgrade.comparison import SideResult
+from bench.upgrade.environments import Environment, changes
+from bench.upgrade.neighbours import Neighbours
+from bench.upgrade.release_pictures import Bench, Unusable
+from bench.upgrade.timeline_outcome import RAN, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
+from bench.upgrade.timeline_summary import render_timeline, told
+
+TELL_EVERY_S = 15.0
+USAGE_ERROR, INTERRUPTED = 2, 130
+
+
+@dataclass
+class Timeline:
+    """Runs the cases under one release after the other.
+
+    Attributes:
+        requests: what a worker is to load, by case.
+        folder: where results go; ``timeline.json`` is written after each release.
+    """
+
+    choice: Choice
+    requests: Mapping[str, dict[str, Any]]
+    bench: Bench
+    neighbours: Neighbours
+    folder: RunFolder
+    announce: Callable[[str], None]
+    _done: list[ReleaseFound] = field(default_factory=list)
+    _last: Environment | None = None
+
+    def run(self) -> TimelineFound:
+        for number, release in enumerate(self.choice.releases, start=1):
+            place = f"[{number}/{len(self.choice.releases)}] {self.choice.library} {release}"
+            self.announce(f"{place}: starting")
+            found = self._release(release)
+            self._done.append(found)
+            write_timeline(self.folder.make() / "timeline.json", self.found())
+            self.announce(f"{place}: {told(found)}, {found.seconds:.0f} s{self._time_left()}")
+        return self.found()
+
+    def found(self) -> TimelineFound:
+        """What is known so far."""
+        device = self.choice.device
+        return TimelineFound(
+            library=self.choice.library,
+            span=self.choice.span,
+            alongside=self.choice.alongside,
+            planned=tuple(map(str, self.choice.releases)),
+            cases=tuple(self.requests),
+            device=str(device.torch_device),
+            device_name=device.name,
+            releases=tuple(self._done),
+        )
+
+    def _release(self, release: Version) -> ReleaseFound:
+        began = time.monotonic()
+        name = str(release)
+        try:
+            environment, results = self.bench.pictures(self.choice.side_of(release), self.requests, self._told())
+        except Unusable as error:
+            return ReleaseFound(
+                release=name,
+                status=error.status,
+                reason=str(error),
+                libraries=error.libraries,
+                seconds=time.monotonic() - began,
+            )
+        cases = self.neighbours.compare(results)
+        for case in cases:
+            self._keep(name, case, results[case.case])
+        self.neighbours.remember(name, results)
+        changed = changes(self._last, environment) if self._last else ()
+        self._last = environment
+        return ReleaseFound(
+            release=name,
+            status=RAN,
+            changes=tuple(map(str, changed)),
+            libraries=dict(environment.libraries),
+            seconds=time.monotonic() - began,
+            cases=cases,
+        )
+
+    def _told(self) -> Callable[[int], None]:
+        """Tells now and then how many cases are done."""
+        last = time.monotonic()
+
+        def tell(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= TELL_EVERY_S and done < len(self.requests):
+                last = time.monotonic()
+                self.announce(f"  {done} of {len(self.requests)} cases")
+
+        return tell
+
+    def _time_left(self) -> str:
+        left = len(self.choice.releases) - len(self._done)
+        took = [release.seconds for release in self._done if release.ran]
+        if not left or not took:
+            return ""
+        minutes, seconds = divmod(round(left * sum(took) / len(took)), 60)
+        return f"; about {minutes}:{seconds:02} min left"
+
+    def _keep(self, release: str, case: CaseInRelease, result: SideResult) -> None:
+        """The pictures of both sides where they differ."""
+        before = self.neighbours.before(case.case)
+        if not before or not result.images or case.verdict == IDENTICAL:
+            return
+        keep_pictures(self.folder, f"{release}/{case.case}", before.result, result)
+
+
+def keep_pictures(folder: RunFolder, name: str, before: SideResult, after: SideResult) -> None:
+    """Writes ``grids/<name>.before.png``, ``.after.png`` and, where they can be compared, ``.difference.png``."""
+    for role, side in (("before", before), ("after", after)):
+        if side.images:
+            folder.save_picture(name, make_grid(side.images, side.images[0].size), role)
+    sizes = [[image.size for image in side.images] for side in (before, after)]
+    if before.images and sizes[0] == sizes[1]:
+        folder.save_picture(name, difference_picture(list(after.images), list(before.images)), "difference")
+
+
+def limits_of(case: Case) -> Any:
+    return DEFAULT_LIMITS[case.settings.dtype, SAME]
+
+
+def write_reports(found: TimelineFound, folder: Path) -> None:
+    """``timeline.png`` and ``summary.md``."""
+    from bench.upgrade.timeline_map import save_map
+
+    save_map(found, folder / "timeline.png")
+    (folder / "summary.md").write_text(render_timeline(found), encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="timeline", description=__doc__.split("\n")[0])
+    add_options(parser)
+    parser.add_argument("--every", action="store_true", help="every release, not only the newest of each minor version")
+    parser.add_argument("-k", dest="expression", default="", metavar="EXPR", help="only cases that match, as in pytest")
+    return parser
+
+
+def announce(line: str) -> None:
+    print(line, flush=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises:
+    Mistake: something that was asked for cannot be had.
+    """
+    choice = read_choice(options, every=options.every)
+    cases = cases_matching(default_cases(choice.suite, choice.device), options.expression)
+    known = Requests(choice.suite, choice.device)
+    folder = RunFolder(choice.results, new_run_name())
+    timeline = Timeline(
+        choice=choice,
+        requests={case.id: known.of(case) for case in cases},
+        bench=Bench(
+            choice.environments, forks=choice.device.type == "cpu", announce=lambda line: announce(f"  {line}")
+        ),
+        neighbours=Neighbours({case.id: limits_of(case) for case in cases}),
+        folder=folder,
+        announce=announce,
+    )
+    names = ", ".join(map(str, choice.releases))
+    announce(f"{choice.library}: {len(choice.releases)} releases ({names}), {len(cases)} cases on {choice.device.name}")
+    try:
+        timeline.run()
+    except KeyboardInterrupt:
+        announce("interrupted; what was done until now is kept")
+    found = timeline.found()
+    if found.releases:
+        write_reports(found, folder.make())
+        for release, case in found.happenings():
+            announce(f"{release.release}  {case.case}: {', '.join(case.marks)}")
+        for release in found.releases:
+            if not release.ran:
+                announce(f"{release.release}  {told(release)}")
+        announce(f"results: {folder.path}")
+    return 0 if found.is_complete else INTERRUPTED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return run(options)
+    except Mistake as error:
+        print(f"timeline: {error}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""What a timeline over releases found, as it is written to ``timeline.json``.
+
+Schema: ``timeline.schema.json``, written anew by ``python -m bench.upgrade.timeline_outcome``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
+from bench.upgrade.outcome import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
+from bench.upgrade.pictures import BROKEN
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).with_name("timeline.schema.json")
+RAN = "ran"
+FIRST, RAISES = "first", "raises"
+WARNS, OTHER_CALLS = "new warning", "other number of UNet calls"
+# What is told of a case, in the order in which it is told.
+MARKS = (RAISES_NOW, BROKEN, RAISES_ELSE, WORKS_NOW, CHANGED, OTHER_CALLS, WARNS)
+QUIET = frozenset({FIRST, IDENTICAL, WITHIN_LIMITS, RAISES_AS_BEFORE})
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CaseInRelease(_Part):
+    """One case under one release, compared with the release before that ran."""
+
+    case: str
+    verdict: str = Field(
+        description="identical, within limits, changed, broken, raises now, works now, raises something else, raises "
+        "as before; where there is no release before: first, or raises"
+    )
+    message: str = Field(description="the verdict as a sentence")
+    compared_with: str | None = Field(default=None, description="the release before that ran")
+    pictures_compared_with: str | None = Field(
+        default=None,
+        description="the release before in which this case gave pictures; the figures below and the new warnings are "
+        "against it",
+    )
+    ssim_worst_tile: float | None = None
+    max_diff: int | None = Field(default=None, description="8-bit levels")
+    changed_share: float | None = Field(default=None, description="share of values that differ")
+    mean_diff: tuple[float, float, float] | None = Field(
+        default=None, description="signed mean difference per channel, 8-bit levels"
+    )
+    error: str | None = Field(default=None, description="why there are no pictures")
+    new_notices: tuple[str, ...] = Field(default=(), description="warnings that were not given before")
+    unet_calls: int | None = None
+    unet_calls_before: int | None = None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What is to be seen of this case; empty if nothing happened."""
+        found = {self.verdict}
+        if None not in (self.unet_calls, self.unet_calls_before) and self.unet_calls != self.unet_calls_before:
+            found.add(OTHER_CALLS)
+        if self.new_notices:
+            found.add(WARNS)
+        return tuple(mark for mark in MARKS if mark in found)
+
+
+class ReleaseFound(_Part):
+    """One release: a column of the map."""
+
+    release: str
+    status: str = Field(description="ran, not installed or not imported")
+    reason: str | None = Field(default=None, description="why it did not run")
+    changes: tuple[str, ...] = Field(
+        default=(), description="libraries that differ from the release before that ran: 'diffusers 0.41.0 → 0.42.1'"
+    )
+    libraries: dict[str, str] = Field(default={}, description="everything installed, with its version")
+    seconds: float = Field(description="wall time, with making the environment")
+    cases: tuple[CaseInRelease, ...] = ()
+
+    @property
+    def ran(self) -> bool:
+        return self.status == RAN
+
+    def counts(self) -> Counter[str]:
+        return Counter(case.verdict for case in self.cases)
+
+
+class TimelineFound(_Part):
+    """A whole timeline; written after each release."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")
+    library: str
+    span: str = Field(description="the range that was asked for")
+    alongside: str = Field(description="requirements that were installed with each release")
+    planned: tuple[str, ...] = Field(description="all releases of the timeline; those not below were not reached")
+    cases: tuple[str, ...] = Field(description="ids of the cases, in the order of the map")
+    device: str
+    device_name: str
+    releases: tuple[ReleaseFound, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.releases) == len(self.planned)
+
+    def happenings(self) -> list[tuple[ReleaseFound, CaseInRelease]]:
+        """The cases to which something happened, in the order of the releases."""
+        return [(release, case) for release in self.releases for case in release.cases if case.marks]
+
+
+def write_timeline(path: Path, found: TimelineFound) -> None:
+    """At once, so that a crash leaves the old file or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(found.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_timeline(path: Path) -> TimelineFound:
+    return TimelineFound.model_validate_json(path.read_bytes())
+
+
+def schema() -> str:
+    return json.dumps(TimelineFound.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema())
+    print(f"wrote {SCHEMA_FILE}")
