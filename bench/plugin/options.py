@@ -90,8 +90,8 @@ class UpgradeOptions:
         if baseline is None and candidate is None:
             return None
         return cls(
-            baseline=baseline or CURRENT,
-            candidate=candidate or CURRENT,
+            baseline=CURRENT if baseline is None else baseline,
+            candidate=CURRENT if candidate is None else candidate,
             folder=config.invocation_params.dir,
             environments=cls.environments_folder(config),
             budget_s=_number(config, "budget", r"(\d+(?:\.\d+)?)\s*s?", 1, "seconds, such as 60s"),
