@@ -15,16 +15,15 @@ from typing import Any
 
 from packaging.version import Version
 
-from bench.grids import make_grid
 from bench.limits import DEFAULT_LIMITS, SAME
 from bench.results import RunFolder, new_run_name
-from bench.similarity import IDENTICAL, difference_picture
+from bench.similarity import IDENTICAL, Limits
 from bench.suite import Case
 from bench.upgrade.choice import Choice, Mistake, Requests, add_options, cases_matching, default_cases, read_choice
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.environments import Environment, changes
 from bench.upgrade.neighbours import Neighbours
-from bench.upgrade.release_pictures import Bench, Unusable
+from bench.upgrade.release_pictures import Bench, Unusable, keep_pictures
 from bench.upgrade.timeline_outcome import RAN, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
 from bench.upgrade.timeline_summary import render_timeline, told
 
@@ -130,17 +129,7 @@ class Timeline:
         keep_pictures(self.folder, f"{release}/{case.case}", before.result, result)
 
 
-def keep_pictures(folder: RunFolder, name: str, before: SideResult, after: SideResult) -> None:
-    """Writes ``grids/<name>.before.png``, ``.after.png`` and, where they can be compared, ``.difference.png``."""
-    for role, side in (("before", before), ("after", after)):
-        if side.images:
-            folder.save_picture(name, make_grid(side.images, side.images[0].size), role)
-    sizes = [[image.size for image in side.images] for side in (before, after)]
-    if before.images and sizes[0] == sizes[1]:
-        folder.save_picture(name, difference_picture(list(after.images), list(before.images)), "difference")
-
-
-def limits_of(case: Case) -> Any:
+def limits_of(case: Case) -> Limits:
     return DEFAULT_LIMITS[case.settings.dtype, SAME]
 
 

@@ -1,0 +1,293 @@
+"""Which release of a library changed a case first? Asks about log2(n) of the n releases in a range.
+
+``tox run -e bisect -- diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s50-bf16`` is
+``python -m bench.upgrade.bisect diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s50-bf16``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.version import Version
+
+from bench.results import RunFolder, new_run_name
+from bench.suite import Case
+from bench.upgrade.bisect_outcome import BisectFound, CommitsFound, Step, read_steps, write_bisect
+from bench.upgrade.bisect_step import StepRequest
+from bench.upgrade.choice import ROOT, Choice, Mistake, Requests, add_options, read_choice
+from bench.upgrade.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
+from bench.upgrade.comparison import SideResult
+from bench.upgrade.question import PICTURES, SPEED, USABLE, Answer, Judge, Question
+from bench.upgrade.release_pictures import Unusable, keep_pictures
+from bench.upgrade.search import Narrowed, Undecided, find_change
+
+USAGE_ERROR, UNDECIDED, INTERRUPTED = 2, 1, 130
+
+
+@dataclass
+class Bisection:
+    """The search over the releases.
+
+    Attributes:
+        folder: where results go; ``bisect.json`` is written after each step.
+    """
+
+    choice: Choice
+    judge: Judge
+    folder: RunFolder
+    announce: Callable[[str], None]
+    _steps: list[Step] = field(default_factory=list)
+
+    def search(self) -> Narrowed[Version]:
+        looks = 2 + max(0, math.ceil(math.log2(len(self.choice.releases) - 1)))
+        self.announce(f"{len(self.choice.releases)} releases, about {looks} of them to be looked at")
+        return find_change(self.choice.releases, self._judge, self._tell_left)
+
+    def _tell_left(self, left: int) -> None:
+        steps = math.ceil(math.log2(left))
+        self.announce(f"{left} releases left, about {steps} {'step' if steps == 1 else 'steps'}")
+
+    def _judge(self, release: Version) -> str:
+        began = time.monotonic()
+        self.announce(f"{self.choice.library} {release}")
+        answer = self.judge.answer(self.choice.side_of(release))
+        self._steps.append(Step(item=str(release), answer=answer, seconds=time.monotonic() - began))
+        self.announce(f"{self.choice.library} {release}: {answer.answer}: {answer.message}")
+        self.write(self.found(None))
+        return answer.answer
+
+    def answer_of(self, release: Version | None) -> Answer | None:
+        """What was answered for a release."""
+        return next((step.answer for step in self._steps if step.item == str(release)), None)
+
+    def found(self, narrowed: Narrowed[Version] | None) -> BisectFound:
+        """What is known so far."""
+        device = self.choice.device
+        return BisectFound(
+            library=self.choice.library,
+            span=self.choice.span,
+            alongside=self.choice.alongside,
+            case=self.judge.question.case,
+            by=self.judge.question.by,
+            releases=tuple(map(str, self.choice.releases)),
+            device=str(device.torch_device),
+            device_name=device.name,
+            steps=tuple(self._steps),
+            last_good=_text(narrowed.last_good) if narrowed else None,
+            first_bad=_text(narrowed.first_bad) if narrowed else None,
+            between=tuple(map(str, narrowed.between)) if narrowed else (),
+        )
+
+    def write(self, found: BisectFound) -> None:
+        write_bisect(self.folder.make() / "bisect.json", found)
+
+    def keep(self, narrowed: Narrowed[Version]) -> None:
+        """The pictures under the reference and under the first release that differs."""
+        if narrowed.first_bad is None or self.judge.question.by != PICTURES:
+            return
+        sides = [self.judge.look(self.choice.side_of(one)) for one in (self.choice.releases[0], narrowed.first_bad)]
+        before, after = (side if isinstance(side, SideResult) else SideResult() for side in sides)
+        keep_pictures(self.folder, self.judge.question.case, before, after)
+
+
+def _text(release: Version | None) -> str | None:
+    return None if release is None else str(release)
+
+
+def describe(bisection: Bisection, narrowed: Narrowed[Version]) -> str:
+    """The answer in one sentence."""
+    choice, question = bisection.choice, bisection.judge.question
+    library, first, last = choice.library, choice.releases[0], choice.releases[-1]
+    if narrowed.first_bad is None and narrowed.undecided:
+        return f"nothing is known of {question.case} from {library} {first} to {last}: {narrowed.undecided}"
+    answer = bisection.answer_of(last if narrowed.first_bad is None else narrowed.first_bad)
+    assert answer, "the ends, and what the search found, were looked at"
+    if narrowed.first_bad is None:
+        return f"nothing changed: {question.case} under {library} {last} is as under {first} ({answer.message})"
+    what = {PICTURES: f"changed {question.case}", SPEED: f"slowed {question.case}", USABLE: "changed"}[question.by]
+    because = f"({answer.message}; compared with {first})"
+    if narrowed.is_found:
+        return f"{library} {narrowed.first_bad} is the first release that {what} {because}"
+    left = ", ".join(map(str, narrowed.between))
+    why = f"the search stopped there: {narrowed.undecided}" if narrowed.undecided else f"{left} could not be tried"
+    return (
+        f"a release after {library} {narrowed.last_good}, {narrowed.first_bad} at the latest, {what} {because}; {why}"
+    )
+
+
+def bisect_commits(bisection: Bisection, repo: Path, good: str, bad: str) -> CommitsFound:
+    """Goes on over the commits between two releases."""
+    choice, question = bisection.choice, bisection.judge.question
+    tags = {"good_tag": good, "bad_tag": bad}
+    steps = bisection.folder.make() / "commits.jsonl"
+    try:
+        with worktree_at(repo, bad) as worktree, tempfile.TemporaryDirectory(prefix="bisect-") as folder:
+            request = Path(folder) / "request.json"
+            step = StepRequest(question=question, worktree=worktree, alongside=choice.alongside, steps=steps)
+            request.write_text(step.model_dump_json(), encoding="utf-8")
+            words = [sys.executable, "-m", "bench.upgrade.bisect_step", str(request)]
+            commit = find_commit(worktree, good, bad, as_shell_command(ROOT, words), bisection.announce)
+    except CommitsError as error:
+        return CommitsFound(**tags, steps=read_steps(steps), problem=str(error))
+    return CommitsFound(
+        **tags,
+        steps=read_steps(steps),
+        first_bad=str(commit.first_bad) if commit.first_bad else None,
+        possible=tuple(map(str, commit.possible)),
+        problem=None if commit.first_bad or commit.possible else commit.words,
+    )
+
+
+def describe_commits(found: CommitsFound) -> str:
+    if found.first_bad:
+        return f"its first such commit is {found.first_bad}"
+    if found.possible:
+        return f"its commit is one of {', '.join(found.possible)}, since the others could not be tried"
+    return f"its commit was not found: {found.problem}"
+
+
+def _percent(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text}: give percent, such as 3%")
+    return float(match[1]) / 100
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", text.strip())
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text}: give seconds, such as 60s")
+    return float(match[1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bisect", description=__doc__.split("\n")[0])
+    add_options(parser)
+    parser.add_argument("--case", required=True, metavar="ID", help="such as emoji-ddpm/ddpm-s50-bf16")
+    parser.add_argument(
+        "--by",
+        choices=(PICTURES, SPEED),
+        default=PICTURES,
+        help="pictures that changed, or a case that raises or works now; or speed (default: pictures)",
+    )
+    parser.add_argument("--exact", action="store_true", help="pictures that differ within the limits count too")
+    parser.add_argument("--repo", type=Path, metavar="PATH", help="go on over the commits in this checkout")
+    parser.add_argument("--min-change", type=_percent, default=0.03, metavar="PERCENT", help="of speed (default: 3%%)")
+    parser.add_argument("--budget", type=_seconds, default=60.0, metavar="SECONDS", help="per speed (default: 60s)")
+    return parser
+
+
+def announce(line: str) -> None:
+    print(line, flush=True)
+
+
+def _case(choice: Choice, wanted: str) -> Case:
+    for case in choice.suite.cases:
+        if case.id == wanted:
+            return case
+    near = [case.id for case in choice.suite.cases if wanted.lower() in case.id]
+    hint = f"; do you mean {', '.join(near[:5])}?" if near else "; the ids are in golden/."
+    raise Mistake(f"--case {wanted}: the suite has no such case{hint}")
+
+
+def start_judge(question: Question, choice: Choice) -> Judge:
+    """A judge who has looked at both ends; where only one of them can be used at all, that becomes the question.
+
+    Raises:
+        Mistake: neither end can be used, or one has no speed where speed is asked for.
+    """
+    judge = Judge(question, announce)
+    ends = {}
+    for release in (choice.releases[0], choice.releases[-1]):
+        announce(f"{choice.library} {release}: an end of the range")
+        ends[release] = judge.look(choice.side_of(release))
+    broken = {release: end for release, end in ends.items() if isinstance(end, Unusable)}
+    if len(broken) == len(ends):
+        reasons = "; ".join(f"{release} is {end.status}: {end}" for release, end in broken.items())
+        raise Mistake(
+            f"neither end of {choice.library} {choice.span} can be used; give another range, or fitting libraries by "
+            f"--with ({reasons})"
+        )
+    if question.by == SPEED:
+        for release, end in ends.items():
+            reason = str(end) if isinstance(end, Unusable) else end.error
+            if reason:
+                raise Mistake(f"{question.case} has no speed under {choice.library} {release}: {reason}")
+    elif broken:
+        return Judge(question.model_copy(update={"by": USABLE}), announce, judge.looked)
+    return judge
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises:
+    Mistake: something that was asked for cannot be had.
+    """
+    choice = read_choice(options, every=True)
+    case = _case(choice, options.case)
+    if options.repo:
+        _check_repo(options.repo, choice)
+    question = Question(
+        case=case.id,
+        request=Requests(choice.suite, choice.device).of(case),
+        dtype=case.settings.dtype,
+        reference=choice.side_of(choice.releases[0]),
+        by=options.by,
+        exact=options.exact,
+        min_change=options.min_change,
+        budget_s=options.budget,
+        device=str(choice.device.torch_device),
+        environments=choice.environments,
+    )
+    bisection = Bisection(choice, start_judge(question, choice), RunFolder(choice.results, new_run_name()), announce)
+    try:
+        narrowed = bisection.search()
+    except (Undecided, ValueError) as error:
+        raise Mistake(str(error)) from None
+    sentence = describe(bisection, narrowed)
+    bisection.keep(narrowed)
+    found = bisection.found(narrowed).model_copy(update={"sentence": sentence})
+    bisection.write(found)
+    if options.repo and narrowed.first_bad is not None and narrowed.last_good is not None:
+        announce(f"{sentence}; going on over its commits")
+        tags = [tag_of(options.repo, choice.library, str(one)) for one in (narrowed.last_good, narrowed.first_bad)]
+        commits = bisect_commits(bisection, options.repo, *tags)
+        sentence = f"{sentence}; {describe_commits(commits)}"
+        bisection.write(found.model_copy(update={"commits": commits, "sentence": sentence}))
+    announce(f"{sentence}.")
+    announce(f"results: {bisection.folder.path}")
+    return UNDECIDED if narrowed.undecided else 0
+
+
+def _check_repo(repo: Path, choice: Choice) -> None:
+    """Raises:
+    Mistake: it is no checkout, or it lacks the tag of an end of the range.
+    """
+    try:
+        for release in (choice.releases[0], choice.releases[-1]):
+            tag_of(repo, choice.library, str(release))
+    except CommitsError as error:
+        raise Mistake(str(error)) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return run(options)
+    except (Mistake, CommitsError) as error:
+        print(f"bisect: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        announce("interrupted")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

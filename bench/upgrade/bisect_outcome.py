@@ -1,0 +1,94 @@
+"""What a bisection found, as it is written to ``bisect.json``.
+
+Schema: ``bisect.schema.json``, written anew by ``python -m bench.upgrade.bisect_outcome``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.upgrade.question import Answer
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).with_name("bisect.schema.json")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Step(_Part):
+    """One release or commit that was looked at."""
+
+    item: str = Field(description="release, or commit")
+    answer: Answer
+    seconds: float = Field(description="wall time, with making the environment")
+
+
+class CommitsFound(_Part):
+    """The search over the commits between two releases."""
+
+    good_tag: str
+    bad_tag: str
+    steps: tuple[Step, ...] = ()
+    first_bad: str | None = Field(default=None, description="commit and its subject; null if it was not found")
+    possible: tuple[str, ...] = Field(default=(), description="commits it may be, where some could not be tried")
+    problem: str | None = Field(default=None, description="why nothing was found")
+
+
+class BisectFound(_Part):
+    """A whole bisection; written after each step."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")
+    library: str
+    span: str = Field(description="the range that was asked for")
+    alongside: str = Field(description="requirements that were installed with each release")
+    case: str
+    by: str = Field(description="pictures, speed, or usable: whether a release can be installed and imported at all")
+    releases: tuple[str, ...] = Field(description="all releases of the range")
+    device: str
+    device_name: str
+    steps: tuple[Step, ...] = ()
+    last_good: str | None = Field(default=None, description="last release known to be as the first one")
+    first_bad: str | None = Field(default=None, description="first release known to be changed")
+    between: tuple[str, ...] = Field(
+        default=(), description="releases between these two that were skipped or not tried"
+    )
+    commits: CommitsFound | None = Field(default=None, description="only with --repo")
+    sentence: str = Field(default="", description="the answer; empty while the search goes on")
+
+
+def write_bisect(path: Path, found: BisectFound) -> None:
+    """At once, so that a crash leaves the old file or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(found.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_bisect(path: Path) -> BisectFound:
+    return BisectFound.model_validate_json(path.read_bytes())
+
+
+def append_step(path: Path, step: Step) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(step.model_dump_json() + "\n")
+
+
+def read_steps(path: Path) -> tuple[Step, ...]:
+    """Those that ``append_step`` wrote; none if there is no such file."""
+    if not path.is_file():
+        return ()
+    return tuple(Step.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def schema() -> str:
+    return json.dumps(BisectFound.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema())
+    print(f"wrote {SCHEMA_FILE}")

@@ -1,0 +1,173 @@
+"""The question that a bisection asks of each side: is this case still as it was under the first release?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.limits import DEFAULT_LIMITS, SAME
+from bench.records import LimitsRecord
+from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
+from bench.upgrade.comparison import SIDES, Plan, SideBroken, SideResult, measure_until_decided
+from bench.upgrade.decision import CANNOT_TELL, SLOWER, Decision, decide
+from bench.upgrade.lockstep import places_for
+from bench.upgrade.outcome import RAISES_AS_BEFORE, Figure
+from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.release_pictures import Bench, Unusable
+from bench.upgrade.search import BAD, GOOD, SKIP, Undecided
+from bench.upgrade.workers import Sides, WorkerBroken
+
+PICTURES, SPEED, USABLE = "pictures", "speed", "usable"
+TIMEOUT_S = 600.0
+
+
+class Question(BaseModel):
+    """What is asked, the same in every process that asks it.
+
+    Attributes:
+        case: its id.
+        request: what a worker is to load; see ``load_request``.
+        reference: the side, as text, with which others are compared.
+        by: ``pictures`` (or that the case raises or not), ``speed``, or ``usable``: whether the side can be installed
+            and imported at all.
+        exact: whether pictures that differ within the limits count as changed too.
+        min_change: of speed, as a share.
+        budget_s: of one comparison of speed, in seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: str
+    request: dict[str, Any]
+    dtype: str
+    reference: str
+    by: Literal["pictures", "speed", "usable"]
+    exact: bool
+    min_change: float
+    budget_s: float
+    device: str
+    environments: Path
+
+    @property
+    def limits(self) -> Limits:
+        return DEFAULT_LIMITS[self.dtype, SAME]
+
+
+class Answer(BaseModel):
+    """What one side said.
+
+    Attributes:
+        answer: ``good`` (as under the reference), ``bad`` or ``skip``.
+        message: why, as a sentence.
+        figures: of pictures.
+        speed: against the reference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answer: str
+    message: str
+    ssim_worst_tile: float | None = None
+    max_diff: int | None = None
+    limits: LimitsRecord | None = None
+    speed: Figure | None = None
+
+
+@dataclass
+class Judge:
+    """Answers the question for one side after the other; the reference is looked at once.
+
+    Attributes:
+        announce: told of what takes long.
+        looked: what is known of each side.
+    """
+
+    question: Question
+    announce: Callable[[str], None]
+    looked: dict[str, SideResult | Unusable] = field(default_factory=dict)
+
+    @property
+    def bench(self) -> Bench:
+        on_cpu = self.question.device == "cpu"
+        return Bench(self.question.environments, forks=on_cpu, announce=lambda line: self.announce(f"  {line}"))
+
+    def look(self, side: str) -> SideResult | Unusable:
+        """The case's pictures under a side, or why there is nothing to be looked at; each side is run once."""
+        if side not in self.looked:
+            request = {self.question.case: self.question.request}
+            try:
+                self.looked[side] = self.bench.pictures(side, request)[1][self.question.case]
+            except Unusable as error:
+                self.looked[side] = error
+        return self.looked[side]
+
+    def answer(self, side: str) -> Answer:
+        """Raises:
+        Undecided: speed cannot be told apart within the budget, or the reference has none.
+        """
+        if side == self.question.reference:
+            return Answer(answer=GOOD, message="the reference")
+        if self.question.by == SPEED:
+            return self._by_speed(side)
+        before, now = self.look(self.question.reference), self.look(side)
+        if self.question.by == USABLE:
+            same = isinstance(before, Unusable) == isinstance(now, Unusable)
+            message = f"{now.status}: {now}" if isinstance(now, Unusable) else "can be installed and imported"
+            return Answer(answer=GOOD if same else BAD, message=message)
+        if isinstance(before, Unusable):
+            raise Undecided(f"'{self.question.reference}' is {before.status}: {before}")
+        if isinstance(now, Unusable):
+            return Answer(answer=SKIP, message=f"{now.status}: {now}")
+        return self._by_pictures(before, now)
+
+    def _by_pictures(self, before: SideResult, now: SideResult) -> Answer:
+        found = compare_pictures(before, now, self.question.limits)
+        good = {IDENTICAL, RAISES_AS_BEFORE} | (set() if self.question.exact else {WITHIN_LIMITS})
+        return Answer(
+            answer=GOOD if found.verdict in good else BAD,
+            message=found.message,
+            ssim_worst_tile=found.ssim_worst_tile,
+            max_diff=found.max_diff,
+            limits=found.limits,
+        )
+
+    def _by_speed(self, side: str) -> Answer:
+        question = self.question
+        try:
+            environments = [self.bench.environment(text) for text in (question.reference, side)]  # in use meanwhile
+            decision = self._measured([environment.python for environment in environments])
+        except Unusable as error:
+            return Answer(answer=SKIP, message=f"{error.status}: {error}")
+        except SideBroken as error:
+            if error.side == SIDES[0]:
+                raise Undecided(f"'{question.reference}' has no speed to compare with: {error.reason}") from None
+            return Answer(answer=SKIP, message=f"has no speed: {error.reason}")
+        except WorkerBroken as error:
+            return Answer(answer=SKIP, message=f"not imported: {error}")
+        figure = Figure.of(decision, question.min_change)
+        message = f"{decision.verdict} {decision.ratio - 1:+.1%} ({figure.interval}, {decision.pairs} process pairs)"
+        if decision.verdict == CANNOT_TELL:
+            more = f"about {decision.more_pairs} more" if decision.more_pairs else "more than can be waited for"
+            raise Undecided(f"whether '{side}' is slower: {message}; pairs that it would take: {more} (--budget)")
+        return Answer(answer=BAD if decision.verdict == SLOWER else GOOD, message=message, speed=figure)
+
+    def _measured(self, pythons: Sequence[Path]) -> Decision:
+        question = self.question
+        device_type = question.device.partition(":")[0]
+        plan = Plan(
+            places=places_for(device_type),
+            device=question.device,
+            min_change=question.min_change,
+            budget_s=question.budget_s,
+        )
+        request = question.request | {"threads": plan.places.threads}
+        with Sides(dict(zip(SIDES, pythons, strict=True)), TIMEOUT_S, forks=device_type == "cpu") as sides:
+            samples = measure_until_decided(
+                sides, (request, request), plan, rng=random.Random(), announce=lambda line: self.announce(f"  {line}")
+            )
+        return decide(samples.log_ratios, question.min_change)
