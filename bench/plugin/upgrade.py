@@ -81,7 +81,7 @@ class UpgradeSession:
             raise pytest.UsageError(str(error)) from None
         except WorkerBroken as error:
             self.close()
-            raise pytest.UsageError(f"a side cannot be imported: {error}") from None
+            raise pytest.UsageError(str(error)) from None
 
     @property
     def check(self) -> UpgradeCheck:
@@ -151,7 +151,7 @@ def check_upgrade(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> Non
     if found.problems:
         pictures = upgrade.session.run.folder.path / "grids" / case.model.name
         kept = f" Pictures: {pictures}" if found.pictures.message in found.problems else ""
-        pytest.fail(f"{case.id}: {'; '.join(found.problems)}.{kept}", pytrace=False)
+        pytest.fail(f"{case.id}: {'; '.join(found.problems).rstrip('.')}.{kept}", pytrace=False)
 
 
 def check_import(upgrade: UpgradeSession) -> None:

@@ -230,7 +230,9 @@ def _checksum(output: Any) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no reason given").splitlines()[0]
+    """The first line of an error, and the second where the first only announces it."""
+    lines = (str(error).strip() or "no reason given").splitlines()
+    return " ".join(lines[:2]) if lines[0].rstrip().endswith(":") else lines[0]
 
 
 def answer(channel: Channel, worker: Worker, request: dict[str, Any]) -> None:

@@ -243,4 +243,8 @@ class Sides:
         return self._workers
 
     def _start(self, name: str) -> WorkerProcess:
-        return self._stack.enter_context(started_worker(name, self.pythons[name], self._timeout_s, forks=self._forks))
+        started = started_worker(name, self.pythons[name], self._timeout_s, forks=self._forks)
+        try:
+            return self._stack.enter_context(started)
+        except WorkerBroken as error:
+            raise WorkerBroken(f"the {name} cannot be imported: {error}", alive=False) from None
