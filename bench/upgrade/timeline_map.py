@@ -27,14 +27,14 @@ from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, Ti
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.27  # inches
 DOTS_PER_INCH = 130
-LEGEND_HEIGHT = 1.6
+LEGEND_HEIGHT, TITLE_HEIGHT = 1.35, 0.75  # inches
 # Bounds of log10(1 - SSIM): a step of colour for each factor of ten, from 0.99999 to 0.
 BOUNDS = (-6, -5, -4, -3, -2, -1, 0.31)
 BOUND_LABELS = ("1", "0.99999", "0.9999", "0.999", "0.99", "0.9", "<0")
 LEAST_LOSS = 1e-6
 IDENTICAL_COLOUR, NOTHING_COLOUR, EDGE, INK = "#f4f4f4", "white", "#c8c8c8", "#202020"
-# cividis is made to be told apart with any kind of colour vision, and its lightness falls evenly.
-COLOURS: Colormap = ListedColormap(colormaps["cividis_r"]([0.05 + 0.9 * step / 5 for step in range(6)]))
+# Of ColorBrewer, safe for any kind of colour vision: its lightness falls evenly, so that it is read in grey too.
+COLOURS: Colormap = ListedColormap(colormaps["YlGnBu"]([0.12 + 0.88 * step / 5 for step in range(6)]))
 NO_PICTURES, NOT_RUN = "no pictures", "release did not run"
 
 
@@ -51,13 +51,15 @@ class Mark:
 
 MARK_SHAPES = {
     RAISES_NOW: Mark("X", size=60, colour="#a50f15"),
-    BROKEN: Mark("P", size=60, colour="#a50f15"),
+    BROKEN: Mark("*", size=80, colour="#a50f15"),
     RAISES_ELSE: Mark("x", size=40, colour="#a50f15"),
     WORKS_NOW: Mark("o", x=-0.33, size=34),
     CHANGED: Mark("s", x=-0.33, size=26),
-    OTHER_CALLS: Mark("D", x=0.36, y=0.22, size=16),
-    WARNS: Mark("^", x=0.36, y=-0.22, size=20),
+    OTHER_CALLS: Mark("D", x=0.36, y=0.24, size=14),
+    WARNS: Mark("^", x=0.36, y=-0.2, size=20),
 }
+
+MARK_LABELS = {CHANGED: "changed beyond the limits"}
 
 
 def loss(case: CaseInRelease) -> float | None:
@@ -70,9 +72,9 @@ def loss(case: CaseInRelease) -> float | None:
 def draw_map(found: TimelineFound) -> Figure:
     """The map as a figure; releases that were not reached are left out."""
     rows, columns = len(found.cases), len(found.releases)
-    label_width = 0.095 * max(map(len, found.cases)) + 0.3
+    label_width = 0.072 * max(map(len, found.cases)) + 0.2
     width, height = max(columns * CELL_WIDTH, 7.6 - label_width), rows * CELL_HEIGHT
-    size = (label_width + width + 0.4, height + LEGEND_HEIGHT + 1.25)
+    size = (label_width + width + 0.25, height + LEGEND_HEIGHT + TITLE_HEIGHT)
     figure = Figure(size)
     FigureCanvasAgg(figure)
     axes = figure.add_axes(
@@ -101,8 +103,8 @@ def save_map(found: TimelineFound, path: Path) -> None:
 
 
 def _axes(axes: Axes, found: TimelineFound) -> None:
-    axes.set_xlim(0, len(found.releases))
-    axes.set_ylim(len(found.cases), 0)
+    axes.set_xlim(-0.02, len(found.releases) + 0.02)
+    axes.set_ylim(len(found.cases) + 0.04, -0.04)
     axes.set_xticks([number + 0.5 for number in range(len(found.releases))], [one.release for one in found.releases])
     axes.set_yticks([number + 0.5 for number in range(len(found.cases))], found.cases, family="monospace", fontsize=8)
     axes.tick_params(length=0)
@@ -138,10 +140,12 @@ def _cells(axes: Axes, found: TimelineFound) -> None:
                 column + 0.5, row + 0.52, str(case.max_diff), ha="center", va="center", fontsize=8,
                 color="white" if dark else INK,
             )  # fmt: skip
-        elif case.error or (case.ssim_worst_tile is None and case.marks):
+        elif case.error or case.verdict == BROKEN:
             without.append(cell)
         else:
             equal.append(cell)
+            if not case.pictures_compared_with:
+                axes.text(column + 0.5, row + 0.52, "start", ha="center", va="center", fontsize=7, color="#707070")
     colours = PatchCollection(moved, cmap=COLOURS, norm=norm, edgecolor=EDGE, linewidth=0.6)
     colours.set_array(losses)
     colours.set_gid("moved")
@@ -204,11 +208,13 @@ def _legend(figure: Figure, size: tuple[float, float]) -> None:
     for side in scale.spines.values():
         side.set_visible(False)
     kinds: list[Line2D | Patch] = [
-        Line2D([], [], linestyle="", marker=mark.shape, color=mark.colour, markersize=6, label=kind)
+        Line2D(
+            [], [], linestyle="", marker=mark.shape, color=mark.colour, markersize=6, label=MARK_LABELS.get(kind, kind)
+        )
         for kind, mark in MARK_SHAPES.items()
     ]
     kinds += [
-        Patch(facecolor=IDENTICAL_COLOUR, edgecolor=EDGE, label="identical, or the first"),
+        Patch(facecolor=IDENTICAL_COLOUR, edgecolor=EDGE, label="identical (start: nothing before)"),
         Patch(facecolor=NOTHING_COLOUR, edgecolor="#9a9a9a", hatch="////", label=NO_PICTURES),
         Patch(facecolor=NOTHING_COLOUR, edgecolor="#9a9a9a", hatch="xx", label=NOT_RUN),
     ]
