@@ -11,7 +11,7 @@ from rich.table import Table
 from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
 
-TABLE_WIDTH = 140
+TABLE_WIDTH = 170
 
 
 def percent(figure: Figure) -> str:
@@ -43,10 +43,10 @@ def render_upgrade(found: UpgradeFound, colour: bool) -> str:
     """The table of all cases."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("case", no_wrap=True)
-    table.add_column("pictures")
+    table.add_column("pictures", no_wrap=True)
     table.add_column("SSIM", justify="right")
     for heading in ("speed", "interval", "memory", "load", "first call"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for case in found.cases:
         table.add_row(
             case.case,
