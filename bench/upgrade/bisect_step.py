@@ -6,17 +6,18 @@ The file is a ``StepRequest``. Exit codes are those that git wants: 0 good, 1 ba
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from bench.upgrade.bisect_outcome import Step, append_step
-from bench.upgrade.commits import without_git_variables
-from bench.upgrade.question import Judge, Question
+from bench.upgrade.commits import git, without_git_variables
+from bench.upgrade.question import Answer, Judge, Question
 from bench.upgrade.search import BAD, GOOD, SKIP, Undecided
+from bench.upgrade.sides import SideError
 
 EXIT_CODES = {GOOD: 0, BAD: 1, SKIP: 125}
 STOP = 128
@@ -43,22 +44,36 @@ def announce(line: str) -> None:
     print(f"  {line}", flush=True)
 
 
-def main(arguments: list[str]) -> int:
-    request = StepRequest.model_validate_json(Path(arguments[0]).read_bytes())
-    usual = without_git_variables()
-    for name in set(os.environ) - set(usual):
-        del os.environ[name]
+def judge_commit(request: StepRequest) -> int:
+    """The exit code for the commit that is checked out; the step is noted.
+
+    Raises:
+        CommitsError: the worktree is none.
+    """
     began = time.monotonic()
-    asked = ["git", "-C", str(request.worktree), "rev-parse", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    commit = git(request.worktree, "rev-parse", "HEAD")
+    git(request.worktree, "clean", "-ffdxq")  # what was built of another commit must not get into this one
     try:
         answer = Judge(request.question, announce).answer(f"{request.worktree} {request.alongside}".strip())
+    except SideError as error:
+        answer = Answer(answer=SKIP, message=str(error))
     except Undecided as error:
         announce(str(error))
         return STOP
     append_step(request.steps, Step(item=commit, answer=answer, seconds=time.monotonic() - began))
     announce(f"{commit[:10]}: {answer.answer}: {answer.message}")
     return EXIT_CODES[answer.answer]
+
+
+def main(arguments: list[str]) -> int:
+    for name in set(os.environ) - set(without_git_variables()):
+        del os.environ[name]
+    try:
+        return judge_commit(StepRequest.model_validate_json(Path(arguments[0]).read_bytes()))
+    except Exception as error:  # Python's own exit code would tell git that the commit is bad
+        traceback.print_exc()
+        announce(f"stopped: {type(error).__name__}: {error}")
+        return STOP
 
 
 if __name__ == "__main__":

@@ -51,9 +51,11 @@ def without_git_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not _OF_GIT.fullmatch(name)}
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    """Raises:
-    CommitsError: git refused; the sentence has its last line.
+def git(folder: Path, *arguments: str) -> str:
+    """What a git command prints.
+
+    Raises:
+        CommitsError: git refused; the sentence has its last line.
     """
     command = ["git", "-C", str(folder), *arguments]
     try:
@@ -73,11 +75,11 @@ def tag_of(repo: Path, library: str, release: str) -> str:
         CommitsError: this is no repository, or it has no such tag.
     """
     try:
-        _git(repo, "rev-parse", "--git-dir")
+        git(repo, "rev-parse", "--git-dir")
     except CommitsError as error:
         raise CommitsError(f"--repo {repo}: give a git checkout of {library} ({error}).") from None
     names = [f"v{release}", release, f"{library}-{release}", f"{library}-v{release}"]
-    tags = set(_git(repo, "tag", "--list", *names).splitlines())
+    tags = set(git(repo, "tag", "--list", *names).splitlines())
     for name in names:
         if name in tags:
             return name
@@ -89,13 +91,13 @@ def worktree_at(repo: Path, commit: str) -> Iterator[Path]:
     """A temporary worktree of a repository; the user's own work tree, index and branch stay as they are."""
     with tempfile.TemporaryDirectory(prefix="bisect-") as folder:
         place = Path(folder) / "worktree"
-        _git(repo, "worktree", "add", "--detach", str(place), commit)
+        git(repo, "worktree", "add", "--detach", str(place), commit)
         try:
             yield place
         finally:
             with contextlib.suppress(CommitsError):
-                _git(repo, "worktree", "remove", "--force", "--force", str(place))
-                _git(repo, "worktree", "prune")
+                git(repo, "worktree", "remove", "--force", "--force", str(place))
+                git(repo, "worktree", "prune")
 
 
 def find_commit(
@@ -110,10 +112,10 @@ def find_commit(
     Raises:
         CommitsError: git cannot begin: a commit is not there, or the good one does not come before the bad one.
     """
-    _git(worktree, "bisect", "start", bad, good)
+    git(worktree, "bisect", "start", bad, good)
     lines = list(_run(worktree, command, tell))
-    log = _git(worktree, "bisect", "log")
-    _git(worktree, "bisect", "reset")
+    log = git(worktree, "bisect", "log")
+    git(worktree, "bisect", "reset")
     if found := _FIRST_BAD.search(log):
         return FoundCommit(Commit(found["commit"], found["subject"]))
     possible = tuple(Commit(one["commit"], one["subject"]) for one in _POSSIBLE.finditer(log))
