@@ -33,6 +33,7 @@ from bench.upgrade.search import BAD, GOOD, SKIP, Undecided, find_change
 from bench.upgrade.sides import SideError
 from bench.upgrade.timeline_map import MARK_SHAPES, NOT_RUN, draw_map, save_map
 from bench.upgrade.timeline_outcome import MARKS, read_timeline, write_timeline
+from bench.upgrade.timeline_summary import happened_lines, render_timeline
 from bench.upgrade.workers import WorkerBroken
 from tests.test_upgrade_environments import git, write_wheel
 
@@ -500,6 +501,8 @@ def test_a_timeline_goes_on_where_a_release_does_not_run(survey, capsys):
     printed = capsys.readouterr().out
     assert "[3/6] paint 1.1.2: not installed: 'paint==1.1.2': no wheel." in printed
     assert "min left" in printed
+    assert f"1.10.0  changed: {CASE}\n" in printed
+    assert "without pictures: 1.1.2 not installed, 1.2.0 not imported\n" in printed
     assert printed.rstrip().endswith(f"results: {folder}")
 
 
@@ -563,6 +566,25 @@ def test_the_summary_says_what_happened_where(survey):
     assert "| 1.2.0 | not imported: ImportError: no brush |" in text
     assert "### 1.10.0" in text
     assert "21 UNet calls instead of 20" in text
+
+
+def test_many_cases_of_one_kind_are_counted_and_warnings_told_once():
+    rows = [f"emoji-sd/case-{number}" for number in range(6)]
+    neighbours = Neighbours(dict.fromkeys(rows, LIMITS))
+    columns = []
+    for release, result in (("1.0", pictures()), ("2.0", pictures(notices=["careful"]))):
+        results = dict.fromkeys(rows, result)
+        cases = neighbours.compare(results)
+        neighbours.remember(release, results)
+        columns.append(timeline_outcome.ReleaseFound(release=release, status="ran", seconds=1, cases=cases))
+    found = timeline_outcome.TimelineFound(
+        library="paint", span="1.0..2.0", alongside="", planned=("1.0", "2.0"), cases=tuple(rows), device="cpu",
+        device_name="x", releases=tuple(columns),
+    )  # fmt: skip
+    assert happened_lines(found) == ["2.0  new warning: 6 cases"]
+    text = render_timeline(found)
+    assert text.count("careful") == 1
+    assert "- new warning in 6 cases with pictures as before: careful" in text
 
 
 def test_the_summary_is_no_markup_of_the_libraries(survey, script):

@@ -25,7 +25,7 @@ from bench.upgrade.environments import Environment, changes
 from bench.upgrade.neighbours import Neighbours
 from bench.upgrade.release_pictures import Bench, Unusable, keep_pictures
 from bench.upgrade.timeline_outcome import RAN, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
-from bench.upgrade.timeline_summary import render_timeline, told
+from bench.upgrade.timeline_summary import happened_lines, render_timeline, told
 
 TELL_EVERY_S = 15.0
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -180,11 +180,8 @@ def run(options: argparse.Namespace) -> int:
     found = timeline.found()
     if found.releases:
         write_reports(found, folder.make())
-        for release, case in found.happenings():
-            announce(f"{release.release}  {case.case}: {', '.join(case.marks)}")
-        for release in found.releases:
-            if not release.ran:
-                announce(f"{release.release}  {told(release)}")
+        for line in happened_lines(found):
+            announce(line)
         announce(f"results: {folder.path}")
     return 0 if found.is_complete else INTERRUPTED
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections import Counter
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, ReleaseFound, TimelineFound
+
+MOST_NAMED = 4
 
 
 def escaped(text: object) -> str:
@@ -32,11 +34,40 @@ def details(case: CaseInRelease) -> str:
     return "; ".join(parts)
 
 
+def happened_lines(found: TimelineFound) -> list[str]:
+    """What happened, a line for each release and kind; cases are named where they are few."""
+    lines = []
+    for release in found.releases:
+        kinds: dict[tuple[str, ...], list[str]] = {}
+        for case in release.cases:
+            if case.marks:
+                kinds.setdefault(case.marks, []).append(case.case)
+        for marks, cases in kinds.items():
+            named = ", ".join(cases) if len(cases) <= MOST_NAMED else f"{len(cases)} cases"
+            lines.append(f"{release.release}  {', '.join(marks)}: {named}")
+    missing = [f"{release.release} {release.status}" for release in found.releases if not release.ran]
+    return [*lines, f"without pictures: {', '.join(missing)}"] if missing else lines
+
+
+def _only_warns(case: CaseInRelease) -> bool:
+    return case.marks == (WARNS,)
+
+
+def _warnings(cases: list[CaseInRelease]) -> dict[str, int]:
+    """New warnings of cases to which nothing else happened, with the number of cases."""
+    return dict(Counter(text for case in cases if _only_warns(case) for text in case.new_notices))
+
+
 def render_timeline(found: TimelineFound) -> str:
     """The summary in Markdown."""
     environment = Environment(loader=PackageLoader("bench.upgrade", "."), undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"cell": escaped, "told": told, "details": details}
     happened = found.happenings()
-    grouped = [(release, [case for _, case in cases]) for release, cases in groupby(happened, key=lambda one: one[0])]
+    grouped = [(release, [case for case in release.cases if case.marks]) for release in found.releases]
+    parts = [
+        (release, [case for case in cases if not _only_warns(case)], _warnings(cases))
+        for release, cases in grouped
+        if cases
+    ]
     template = environment.get_template("timeline.md.jinja")
-    return template.render(found=found, happened=happened, grouped=grouped)
+    return template.render(found=found, happened=happened, parts=parts)
