@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 
 from bench.goldens import EXACT, REFERENCE, TYPE
 from bench.suite import SUITE_FILE
+from bench.upgrade.amounts import percent, seconds
 from bench.upgrade.sides import CURRENT
 
 
@@ -94,18 +95,18 @@ class UpgradeOptions:
             candidate=CURRENT if candidate is None else candidate,
             folder=config.invocation_params.dir,
             environments=cls.environments_folder(config),
-            budget_s=_number(config, "budget", r"(\d+(?:\.\d+)?)\s*s?", 1, "seconds, such as 60s"),
-            min_change=_number(config, "min_change", r"(\d+(?:\.\d+)?)\s*%", 100, "percent, such as 3%"),
+            budget_s=_amount(config, "budget", seconds),
+            min_change=_amount(config, "min_change", percent),
             pictures_only=config.getoption("pictures_only"),
         )
 
 
-def _number(config: pytest.Config, name: str, pattern: str, divisor: float, wanted: str) -> float:
+def _amount(config: pytest.Config, name: str, read: Callable[[str], float]) -> float:
     text = config.getoption(name)
-    match = re.fullmatch(pattern, text.strip())
-    if not match or not float(match[1]):
-        raise pytest.UsageError(f"--{name.replace('_', '-')} {text}: give {wanted}.")
-    return float(match[1]) / divisor
+    try:
+        return read(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"--{name.replace('_', '-')} {text}: {error}") from None
 
 
 def add_options(parser: pytest.Parser) -> None:

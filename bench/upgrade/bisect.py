@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from packaging.version import Version
 
 from bench.results import RunFolder, new_run_name
 from bench.suite import Case
+from bench.upgrade.amounts import percent, seconds
 from bench.upgrade.bisect_outcome import BisectFound, CommitsFound, Step, read_steps, write_bisect
 from bench.upgrade.bisect_step import StepRequest
 from bench.upgrade.choice import ROOT, Choice, Mistake, Requests, add_options, read_choice
@@ -125,13 +125,17 @@ def describe(bisection: Bisection, narrowed: Narrowed[Version]) -> str:
 
 def bisect_commits(bisection: Bisection, repo: Path, good: str, bad: str) -> CommitsFound:
     """Goes on over the commits between two releases."""
-    choice, question = bisection.choice, bisection.judge.question
+    choice = bisection.choice
     tags = {"good_tag": good, "bad_tag": bad}
     steps = bisection.folder.make() / "commits.jsonl"
     try:
-        with worktree_at(repo, bad) as worktree, tempfile.TemporaryDirectory(prefix="bisect-") as folder:
+        choice.environments.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix="commits-", dir=choice.environments)
+        with worktree_at(repo, bad) as worktree, beside as folder:
+            # environments of commits are of no use to anyone later, so they are not kept in the cache
+            asked = bisection.judge.question.model_copy(update={"environments": Path(folder)})
             request = Path(folder) / "request.json"
-            step = StepRequest(question=question, worktree=worktree, alongside=choice.alongside, steps=steps)
+            step = StepRequest(question=asked, worktree=worktree, alongside=choice.alongside, steps=steps)
             request.write_text(step.model_dump_json(), encoding="utf-8")
             words = [sys.executable, "-m", "bench.upgrade.bisect_step", str(request)]
             commit = find_commit(worktree, good, bad, as_shell_command(ROOT, words), bisection.announce)
@@ -154,18 +158,14 @@ def describe_commits(found: CommitsFound) -> str:
     return f"its commit was not found: {found.problem}"
 
 
-def _percent(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
-    if not match or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text}: give percent, such as 3%")
-    return float(match[1]) / 100
+def _option(read: Callable[[str], float]) -> Callable[[str], float]:
+    def value(text: str) -> float:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", text.strip())
-    if not match or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text}: give seconds, such as 60s")
-    return float(match[1])
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,8 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--exact", action="store_true", help="pictures that differ within the limits count too")
     parser.add_argument("--repo", type=Path, metavar="PATH", help="go on over the commits in this checkout")
-    parser.add_argument("--min-change", type=_percent, default=0.03, metavar="PERCENT", help="of speed (default: 3%%)")
-    parser.add_argument("--budget", type=_seconds, default=60.0, metavar="SECONDS", help="per speed (default: 60s)")
+    parser.add_argument(
+        "--min-change", type=_option(percent), default=0.03, metavar="PERCENT", help="of speed (default: 3%%)"
+    )
+    parser.add_argument(
+        "--budget", type=_option(seconds), default=60.0, metavar="SECONDS", help="per speed (default: 60s)"
+    )
     return parser
 
 

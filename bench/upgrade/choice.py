@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from bench.upgrade.releases import ReleasesError, parse_range, releases_between
 from bench.upgrade.sides import SideError, parse_side
 
 ROOT = Path(__file__).parents[2]
-_TOKEN = re.compile(r"\s*(?:(?P<word>[\w+\-./:]+)|(?P<sign>[()]))")
+_WORD = re.compile(r"[()]|[^\s()]+")
+_OPERATORS = frozenset({"and", "or", "not", "(", ")"})
 
 
 class Mistake(Exception):
@@ -136,91 +137,22 @@ def cases_matching(cases: Sequence[Case], expression: str) -> tuple[Case, ...]:
     """
     if not expression.strip():
         return tuple(cases)
-    matches = _read_expression(expression)
-    found = tuple(case for case in cases if matches(case.id.lower()))
+    option = f"-k {shlex.quote(expression)}"
+    try:
+        found = tuple(case for case in cases if _matches(expression, case.id))
+    except SyntaxError:
+        raise Mistake(f"{option}: give parts of ids joined by and, or, not and parentheses.") from None
     if not found:
-        raise Mistake(
-            f"-k {shlex.quote(expression)}: none of the {len(cases)} cases matches; their ids are in golden/."
-        )
+        raise Mistake(f"{option}: none of the {len(cases)} cases matches; their ids are in golden/.")
     return found
 
 
-Matches = Callable[[str], bool]
-
-
-class _Words:
-    """The words of an expression, one after the other."""
-
-    def __init__(self, text: str) -> None:
-        self._words: list[str] = []
-        position = 0
-        text = text.strip()
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if not match:
-                raise Mistake(f"-k {shlex.quote(text)}: '{text[position:].strip()[0]}' is not allowed there.")
-            self._words.append(match["word"] or match["sign"])
-            position = match.end()
-        self.text = text
-
-    def next_is(self, word: str) -> bool:
-        """Whether this is the next word; then it is taken."""
-        if self._words[:1] != [word]:
-            return False
-        del self._words[0]
-        return True
-
-    def name(self) -> str:
-        if not self._words or self._words[0] in ("and", "or", "not", "(", ")"):
-            found = self._words[0] if self._words else "its end"
-            raise Mistake(f"-k {shlex.quote(self.text)}: a part of a case's id is missing before {found}.")
-        return self._words.pop(0).lower()
-
-    def end(self) -> None:
-        if self._words:
-            raise Mistake(f"-k {shlex.quote(self.text)}: 'and' or 'or' is missing before {self._words[0]}.")
-
-
-def _read_expression(text: str) -> Matches:
-    words = _Words(text)
-    found = _either(words)
-    words.end()
-    return found
-
-
-def _either(words: _Words) -> Matches:
-    one = _both(words)
-    while words.next_is("or"):
-        one = _or(one, _both(words))
-    return one
-
-
-def _both(words: _Words) -> Matches:
-    one = _single(words)
-    while words.next_is("and"):
-        one = _and(one, _single(words))
-    return one
-
-
-def _single(words: _Words) -> Matches:
-    if words.next_is("not"):
-        inner = _single(words)
-        return lambda case_id: not inner(case_id)
-    if words.next_is("("):
-        inner = _either(words)
-        if not words.next_is(")"):
-            raise Mistake(f"-k {shlex.quote(words.text)}: a closing parenthesis is missing.")
-        return inner
-    name = words.name()
-    return lambda case_id: name in case_id
-
-
-def _or(one: Matches, other: Matches) -> Matches:
-    return lambda case_id: one(case_id) or other(case_id)
-
-
-def _and(one: Matches, other: Matches) -> Matches:
-    return lambda case_id: one(case_id) and other(case_id)
+def _matches(expression: str, case_id: str) -> bool:
+    """Raises:
+    SyntaxError: it is no expression.
+    """
+    words = [word if word in _OPERATORS else str(word.lower() in case_id.lower()) for word in _WORD.findall(expression)]
+    return bool(eval(" ".join(words), {}))  # no more than True, False and the operators
 
 
 class Requests:
