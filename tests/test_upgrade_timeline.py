@@ -1,5 +1,6 @@
 """Releases, the timeline over them and the bisection: made-up releases and pictures, real uv and git, no network."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -415,6 +416,63 @@ def test_calls_and_warnings_are_marked_beside_equal_pictures():
     assert more.new_notices == ("b",)
     _, fewer = told(pictures(notices=["a"]), pictures())
     assert fewer.marks == ()
+
+
+# one release
+
+
+class Worker:
+    """Stands for a worker whose process ends with a case that is told so."""
+
+    def __init__(self, ends_with):
+        self.ends_with = ends_with
+        self.process = self
+        self.ended = None
+
+    def poll(self):
+        return self.ended
+
+
+def run_cases(monkeypatch, cases, *, ends_with=(), starts=9):
+    """The results of cases, and how many workers were started; the last one that may start cannot."""
+    workers: list[Worker] = []
+
+    @contextlib.contextmanager
+    def started(name, python, timeout_s, *, forks):
+        if len(workers) == starts:
+            raise WorkerBroken("ImportError: no brush", alive=True)
+        workers.append(Worker(ends_with))
+        yield workers[-1]
+
+    def picture(worker, request):
+        assert worker.poll() is None
+        if request in worker.ends_with:
+            worker.ended = -9
+            return raising("its process was killed by SIGKILL")
+        return pictures()
+
+    monkeypatch.setattr(release_pictures, "started_worker", started)
+    monkeypatch.setattr(release_pictures, "picture_of", picture)
+    told: list[int] = []
+    bench = Bench(Path("unused"), True, print)
+    results = bench._cases(Path("python"), "paint==1.0", {case: case for case in cases}, told.append)
+    return {case: bool(result.images) for case, result in results.items()}, len(workers), told
+
+
+def test_one_worker_does_all_cases_of_a_release(monkeypatch):
+    assert run_cases(monkeypatch, "abc") == ({"a": True, "b": True, "c": True}, 1, [1, 2, 3])
+
+
+def test_a_case_that_takes_its_worker_along_costs_only_itself(monkeypatch):
+    found, workers, _ = run_cases(monkeypatch, "abc", ends_with="a")
+    assert (found, workers) == ({"a": False, "b": True, "c": True}, 2)
+
+
+def test_libraries_that_cannot_be_imported_again_leave_the_other_cases_without_pictures(monkeypatch):
+    found, _, _ = run_cases(monkeypatch, "abc", ends_with="a", starts=1)
+    assert found == {"a": False, "b": False, "c": False}
+    with pytest.raises(WorkerBroken, match="no brush"):
+        run_cases(monkeypatch, "abc", starts=0)
 
 
 # a timeline over made-up releases
