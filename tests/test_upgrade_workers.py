@@ -291,6 +291,21 @@ def test_a_child_that_hangs_is_stopped_with_its_parent(fake_python):
         assert all_gone(left)
 
 
+def test_a_worker_that_gives_no_answer_is_ended_at_once(fake_python):
+    with started_worker("baseline", fake_python(), 20) as worker:
+        worker.timeout_s = 0.2
+        with pytest.raises(WorkerBroken, match="gave no answer"):
+            worker.reply()
+        assert not alive(worker.process.pid)
+
+
+def test_an_interrupted_pair_ends_its_worker_at_once(fake_python):
+    with started_worker("baseline", fake_python(), 20) as worker:
+        with pytest.raises(KeyboardInterrupt), fresh(worker):
+            raise KeyboardInterrupt
+        assert not alive(worker.process.pid)
+
+
 def test_a_request_that_raises_leaves_a_process_that_goes_on(fake_python):
     with started_worker("baseline", fake_python(), 20) as worker, fresh(worker) as process:
         (child,) = descendants(worker)
@@ -343,7 +358,7 @@ def test_a_child_that_crashes_is_named_with_its_signal(fake_python):
 def test_a_worker_killed_as_a_whole_is_broken(fake_python):
     with started_worker("baseline", fake_python(), 20) as worker:
         with pytest.raises(WorkerBroken, match=r"its process (was killed by SIGKILL|ended)") as caught:
-            ask_after(worker, lambda child: os.killpg(os.getpgid(child), signal.SIGKILL))
+            ask_after(worker, lambda _: os.killpg(worker.process.pid, signal.SIGKILL))
         assert not caught.value.alive
         assert all_gone([worker.process.pid])
 
@@ -457,6 +472,7 @@ def test_the_python_of_a_worker_keeps_its_bytecode_and_asks_no_hub(fake_python, 
 @pytest.fixture
 def notices() -> Iterator[Notices]:
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield Notices()
 
 
