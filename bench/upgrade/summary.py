@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from bench.upgrade.markdown import render
 from bench.upgrade.outcome import UpgradeFound, worst_cases
 from bench.upgrade.tables import counts_line, percent
 
@@ -14,18 +13,15 @@ from bench.upgrade.tables import counts_line, percent
 LONGEST = 2**20
 
 
-def _cell(text: object) -> str:
-    """Text that cannot end a table's cell or become markup."""
-    escaped = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(escaped.split())
-
-
 def render_summary(found: UpgradeFound) -> str:
     """Verdict first, then the differences between the sides, then all cases."""
-    environment = Environment(loader=PackageLoader("bench.upgrade", "."), undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"cell": _cell, "percent": percent}
-    return environment.get_template("summary.md.jinja").render(
-        found=found, problems=found.problems, worst=worst_cases(found), notes=counts_line(found)
+    return render(
+        "summary.md.jinja",
+        {"percent": percent},
+        found=found,
+        problems=found.problems,
+        worst=worst_cases(found),
+        notes=counts_line(found),
     )
 
 

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from bench.upgrade.markdown import render
 from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, ReleaseFound, TimelineFound
 
 MOST_NAMED = 4
-
-
-def escaped(text: object) -> str:
-    """Text that cannot end a table's cell or become markup."""
-    return " ".join(str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def told(release: ReleaseFound) -> str:
@@ -60,8 +54,6 @@ def _warnings(cases: list[CaseInRelease]) -> dict[str, int]:
 
 def render_timeline(found: TimelineFound) -> str:
     """The summary in Markdown."""
-    environment = Environment(loader=PackageLoader("bench.upgrade", "."), undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"cell": escaped, "told": told, "details": details}
     happened = found.happenings()
     grouped = [(release, [case for case in release.cases if case.marks]) for release in found.releases]
     parts = [
@@ -69,5 +61,4 @@ def render_timeline(found: TimelineFound) -> str:
         for release, cases in grouped
         if cases
     ]
-    template = environment.get_template("timeline.md.jinja")
-    return template.render(found=found, happened=happened, parts=parts)
+    return render("timeline.md.jinja", {"told": told, "details": details}, found=found, happened=happened, parts=parts)
