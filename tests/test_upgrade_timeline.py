@@ -440,7 +440,7 @@ def run_cases(monkeypatch, cases, *, ends_with=(), starts=9):
     @contextlib.contextmanager
     def started(name, python, timeout_s, *, forks):
         if len(workers) == starts:
-            raise WorkerBroken("ImportError: no brush", alive=True)
+            raise WorkerBroken("ImportError: no brush", alive=True, side="paint")
         workers.append(Worker(ends_with))
         yield workers[-1]
 
@@ -481,7 +481,7 @@ SCRIPT = {
     "1.0.0": {CASE: pictures(), OTHER: pictures(notices=["old"])},
     "1.0.1": {CASE: pictures(), OTHER: raising()},
     "1.1.2": EnvironmentFailed("'paint==1.1.2': no wheel."),
-    "1.2.0": WorkerBroken("ImportError: no brush", alive=True),
+    "1.2.0": WorkerBroken("ImportError: no brush", alive=True, side="paint"),
     "1.10.0": {CASE: pictures(noise=250), OTHER: raising("TypeError: else")},
     "2.0.1": {CASE: pictures(noise=250, notices=["new"], calls=21), OTHER: pictures(notices=["old"])},
 }
@@ -646,7 +646,7 @@ def test_many_cases_of_one_kind_are_counted_and_warnings_told_once():
 
 
 def test_the_summary_is_no_markup_of_the_libraries(survey, script):
-    script.releases["1.2.0"] = WorkerBroken("Error: <b>a|b</b>", alive=True)
+    script.releases["1.2.0"] = WorkerBroken("Error: <b>a|b</b>", alive=True, side="paint")
     _, folder = survey()
     assert r"Error: &lt;b>a\|b&lt;/b>" in (folder / "summary.md").read_text()
 
@@ -809,7 +809,7 @@ def test_a_difference_within_the_limits_counts_only_if_asked_for(bisected, scrip
 def test_a_release_that_cannot_be_tried_is_skipped(bisected, script):
     set_from(script, "1.2.0", pictures(noise=250))
     script.releases["1.1.1"] = EnvironmentFailed("'paint==1.1.1': no wheel.")
-    script.releases["1.1.2"] = WorkerBroken("ImportError: no brush", alive=True)
+    script.releases["1.1.2"] = WorkerBroken("ImportError: no brush", alive=True, side="paint")
     _, found = bisected()
     assert (found.last_good, found.first_bad, found.between) == ("1.1.0", "1.2.0", ("1.1.1", "1.1.2"))
     assert "1.1.1, 1.1.2 could not be tried" in found.sentence
@@ -817,7 +817,7 @@ def test_a_release_that_cannot_be_tried_is_skipped(bisected, script):
 
 
 @pytest.mark.parametrize(
-    "broken", [EnvironmentFailed("'paint': no wheel."), WorkerBroken("ImportError: no brush", alive=True)]
+    "broken", [EnvironmentFailed("'paint': no wheel."), WorkerBroken("ImportError: no brush", alive=True, side="paint")]
 )
 def test_being_broken_is_the_change_where_an_end_is_broken(bisected, script, broken):
     set_from(script, "1.2.0", broken)

@@ -23,7 +23,6 @@ from bench.upgrade.comparison import (
     MIN_CHANGE_ONCE,
     Plan,
     Samples,
-    SideBroken,
     SideResult,
     decide_memory,
     decide_once,
@@ -33,7 +32,7 @@ from bench.upgrade.comparison import (
 )
 from bench.upgrade.decision import decide
 from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound
-from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.pictures import BROKEN, compare_pictures
 from bench.upgrade.workers import Sides, WorkerBroken, started_worker
 
 IMPORT_PAIRS = 5
@@ -73,8 +72,9 @@ class UpgradeCheck:
         if self.plan.speed and not baseline.error and not candidate.error:
             try:
                 samples = measure_until_decided(self.sides, (request, request), self.plan, rng=self.rng)
-            except SideBroken as error:
-                pictures = PicturesFound(verdict="broken", message=f"broken while it was measured: {error}")
+            except WorkerBroken as error:
+                message = f"broken while it was measured: {error.side}: {error}"
+                pictures = PicturesFound(verdict=BROKEN, message=message)
             else:
                 pictures = _repeatable(pictures, samples)
         return CaseFound(

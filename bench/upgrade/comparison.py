@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,16 +22,6 @@ SIDES = ("baseline", "candidate")
 # Loading and the first call happen once per process, so their ratios are spread more widely.
 MIN_CHANGE_ONCE = 0.2
 PAIR_S = 1.5
-
-
-class SideBroken(Exception):
-    """One side cannot do the case; ``side`` says which."""
-
-    def __init__(self, side: str, error: WorkerBroken) -> None:
-        super().__init__(f"{side}: {error}")
-        self.side = side
-        self.alive = error.alive
-        self.reason = str(error)
 
 
 @dataclass(frozen=True)
@@ -104,14 +94,6 @@ def load_request(case: Case, checkpoint: Checkpoint, device: str, threads: int) 
     }
 
 
-@contextlib.contextmanager
-def _blamed(side: WorkerProcess) -> Iterator[None]:
-    try:
-        yield
-    except WorkerBroken as error:
-        raise SideBroken(side.name, error) from None
-
-
 def ask_both(
     sides: Sequence[WorkerProcess],
     places: Places,
@@ -124,15 +106,12 @@ def ask_both(
     order = (1, 0) if swapped else (0, 1)
     if places.mode == DUET:
         for number in order:
-            with _blamed(sides[number]):
-                sides[number].tell(do=do, cores=list(places.halves[number ^ swapped]), **requests[number])
+            sides[number].tell(do=do, cores=list(places.halves[number ^ swapped]), **requests[number])
         for number in order:
-            with _blamed(sides[number]):
-                replies[number] = sides[number].reply()
+            replies[number] = sides[number].reply()
     else:
         for number in order:
-            with _blamed(sides[number]):
-                replies[number] = sides[number].ask(do, **requests[number])
+            replies[number] = sides[number].ask(do, **requests[number])
     return [replies[0], replies[1]]
 
 
@@ -167,14 +146,11 @@ def measure_pair(
     """One fresh process per side: load, first call, peak memory, then calls in lockstep for ``plan.pair_s``.
 
     Raises:
-        SideBroken: a side raised or died.
+        WorkerBroken: a side raised or died; says which.
     """
     swapped = rng.random() < 0.5
     with contextlib.ExitStack() as stack:
-        pair = []
-        for side in sides:
-            with _blamed(side):
-                pair.append(stack.enter_context(fresh(side)))
+        pair = [stack.enter_context(fresh(side)) for side in sides]
         loads = ask_both(pair, plan.places, swapped, "load", requests)
         firsts = ask_both(pair, plan.places, not swapped, "picture")
         peaks = ask_both(pair, plan.places, swapped, "memory")
@@ -213,7 +189,7 @@ def measure_until_decided(
         requests: what each side is to load; see ``load_request``.
 
     Raises:
-        SideBroken: a side raised or died.
+        WorkerBroken: a side raised or died; says which.
     """
     rng = rng or random.Random()
     samples = Samples()

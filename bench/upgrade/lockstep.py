@@ -21,6 +21,7 @@ DUET, ALTERNATE = "duet", "alternate"
 # A segment in which the sides differ by this factor beyond the middle ratio was hit by something else; it counts, but
 # no more than that.
 MOST_ODD = 1.5
+ENOUGH_CALLS = 3
 
 Segments = list[float]
 
@@ -102,28 +103,29 @@ def log_ratio(calls: Sequence[PairedCall]) -> float:
     """``log(candidate / baseline)`` of the time of a call, over all calls of one process pair.
 
     Totals are compared. Segments of the same position were measured within the same few milliseconds; where their ratio
-    is odd, the longer one is cut back to ``MOST_ODD`` times what the middle ratio makes of the shorter. Both sides are
-    treated alike, so that without a difference the estimate is not biased.
+    is odd, the longer one is cut back to ``MOST_ODD`` times what the middle ratio makes of the shorter. The middle is
+    that of the position where there are enough calls to have one, so that a part that is slower in every call counts in
+    full; else that of all segments. Both sides are treated alike, so that without a difference the estimate is not
+    biased. Where the sides differ in the number of segments nothing is cut.
     """
+    if any(len(call.baseline) != len(call.candidate) for call in calls):
+        return math.log(sum(sum(call.candidate) for call in calls) / sum(sum(call.baseline) for call in calls))
+    positions = list(zip(*(zip(call.baseline, call.candidate, strict=True) for call in calls), strict=True))
+    overall = _middle([pair for pairs in positions for pair in pairs])
     baseline = candidate = 0.0
-    segments = [pair for call in calls for pair in zip(call.baseline, call.candidate, strict=False)]
-    middle = _weighted_median(
-        [math.log(after / before) for before, after in segments], [min(before, after) for before, after in segments]
-    )
-    for before, after in segments:
-        baseline += min(before, after * MOST_ODD / math.exp(middle))
-        candidate += min(after, before * MOST_ODD * math.exp(middle))
-    for call in calls:
-        shared = min(len(call.baseline), len(call.candidate))
-        baseline += sum(call.baseline[shared:])
-        candidate += sum(call.candidate[shared:])
+    for pairs in positions:
+        room = MOST_ODD * math.exp(_middle(pairs) if len(pairs) >= ENOUGH_CALLS else overall)
+        low = room / MOST_ODD**2
+        baseline += sum(min(before, after / low) for before, after in pairs)
+        candidate += sum(min(after, before * room) for before, after in pairs)
     return math.log(candidate / baseline)
 
 
-def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
-    half = sum(weights) / 2
-    for value, weight in sorted(zip(values, weights, strict=True)):
+def _middle(pairs: Sequence[tuple[float, float]]) -> float:
+    """The median of ``log(after / before)``, weighted by the shorter of the two, which nothing interrupted."""
+    half = sum(map(min, pairs)) / 2
+    for value, weight in sorted((math.log(after / before), min(before, after)) for before, after in pairs):
         half -= weight
         if half <= 0:
             return value
-    raise ValueError("no values")
+    raise ValueError("no segments")

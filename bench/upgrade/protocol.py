@@ -31,11 +31,17 @@ class Channel:
     def __init__(self, read_from: int, write_to: int) -> None:
         self._read_from = read_from
         self._write_to = write_to
+        self._open = True
+
+    def close(self) -> None:
+        """From now on nothing is sent or received: the descriptors may soon be those of something else."""
+        self._open = False
 
     def send(self, header: dict[str, Any], blobs: tuple[bytes, ...] = ()) -> None:
         """Raises:
         Closed: nobody reads any more.
         """
+        self._check_open()
         text = json.dumps(header | {"blobs": [len(blob) for blob in blobs]}).encode()
         rest = memoryview(b"".join((_LENGTH.pack(len(text)), text, *blobs)))
         try:
@@ -51,6 +57,7 @@ class Channel:
             Closed: the other end closed its side, between frames or within one, or what came is no frame.
             TimedOut: the frame was not there in time.
         """
+        self._check_open()
         deadline = None if timeout is None else time.monotonic() + timeout
         (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size, deadline))
         if length > MAX_HEADER:
@@ -58,6 +65,10 @@ class Channel:
         header = json.loads(self._exactly(length, deadline))
         blobs = tuple(self._exactly(size, deadline) for size in header.pop("blobs"))
         return header, blobs
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise Closed
 
     def _exactly(self, count: int, deadline: float | None) -> bytes:
         parts: list[bytes] = []

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.limits import DEFAULT_LIMITS, SAME
 from bench.records import LimitsRecord
 from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
-from bench.upgrade.comparison import SIDES, Plan, SideBroken, SideResult, measure_until_decided
+from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
 from bench.upgrade.decision import CANNOT_TELL, SLOWER, Decision, decide
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import RAISES_AS_BEFORE, Figure
@@ -143,12 +143,10 @@ class Judge:
             decision = self._measured([environment.python for environment in environments])
         except Unusable as error:
             return Answer(answer=SKIP, message=f"{error.status}: {error}")
-        except SideBroken as error:
-            if error.side == SIDES[0]:
-                raise Undecided(f"'{question.reference}' has no speed to compare with: {error.reason}") from None
-            return Answer(answer=SKIP, message=f"has no speed: {error.reason}")
         except WorkerBroken as error:
-            return Answer(answer=SKIP, message=f"not imported: {error}")
+            if error.side == SIDES[0]:
+                raise Undecided(f"'{question.reference}' has no speed to compare with: {error}") from None
+            return Answer(answer=SKIP, message=f"has no speed: {error}")
         figure = Figure.of(decision, question.min_change)
         message = f"{decision.verdict} {decision.ratio - 1:+.1%} ({figure.interval}, {decision.pairs} process pairs)"
         if decision.verdict == CANNOT_TELL:

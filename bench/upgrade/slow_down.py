@@ -64,8 +64,8 @@ def repeat_layers(unet: Any, names: list[str]) -> None:
     """Makes these layers compute each output twice; the pictures stay the same, since the second one is dropped."""
     modules = dict(unet.named_modules())
 
-    def again(module: Any, inputs: tuple[Any, ...], _output: Any) -> None:
-        module.forward(*inputs)
+    def again(module: Any, inputs: tuple[Any, ...], named: dict[str, Any], _output: Any) -> None:
+        module.forward(*inputs, **named)
 
     for name in names:
-        modules[name].register_forward_hook(again)
+        modules[name].register_forward_hook(again, with_kwargs=True)

@@ -43,11 +43,13 @@ class WorkerBroken(Exception):
 
     Attributes:
         alive: whether its process still answers: it raised, and was not killed.
+        side: the name of its side.
     """
 
-    def __init__(self, message: str, *, alive: bool) -> None:
+    def __init__(self, message: str, *, alive: bool, side: str) -> None:
         super().__init__(message)
         self.alive = alive
+        self.side = side
 
 
 @dataclass
@@ -88,10 +90,10 @@ class WorkerProcess:
             header, blobs = self.channel.receive(self.timeout_s)
         except TimedOut:
             raise self._broken(f"gave no answer for {self.timeout_s:g} s and was stopped") from None
-        except (Closed, ValueError):
-            raise self._broken("ended") from None
+        except (Closed, ValueError) as error:
+            raise self._broken(f"was stopped: {error}" if str(error) else "ended") from None
         if "error" in header:
-            raise WorkerBroken(f"{header['error']}: {header['message']}", alive=True)
+            raise WorkerBroken(f"{header['error']}: {header['message']}", alive=True, side=self.name)
         if header.get("ended"):
             raise self._broken(_describe_exit(header["ended"]))
         return header, blobs
@@ -102,13 +104,15 @@ class WorkerProcess:
         if status is not None and what == "ended":
             what = _describe_exit(status)
         words = last_words(self.log)
-        return WorkerBroken(f"its process {what}{'; its last words: ' + words if words else ''}", alive=False)
+        last = f"; its last words: {words}" if words else ""
+        return WorkerBroken(f"its process {what}{last}", alive=False, side=self.name)
 
     def kill(self) -> None:
         """Ends the process, its children and the channel; nothing is left of them."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.channel.close()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 with contextlib.suppress(OSError):
@@ -247,4 +251,4 @@ class Sides:
         try:
             return self._stack.enter_context(started)
         except WorkerBroken as error:
-            raise WorkerBroken(f"the {name} cannot be imported: {error}", alive=False) from None
+            raise WorkerBroken(f"the {name} cannot be imported: {error}", alive=False, side=name) from None
