@@ -21,7 +21,8 @@ from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh
 SIDES = ("baseline", "candidate")
 # Loading and the first call happen once per process, so their ratios are spread more widely.
 MIN_CHANGE_ONCE = 0.2
-PAIR_S = 1.5
+# The noise of a pair falls with the root of its time (measured), and a pair costs about a second besides.
+PAIR_S = 3.0
 
 
 @dataclass(frozen=True)
