@@ -35,6 +35,8 @@ STEADY_MEMORY = {
 }
 # Without its bytecode a library is compiled anew in every process, which takes seconds.
 UNWANTED = {"PYTHONDONTWRITEBYTECODE"}
+# What a worker printed last must not be lost in a buffer when it dies.
+AT_ONCE = {"PYTHONUNBUFFERED": "1"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -163,7 +165,7 @@ def _start(name: str, python: Path, timeout_s: float, log: Path, forks: bool) ->
         process = subprocess.Popen(
             [str(python), "-m", "bench.upgrade.worker"],
             cwd=ROOT,
-            env=STEADY_MEMORY | environment | QUIET_THREADS | OFFLINE,
+            env=STEADY_MEMORY | environment | QUIET_THREADS | AT_ONCE | OFFLINE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
