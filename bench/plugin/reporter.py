@@ -17,6 +17,15 @@ def _case_of(item: pytest.Item) -> Case | None:
     return callspec.params.get("case") if callspec else None
 
 
+def write_case_line(config: pytest.Config, line: str, *, passed: bool) -> None:
+    """Prints the line of a case in the place of pytest's own progress."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reporter.showfspath = False
+    reporter.ensure_newline()
+    colour = {"green": True} if passed else {"red": True}
+    reporter.write_line(line, **colour)
+
+
 def session_header(session: Session) -> list[str]:
     """Device, libraries and suite."""
     environment = session.run.environment
@@ -73,11 +82,7 @@ class Reporter:
         if not self._lines or case_id is None or report.when != "call":
             return
         record = self._session.records.get(report.nodeid)
-        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        reporter.showfspath = False
-        reporter.ensure_newline()
-        colour = {"green": True} if report.passed else {"red": True}
-        reporter.write_line(self._progress.line(case_id, record, report.outcome), **colour)
+        write_case_line(self._config, self._progress.line(case_id, record, report.outcome), passed=report.passed)
 
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         session = self._session

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from bench.console import table_text
 from bench.goldens import PASSED
 from bench.records import Record
 from bench.run import Tally
@@ -101,11 +100,7 @@ def render_table(records: Sequence[Record], colour: bool) -> str:
             record.verdict,
             style=None if record.verdict in PASSED else "red",
         )
-    stream = io.StringIO()
-    Console(file=stream, width=TABLE_WIDTH, force_terminal=colour, highlight=False, emoji=False, markup=False).print(
-        table
-    )
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    return table_text(table, TABLE_WIDTH, colour)
 
 
 def memory_notes(records: Sequence[Record]) -> list[str]:

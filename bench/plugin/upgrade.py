@@ -13,7 +13,7 @@ import pytest
 from bench.pipelines import PipelineError
 from bench.plugin import terminal
 from bench.plugin.options import UpgradeOptions
-from bench.plugin.reporter import session_header
+from bench.plugin.reporter import session_header, write_case_line
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.suite import Case
 from bench.upgrade.check import UpgradeCheck, started_check
@@ -216,11 +216,8 @@ class UpgradeReporter:
         self._done += 1
         found = self._upgrade.found.get(report.nodeid)
         line = case_line(found) if found else f"{report.nodeid.rpartition('::')[2]}  {report.outcome}"
-        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        reporter.showfspath = False
-        reporter.ensure_newline()
         count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
-        reporter.write_line(f"{count} {line}", **({"green": True} if report.passed else {"red": True}))
+        write_case_line(self._config, f"{count} {line}", passed=report.passed)
 
     def pytest_sessionfinish(self) -> None:
         self._upgrade.close()

@@ -25,8 +25,9 @@ from bench.upgrade.bisect_step import StepRequest
 from bench.upgrade.choice import ROOT, Choice, Mistake, Requests, add_options, read_choice
 from bench.upgrade.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
 from bench.upgrade.comparison import SideResult
+from bench.upgrade.pictures import keep_pictures
 from bench.upgrade.question import PICTURES, SPEED, USABLE, Answer, Judge, Question
-from bench.upgrade.release_pictures import Unusable, keep_pictures
+from bench.upgrade.release_pictures import Unusable
 from bench.upgrade.search import Narrowed, Undecided, find_change
 
 USAGE_ERROR, UNDECIDED, INTERRUPTED = 2, 1, 130

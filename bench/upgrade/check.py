@@ -10,17 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
-from bench.grids import make_grid
 from bench.limits import DEFAULT_LIMITS
 from bench.limits import SAME as SAME_DEVICE
 from bench.pipelines import Checkpoint, find_checkpoint
 from bench.results import RunFolder
-from bench.similarity import IDENTICAL, difference_picture
+from bench.similarity import IDENTICAL
 from bench.suite import Case
 from bench.upgrade.comparison import (
     MIN_CHANGE_ONCE,
+    SIDES,
     Plan,
     Samples,
     SideResult,
@@ -32,7 +30,7 @@ from bench.upgrade.comparison import (
 )
 from bench.upgrade.decision import decide
 from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound
-from bench.upgrade.pictures import BROKEN, compare_pictures
+from bench.upgrade.pictures import BROKEN, compare_pictures, keep_pictures
 from bench.upgrade.workers import Sides, WorkerBroken, started_worker
 
 IMPORT_PAIRS = 5
@@ -67,7 +65,7 @@ class UpgradeCheck:
         baseline, candidate = self._pictures(request)
         pictures = compare_pictures(baseline, candidate, DEFAULT_LIMITS[case.settings.dtype, SAME_DEVICE])
         if pictures.verdict != IDENTICAL:
-            self._keep(case, baseline, candidate)
+            keep_pictures(self.folder, case.id, baseline, candidate, SIDES)
         samples = None
         if self.plan.speed and not baseline.error and not candidate.error:
             try:
@@ -102,16 +100,6 @@ class UpgradeCheck:
                 found.append(SideResult(error=str(error)))
         return found[0], found[1]
 
-    def _keep(self, case: Case, baseline: SideResult, candidate: SideResult) -> None:
-        """Pictures of a case that is not identical."""
-        for role, side in (("baseline", baseline), ("candidate", candidate)):
-            if side.images:
-                self.folder.save_picture(case.id, make_grid(side.images, side.images[0].size), role)
-        if _alike(baseline.images, candidate.images):
-            self.folder.save_picture(
-                case.id, difference_picture(list(candidate.images), list(baseline.images)), "difference"
-            )
-
     def check_import(self) -> Figure:
         """How long both sides take to import the libraries, in new interpreters, one after the other.
 
@@ -127,10 +115,6 @@ class UpgradeCheck:
                     times[name] = worker.import_s
             pairs.append((times["baseline"], times["candidate"]))
         return _once(pairs)
-
-
-def _alike(one: Sequence[Image.Image], other: Sequence[Image.Image]) -> bool:
-    return bool(one) and len(one) == len(other) and one[0].size == other[0].size
 
 
 def _repeatable(pictures: PicturesFound, samples: Samples) -> PicturesFound:

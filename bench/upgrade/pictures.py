@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from bench.grids import make_grid
 from bench.records import LimitsRecord
-from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, compare
+from bench.results import RunFolder
+from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, compare, difference_picture
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.outcome import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW, PicturesFound
 
@@ -50,3 +52,15 @@ def _without_pictures(baseline: str | None, candidate: str | None) -> PicturesFo
     assert candidate is not None
     verdict = BROKEN if candidate.startswith(_NO_PICTURES) else RAISES_NOW
     return PicturesFound(verdict=verdict, message=f"{verdict}: {candidate}")
+
+
+def keep_pictures(
+    folder: RunFolder, name: str, before: SideResult, after: SideResult, roles: tuple[str, str] = ("before", "after")
+) -> None:
+    """Writes ``grids/<name>.<role>.png`` of both and, where they can be compared, ``.difference.png``."""
+    for role, side in zip(roles, (before, after), strict=True):
+        if side.images:
+            folder.save_picture(name, make_grid(side.images, side.images[0].size), role)
+    sizes = [[image.size for image in side.images] for side in (before, after)]
+    if before.images and sizes[0] == sizes[1]:
+        folder.save_picture(name, difference_picture(list(after.images), list(before.images)), "difference")

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.grids import make_grid
-from bench.results import RunFolder
-from bench.similarity import difference_picture
 from bench.upgrade.comparison import SideResult, picture_of
 from bench.upgrade.environments import Environment, environment_of
 from bench.upgrade.installer import EnvironmentFailed
@@ -100,13 +97,3 @@ class Bench:
                 results |= {case: SideResult(error=str(error)) for case in left}
                 left = []
         return results
-
-
-def keep_pictures(folder: RunFolder, name: str, before: SideResult, after: SideResult) -> None:
-    """Writes ``grids/<name>.before.png``, ``.after.png`` and, where they can be compared, ``.difference.png``."""
-    for role, side in (("before", before), ("after", after)):
-        if side.images:
-            folder.save_picture(name, make_grid(side.images, side.images[0].size), role)
-    sizes = [[image.size for image in side.images] for side in (before, after)]
-    if before.images and sizes[0] == sizes[1]:
-        folder.save_picture(name, difference_picture(list(after.images), list(before.images)), "difference")

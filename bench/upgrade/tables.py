@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from bench.console import table_text
 from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
 
@@ -59,11 +57,7 @@ def render_upgrade(found: UpgradeFound, colour: bool) -> str:
             _cell(case.first_call),
             style="red" if case.problems else None,
         )
-    stream = io.StringIO()
-    Console(file=stream, width=TABLE_WIDTH, force_terminal=colour, highlight=False, emoji=False, markup=False).print(
-        table
-    )
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    return table_text(table, TABLE_WIDTH, colour)
 
 
 def counts_line(found: UpgradeFound) -> list[str]:

@@ -23,7 +23,8 @@ from bench.upgrade.choice import Choice, Mistake, Requests, add_options, cases_m
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.environments import Environment, changes
 from bench.upgrade.neighbours import Neighbours
-from bench.upgrade.release_pictures import Bench, Unusable, keep_pictures
+from bench.upgrade.pictures import keep_pictures
+from bench.upgrade.release_pictures import Bench, Unusable
 from bench.upgrade.timeline_outcome import RAN, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
 from bench.upgrade.timeline_summary import happened_lines, render_timeline, told
 
