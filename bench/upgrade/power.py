@@ -34,7 +34,7 @@ from bench.upgrade.workers import Sides, WorkerProcess, fresh
 # With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.
 CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16": 4, "emoji-ddpm/ddim-s20-fp32": 1}
 # One block of decisions: (share of more work in the UNet, how many).
-BLOCK = ((0.0, 10), (0.03, 1), (0.05, 1), (0.10, 1))
+BLOCK = ((0.0, 10), (0.03, 1), (0.05, 2), (0.10, 1))
 DECISIONS = Path("results/power/decisions.jsonl")
 TIMEOUT_S = 300.0
 ASV_P = 0.002
@@ -218,7 +218,7 @@ def render_report(trials: Sequence[Trial], min_change: float) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.upgrade.power", description=__doc__.split("\n")[0])
     parser.add_argument("do", choices=("run", "report"))
-    parser.add_argument("--blocks", type=int, default=20, help="blocks of 13 decisions (default: 20)")
+    parser.add_argument("--blocks", type=int, default=20, help="blocks of 14 decisions (default: 20)")
     parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="per decision (default: 60)")
     parser.add_argument("--decisions", type=Path, default=DECISIONS, metavar="PATH")
     parser.add_argument("--min-change", type=float, default=0.03, metavar="SHARE", help="(default: 0.03)")
