@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.plugin.checks import check_picture, measure_case
+from bench.plugin.notes import NoteKeeper
 from bench.plugin.options import add_options
 from bench.plugin.reporter import Reporter
 from bench.plugin.selection import leave_out_slow
@@ -38,8 +39,10 @@ def pytest_configure(config):
     if session.upgrade:
         upgrade = config.stash[UPGRADE] = UpgradeSession(session, session.upgrade, announcer(config))
         config.pluginmanager.register(UpgradeReporter(config, upgrade))
+        config.pluginmanager.register(NoteKeeper(config, session, upgrade.tells_of))
     else:
         config.pluginmanager.register(Reporter(config, session))
+        config.pluginmanager.register(NoteKeeper(config, session))
 
 
 def pytest_cmdline_main(config):

@@ -26,6 +26,11 @@ def new_run_name() -> str:
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+def picture_path(folder: Path, case_id: str, role: str = "") -> Path:
+    """``grids/<case>.png``, or ``grids/<case>.<role>.png``, in the folder of a run."""
+    return folder / "grids" / f"{case_id}{'.' if role else ''}{role}.png"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """``results/<time>-<short id>/``."""
@@ -71,8 +76,7 @@ class RunFolder:
             os.replace(part, path)
 
     def save_picture(self, case_id: str, image: Image.Image, role: str = "") -> Path:
-        """``grids/<case>.png``, or ``grids/<case>.<role>.png``."""
-        path = self.make() / "grids" / f"{case_id}{'.' if role else ''}{role}.png"
+        path = picture_path(self.make(), case_id, role)
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
         return path

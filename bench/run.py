@@ -24,7 +24,7 @@ from bench.pipelines import LoadedPipeline, load_pipeline
 from bench.records import ErrorRecord, PhasesRecord, Pictures, Record
 from bench.results import RunFolder
 from bench.sampling import generate
-from bench.similarity import compare, difference_picture
+from bench.similarity import IDENTICAL, compare, difference_picture
 from bench.suite import Case
 from bench.timing import Measurement, Repeat, measure
 
@@ -162,7 +162,7 @@ class Run:
             case, images, origin, self.goldens.root, self.device,
             update=self.goldens.update, announce=self.announce,
         )  # fmt: skip
-        if pictures.verdict not in PASSED and golden:
+        if pictures.verdict != IDENTICAL and golden:
             self._keep(case, images, golden)
         return pictures
 

@@ -16,6 +16,7 @@ from packaging.version import Version
 from PIL import Image
 
 from bench.limits import DEFAULT_LIMITS, SAME
+from bench.report.from_timeline import story_of_timeline
 from bench.suite import read_suite
 from bench.upgrade import bisect, bisect_outcome, bisect_step, release_pictures, timeline, timeline_outcome
 from bench.upgrade.bisect_outcome import BisectFound, read_bisect
@@ -34,7 +35,7 @@ from bench.upgrade.search import BAD, GOOD, SKIP, Undecided, find_change
 from bench.upgrade.sides import SideError
 from bench.upgrade.timeline_map import MARK_SHAPES, NOT_RUN, draw_map, save_map
 from bench.upgrade.timeline_outcome import MARKS, read_timeline, write_timeline
-from bench.upgrade.timeline_summary import happened_lines, render_timeline
+from bench.upgrade.timeline_summary import happened_lines
 from bench.upgrade.workers import WorkerBroken
 from tests.test_upgrade_environments import git, write_wheel
 
@@ -561,7 +562,9 @@ def test_a_timeline_goes_on_where_a_release_does_not_run(survey, capsys):
     assert "min left" in printed
     assert f"1.10.0  changed: {CASE}\n" in printed
     assert "without pictures: 1.1.2 not installed, 1.2.0 not imported\n" in printed
-    assert printed.rstrip().endswith(f"results: {folder}")
+    results, report = printed.splitlines()[-2:]
+    assert results == f"results: {folder}"
+    assert report.startswith(f"report: {folder / 'report.html'} (")
 
 
 def test_what_was_written_is_read_back_and_fits_the_schema(survey, tmp_path):
@@ -619,10 +622,10 @@ def test_the_file_is_written_after_each_release(survey, script, monkeypatch):
 def test_the_summary_says_what_happened_where(survey):
     _, folder = survey("--with", "easel==1.0")
     text = (folder / "summary.md").read_text()
-    assert "5 changes in 6 releases" in text
-    assert "`easel==1.0`" in text
-    assert "| 1.2.0 | not imported: ImportError: no brush |" in text
-    assert "### 1.10.0" in text
+    assert "in 6 releases" in text
+    assert "easel==1.0" in text
+    assert "- 1.2.0: not imported: ImportError: no brush" in text
+    assert "in 1.10.0 |" in text
     assert "21 UNet calls instead of 20" in text
 
 
@@ -640,15 +643,15 @@ def test_many_cases_of_one_kind_are_counted_and_warnings_told_once():
         device_name="x", releases=tuple(columns),
     )  # fmt: skip
     assert happened_lines(found) == ["2.0  new warning: 6 cases"]
-    text = render_timeline(found)
-    assert text.count("careful") == 1
-    assert "- new warning in 6 cases with pictures as before: careful" in text
+    story = story_of_timeline(found, Path("run"))
+    assert story.remarks == ("2.0: new warning in 6 cases: careful",)
+    assert story.entries == ()
 
 
 def test_the_summary_is_no_markup_of_the_libraries(survey, script):
     script.releases["1.2.0"] = WorkerBroken("Error: <b>a|b</b>", alive=True, side="paint")
     _, folder = survey()
-    assert r"Error: &lt;b>a\|b&lt;/b>" in (folder / "summary.md").read_text()
+    assert r"Error: &lt;b&gt;a\|b&lt;/b&gt;" in (folder / "summary.md").read_text()
 
 
 # the map

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.plugin import terminal
-from bench.plugin.session import Session
-from bench.suite import Case
-
-
-def _case_of(item: pytest.Item) -> Case | None:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("case") if callspec else None
+from bench.plugin.session import Session, case_of
+from bench.report.tell import tell
 
 
 def write_case_line(config: pytest.Config, line: str, *, passed: bool) -> None:
@@ -41,6 +38,17 @@ def session_header(session: Session) -> list[str]:
     ]
 
 
+def write_results(write: Callable[..., None], folder: Path) -> None:
+    """The last lines: where everything lies."""
+    write(f"results: {terminal.relative(folder)}")
+    try:
+        page = tell(folder)
+    except OSError as error:
+        write(f"report: not written ({error.strerror or error}).", red=True)
+    else:
+        write(f"report: {page.within(terminal.relative(page.path))}")
+
+
 class Reporter:
     """A pytest plugin that tells of the cases; other tests are reported as always."""
 
@@ -61,7 +69,7 @@ class Reporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        cases = {item.nodeid: case for item in session.items if (case := _case_of(item))}
+        cases = {item.nodeid: case for item in session.items if (case := case_of(item))}
         self._case_ids = {nodeid: case.id for nodeid, case in cases.items()}
         self._progress = terminal.Progress(list(cases.values()))
         self._began = time.perf_counter()
@@ -103,4 +111,4 @@ class Reporter:
         write(f"verdicts: {terminal.verdict_counts(records)}")
         for line in terminal.worst_cases(records):
             write(line, red=True)
-        write(f"results: {terminal.relative(session.run.folder.path)}")
+        write_results(write, session.run.folder.path)

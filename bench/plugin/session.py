@@ -27,7 +27,7 @@ from bench.plugin.selection import Selection, is_slow, select_cases
 from bench.records import Record, read_records
 from bench.results import RECORDS, RunFolder, new_run_name
 from bench.run import GoldenPolicy, Run
-from bench.suite import Suite, SuiteError, read_suite
+from bench.suite import Case, Suite, SuiteError, read_suite
 
 
 @dataclass
@@ -132,6 +132,12 @@ def announcer(config: pytest.Config) -> Callable[[str], None]:
                 reporter.flush()
 
     return announce
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The case that a test is about; ``None`` for other tests."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("case") if callspec else None
 
 
 def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from bench.pipelines import PipelineError
-from bench.plugin import terminal
 from bench.plugin.options import UpgradeOptions
-from bench.plugin.reporter import session_header, write_case_line
+from bench.plugin.reporter import session_header, write_case_line, write_results
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.suite import Case
 from bench.upgrade.check import UpgradeCheck, started_check
@@ -27,10 +26,10 @@ from bench.upgrade.environments import (
     prune_environments,
 )
 from bench.upgrade.lockstep import places_for
+from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
 from bench.upgrade.sides import SideError, parse_side
-from bench.upgrade.summary import publish_summary
-from bench.upgrade.tables import case_line, counts_line, render_upgrade
+from bench.upgrade.tables import case_line, counts_lines, remarks, render_upgrade
 from bench.upgrade.workers import WorkerBroken
 
 
@@ -82,6 +81,10 @@ class UpgradeSession:
         except WorkerBroken as error:
             self.close()
             raise pytest.UsageError(str(error)) from None
+
+    def tells_of(self, nodeid: str) -> bool:
+        """Whether ``upgrade.json`` says what came of this test, that of the import."""
+        return self.import_time is not None and nodeid.endswith("::test_import")
 
     @property
     def check(self) -> UpgradeCheck:
@@ -231,14 +234,13 @@ class UpgradeReporter:
             return
         found = upgrade.outcome()
         folder = upgrade.session.run.folder.make()
-        write_upgrade(folder / "upgrade.json", found)
-        publish_summary(found, folder / "summary.md")
+        write_upgrade(folder / UPGRADE_JSON, found)
         write = terminalreporter.write_line
         terminalreporter.section("upgrade")
         write(render_upgrade(found, terminalreporter.hasmarkup))
         write("changes: " + (", ".join(found.changes) or "none"))
-        for line in counts_line(found):
+        for line in (*counts_lines(found), *remarks(found)):
             write(line)
         for line in worst_cases(found):
             write(line, red=True)
-        write(f"results: {terminal.relative(folder)}")
+        write_results(write, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import statistics
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.grids import make_grid
 from bench.limits import DEFAULT_LIMITS
 from bench.limits import SAME as SAME_DEVICE
 from bench.pipelines import Checkpoint, find_checkpoint
@@ -64,7 +66,9 @@ class UpgradeCheck:
         request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
         baseline, candidate = self._pictures(request)
         pictures = compare_pictures(baseline, candidate, DEFAULT_LIMITS[case.settings.dtype, SAME_DEVICE])
-        if pictures.verdict != IDENTICAL:
+        if pictures.verdict == IDENTICAL:
+            self.folder.save_picture(case.id, make_grid(candidate.images, candidate.images[0].size))
+        else:
             keep_pictures(self.folder, case.id, baseline, candidate, SIDES)
         samples = None
         if self.plan.speed and not baseline.error and not candidate.error:
@@ -127,7 +131,8 @@ def _repeatable(pictures: PicturesFound, samples: Samples) -> PicturesFound:
 
 def _once(pairs: Sequence[tuple[float, float]]) -> Figure:
     before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return Figure.of(decide_once(pairs), MIN_CHANGE_ONCE, before, after)
+    ratios = [candidate / baseline for baseline, candidate in pairs]
+    return Figure.of(decide_once(pairs), MIN_CHANGE_ONCE, before, after, ratios)
 
 
 def figures(samples: Samples, min_change: float) -> dict[str, Figure | str | None]:
@@ -144,6 +149,7 @@ def figures(samples: Samples, min_change: float) -> dict[str, Figure | str | Non
             min_change,
             statistics.median(sum(call.baseline) for call in calls),
             statistics.median(sum(call.candidate) for call in calls),
+            [math.exp(ratio) for ratio in samples.log_ratios],
         ),
         "load": _once(samples.load_s),
         "first_call": _once(samples.first_call_s),

@@ -20,6 +20,9 @@ class Known:
     result: SideResult
 
 
+SCORES = ("ssim_worst_tile", "ssim_tiles", "ssim_grid", "max_diff", "changed_share", "mean_diff", "limits")
+
+
 @dataclass
 class Neighbours:
     """Compares releases as they come, oldest first; releases that did not run are not told to it.
@@ -80,10 +83,7 @@ def compare_case(
         message=message,
         compared_with=before.release,
         pictures_compared_with=against.release if against else None,
-        ssim_worst_tile=scores.ssim_worst_tile,
-        max_diff=scores.max_diff,
-        changed_share=scores.changed_share,
-        mean_diff=scores.mean_diff,
+        **{name: getattr(scores, name) for name in SCORES},
         error=result.error,
         new_notices=tuple(text for text in result.notices if text not in against.result.notices) if against else (),
         unet_calls=result.unet_calls,

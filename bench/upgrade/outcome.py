@@ -18,6 +18,7 @@ from bench.records import LimitsRecord
 from bench.similarity import IDENTICAL, WITHIN_LIMITS
 from bench.upgrade.decision import CANNOT_TELL, MORE, SLOWER, Decision
 
+UPGRADE = "upgrade.json"
 SCHEMA_FILE = Path(__file__).with_name("upgrade.schema.json")
 RAISES_NOW, WORKS_NOW, RAISES_ELSE, RAISES_AS_BEFORE = (
     "raises now",
@@ -43,13 +44,19 @@ class Figure(_Part):
     high: float | None = Field(description="upper end; null while it has none")
     min_change: float = Field(description="smallest change that counts, as a share")
     pairs: int = Field(description="process pairs")
+    pair_ratios: tuple[float, ...] = Field(default=(), description="candidate / baseline of each process pair")
     more_pairs: int | None = Field(default=None, description="of 'cannot tell': pairs that would still be needed")
     baseline: float | None = Field(default=None, description="median of the baseline, seconds or bytes")
     candidate: float | None = Field(default=None, description="median of the candidate, seconds or bytes")
 
     @classmethod
     def of(
-        cls, decision: Decision, min_change: float, baseline: float | None = None, candidate: float | None = None
+        cls,
+        decision: Decision,
+        min_change: float,
+        baseline: float | None = None,
+        candidate: float | None = None,
+        pair_ratios: Sequence[float] = (),
     ) -> Figure:
         return cls(
             verdict=decision.verdict,
@@ -58,6 +65,7 @@ class Figure(_Part):
             high=None if math.isinf(decision.high) else decision.high,
             min_change=min_change,
             pairs=decision.pairs,
+            pair_ratios=tuple(pair_ratios),
             more_pairs=decision.more_pairs,
             baseline=baseline,
             candidate=candidate,
@@ -80,6 +88,7 @@ class PicturesFound(_Part):
     )
     message: str
     ssim_worst_tile: float | None = None
+    ssim_tiles: tuple[float, ...] | None = None
     ssim_grid: float | None = None
     max_diff: int | None = Field(default=None, description="8-bit levels")
     changed_share: float | None = None

@@ -12,6 +12,7 @@ from bench.upgrade.comparison import SideResult
 from bench.upgrade.outcome import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW, PicturesFound
 
 BROKEN = "broken"
+BEFORE, AFTER = "before", "after"
 # A worker's error begins with its type; these mean that there are no sound pictures, however it came about.
 _NO_PICTURES = ("BrokenPicture:", "its process ")
 
@@ -31,13 +32,12 @@ def compare_pictures(baseline: SideResult, candidate: SideResult, limits: Limits
         WITHIN_LIMITS: f"within limits: {score}",
         CHANGED: f"changed: {', '.join(similarity.excesses(limits))}",
     }[verdict]
-    scores = {key: value for key, value in asdict(similarity).items() if key != "ssim_tiles"}
     return PicturesFound(
         verdict=verdict,
         message=message,
         limits=LimitsRecord(**asdict(limits)),
         ssim_worst_tile=similarity.ssim_worst_tile,
-        **scores,
+        **asdict(similarity),
     )
 
 
@@ -55,7 +55,7 @@ def _without_pictures(baseline: str | None, candidate: str | None) -> PicturesFo
 
 
 def keep_pictures(
-    folder: RunFolder, name: str, before: SideResult, after: SideResult, roles: tuple[str, str] = ("before", "after")
+    folder: RunFolder, name: str, before: SideResult, after: SideResult, roles: tuple[str, str] = (BEFORE, AFTER)
 ) -> None:
     """Writes ``grids/<name>.<role>.png`` of both and, where they can be compared, ``.difference.png``."""
     for role, side in zip(roles, (before, after), strict=True):

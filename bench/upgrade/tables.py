@@ -60,18 +60,22 @@ def render_upgrade(found: UpgradeFound, colour: bool) -> str:
     return table_text(table, TABLE_WIDTH, colour)
 
 
-def counts_line(found: UpgradeFound) -> list[str]:
-    """The verdicts of each question, what more time would decide, and what the candidate newly warns of."""
-    lines = [
+def counts_lines(found: UpgradeFound) -> list[str]:
+    """The verdicts of each question."""
+    return [
         f"{question}: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
         for question, verdicts in found.counts().items()
     ]
-    unsure = [case for case in found.cases if case.speed and case.speed.verdict == CANNOT_TELL]
-    for case in unsure:
-        assert case.speed
-        more = case.speed.more_pairs
-        wanted = f"about {more} more process pairs" if more else "far more process pairs than anyone would wait for"
-        lines.append(f"{case.case}: speed cannot be told; it would take {wanted} (--budget)")
+
+
+def remarks(found: UpgradeFound) -> list[str]:
+    """What more time would decide, and what the candidate newly warns of or calls more often."""
+    lines = []
+    for case in found.cases:
+        if case.speed and case.speed.verdict == CANNOT_TELL:
+            more = case.speed.more_pairs
+            wanted = f"about {more} more process pairs" if more else "far more process pairs than anyone would wait for"
+            lines.append(f"{case.case}: speed cannot be told; it would take {wanted} (--budget)")
     for notice in dict.fromkeys(text for case in found.cases for text in case.new_notices):
         lines.append(f"new warning: {notice}")
     for case in found.cases:

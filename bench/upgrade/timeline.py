@@ -16,6 +16,7 @@ from typing import Any
 from packaging.version import Version
 
 from bench.limits import DEFAULT_LIMITS, SAME
+from bench.report.page import Page
 from bench.results import RunFolder, new_run_name
 from bench.similarity import IDENTICAL, Limits
 from bench.suite import Case
@@ -25,8 +26,8 @@ from bench.upgrade.environments import Environment, changes
 from bench.upgrade.neighbours import Neighbours
 from bench.upgrade.pictures import keep_pictures
 from bench.upgrade.release_pictures import Bench, Unusable
-from bench.upgrade.timeline_outcome import RAN, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
-from bench.upgrade.timeline_summary import happened_lines, render_timeline, told
+from bench.upgrade.timeline_outcome import RAN, TIMELINE, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
+from bench.upgrade.timeline_summary import happened_lines, told
 
 TELL_EVERY_S = 15.0
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -56,7 +57,7 @@ class Timeline:
             self.announce(f"{place}: starting")
             found = self._release(release)
             self._done.append(found)
-            write_timeline(self.folder.make() / "timeline.json", self.found())
+            write_timeline(self.folder.make() / TIMELINE, self.found())
             self.announce(f"{place}: {told(found)}, {found.seconds:.0f} s{self._time_left()}")
         return self.found()
 
@@ -69,6 +70,7 @@ class Timeline:
             alongside=self.choice.alongside,
             planned=tuple(map(str, self.choice.releases)),
             cases=tuple(self.requests),
+            settings={case: request["settings"] for case, request in self.requests.items()},
             device=str(device.torch_device),
             device_name=device.name,
             releases=tuple(self._done),
@@ -134,12 +136,13 @@ def limits_of(case: Case) -> Limits:
     return DEFAULT_LIMITS[case.settings.dtype, SAME]
 
 
-def write_reports(found: TimelineFound, folder: Path) -> None:
-    """``timeline.png`` and ``summary.md``."""
+def write_reports(found: TimelineFound, folder: Path) -> Page:
+    """``timeline.png``, ``summary.md`` and ``report.html``."""
+    from bench.report.tell import tell
     from bench.upgrade.timeline_map import save_map
 
     save_map(found, folder / "timeline.png")
-    (folder / "summary.md").write_text(render_timeline(found), encoding="utf-8")
+    return tell(folder)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,10 +183,11 @@ def run(options: argparse.Namespace) -> int:
         announce("interrupted; what was done until now is kept")
     found = timeline.found()
     if found.releases:
-        write_reports(found, folder.make())
+        page = write_reports(found, folder.make())
         for line in happened_lines(found):
             announce(line)
         announce(f"results: {folder.path}")
+        announce(f"report: {page}")
     return 0 if found.is_complete else INTERRUPTED
 
 

@@ -9,13 +9,16 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.records import LimitsRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
 from bench.upgrade.outcome import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.upgrade.pictures import BROKEN
 
+TIMELINE = "timeline.json"
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("timeline.schema.json")
 RAN = "ran"
@@ -46,11 +49,14 @@ class CaseInRelease(_Part):
         "against it",
     )
     ssim_worst_tile: float | None = None
+    ssim_tiles: tuple[float, ...] | None = None
+    ssim_grid: float | None = None
     max_diff: int | None = Field(default=None, description="8-bit levels")
     changed_share: float | None = Field(default=None, description="share of values that differ")
     mean_diff: tuple[float, float, float] | None = Field(
         default=None, description="signed mean difference per channel, 8-bit levels"
     )
+    limits: LimitsRecord | None = None
     error: str | None = Field(default=None, description="why there are no pictures")
     new_notices: tuple[str, ...] = Field(default=(), description="warnings that were not given before")
     unet_calls: int | None = None
@@ -97,6 +103,7 @@ class TimelineFound(_Part):
     alongside: str = Field(description="requirements that were installed with each release")
     planned: tuple[str, ...] = Field(description="all releases of the timeline; those not below were not reached")
     cases: tuple[str, ...] = Field(description="ids of the cases, in the order of the map")
+    settings: dict[str, dict[str, Any]] = Field(default={}, description="of each case")
     device: str
     device_name: str
     releases: tuple[ReleaseFound, ...] = ()

@@ -1,0 +1,405 @@
+"""From the records and grids of one run, of its shards, or of several runs, to a story."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bench.goldens import BROKEN, MISSING, PASSED
+from bench.grids import split_grid
+from bench.limits import DEFAULT_LIMITS, SAME
+from bench.records import LimitsRecord, Pictures, Record, read_records
+from bench.report.plots import Timed, quality_chart, speed_charts
+from bench.report.quality import compare_with_references, seconds_per_image
+from bench.report.rerun import rerun_record
+from bench.report.story import (
+    BAD,
+    GOOD,
+    NOTE,
+    UNSURE,
+    Chart,
+    Entry,
+    Section,
+    Side,
+    Story,
+    Table,
+    Value,
+    Verdict,
+    count,
+    kept_picture,
+    key_of,
+    mebibytes,
+    plural,
+    scores_of,
+    seconds,
+    ssim,
+    tiles_of,
+)
+from bench.results import ENVIRONMENTS, RECORDS
+from bench.run_notes import RunNotes, read_notes
+from bench.similarity import IDENTICAL, Incomparable, compare
+
+FIRST = "compared with"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run left in its folder."""
+
+    folder: Path
+    records: tuple[Record, ...]
+    environments: Mapping[str, Mapping[str, Any]]
+    notes: RunNotes | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Reads a run's folder; of a case that was run again there, the last record counts.
+
+    Raises:
+        ValueError: a file is not what it should be; names it.
+    """
+    path = folder / RECORDS
+    last = {record.case: record for record in (read_records(path) if path.is_file() else [])}
+    environments = folder / ENVIRONMENTS
+    try:
+        known = json.loads(environments.read_text(encoding="utf-8")) if environments.is_file() else {}
+        notes = read_notes(folder)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {str(error).splitlines()[0]}") from None
+    return RunFiles(folder, tuple(last.values()), known, notes)
+
+
+def story_of_runs(runs: Sequence[RunFiles]) -> Story:
+    """One run, or shards of one, or, where a case is in several, a comparison with the first run that has it."""
+    cases = Counter(record.case for run in runs for record in run.records)
+    if cases and max(cases.values()) > 1:
+        return _story_of_comparison(runs)
+    shown = [(run, record) for run in runs for record in run.records]
+    keys = {record.case: key_of(record.case) for _, record in shown}
+    entries = [_entry(run, record, keys[record.case]) for run, record in shown]
+    headline, kind = _headline(runs, entries)
+    return Story(
+        headline=headline,
+        kind=kind,
+        counts=_counts(runs, entries),
+        facts=_facts(runs),
+        entries=_failures_first(entries),
+        warnings=_warnings(runs),
+        sections=_sections([Timed(record, keys[record.case]) for _, record in shown], runs),
+        environments=_environments(runs),
+    )
+
+
+def verdict_of(word: str) -> Verdict:
+    return Verdict(word, GOOD if word in PASSED else BAD)
+
+
+def _failures_first(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The least like its golden first; what has no score at all before that."""
+
+    def badness(entry: Entry) -> tuple[bool, float]:
+        return not entry.failed, -1.0 if entry.worst_ssim is None else entry.worst_ssim
+
+    return tuple(sorted(entries, key=lambda entry: badness(entry) if entry.failed else (True, 0.0)))
+
+
+def _entry(run: RunFiles, record: Record, key: str) -> Entry:
+    pictures = record.pictures
+    settings = record.settings
+    return Entry(
+        key=key,
+        title=record.case,
+        verdict=verdict_of(record.verdict),
+        problems=() if record.verdict in PASSED else (_why(record),),
+        before=kept_picture(run.folder, record.case, "golden", "golden"),
+        after=kept_picture(run.folder, record.case, "", "this run"),
+        tiles=tiles_of(settings, pictures.ssim_tiles if pictures else None),
+        scores=scores_of(pictures) if pictures else (),
+        limits_reason=pictures.limits.reason if pictures and pictures.limits else "",
+        figures=_figures(record),
+        seconds=seconds_per_image(record),
+        settings=settings,
+        group=_group(record),
+        command=rerun_record(record, run.notes.rerun_options if run.notes else ()),
+    )
+
+
+def _why(record: Record) -> str:
+    if record.error:
+        return f"{record.error.type}: {record.error.message}"
+    return record.pictures.message if record.pictures else record.verdict
+
+
+def _group(record: Record) -> dict[str, str]:
+    return {
+        "model": record.model,
+        "verdict": record.verdict,
+        "scheduler": str(record.settings.get("scheduler", "")),
+        "dtype": str(record.settings.get("dtype", "")),
+    }
+
+
+def _figures(record: Record) -> tuple[tuple[str, Value], ...]:
+    phases = record.phases_s
+    found = {
+        "time per image": seconds(seconds_per_image(record)),
+        "median of the calls": seconds(record.median_s),
+        "median absolute deviation": seconds(record.mad_s),
+        **{f"call {number}": seconds(value) for number, value in enumerate(record.samples_s, start=1)},
+        "load": seconds(record.load_s),
+        "first call": seconds(record.first_call_s),
+        "text encoding": seconds(phases.text_encoding) if phases else Value(""),
+        "denoising": seconds(sum(phases.denoising)) if phases else Value(""),
+        "decoding": seconds(phases.decoding) if phases else Value(""),
+        "peak memory": mebibytes(record.peak_memory_bytes)
+        if record.peak_memory_bytes is not None
+        else Value(f"not known: {record.peak_memory_reason}" if record.peak_memory_reason else ""),
+        "UNet calls": count(record.unet_calls),
+    }
+    return tuple((name, value) for name, value in found.items() if value.text)
+
+
+def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, str]:
+    if not entries:
+        return "No case ran, so nothing was checked.", BAD
+    failed = [entry for entry in entries if entry.failed]
+    if failed:
+        words = Counter(entry.verdict.word for entry in failed)
+        told = ", ".join(f"{number} {word}" for word, number in words.most_common())
+        return f"{len(failed)} of {plural(len(entries), 'case')} failed: {told}.", BAD
+    if _warnings(runs):
+        return f"{plural(len(entries), 'case')} passed, but the run is not whole.", BAD
+    identical = sum(entry.verdict.word == IDENTICAL for entry in entries)
+    if identical == len(entries):
+        return f"All {plural(len(entries), 'case')} look exactly like their goldens.", GOOD
+    return f"All {plural(len(entries), 'case')} look like their goldens, {identical} of them exactly.", GOOD
+
+
+def _counts(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[tuple[str, Verdict, int], ...]:
+    words = Counter(entry.verdict for entry in entries)
+    counts = [("verdict", verdict, number) for verdict, number in words.most_common()]
+    for reason, number in _left_out(runs).items():
+        counts.append(("", Verdict(f"left out: {reason}", NOTE), number))
+    return tuple(counts)
+
+
+def _left_out(runs: Sequence[RunFiles]) -> dict[str, int]:
+    """Cases left out in all runs alike are told once: shards leave out the same ones."""
+    left_out: dict[str, int] = {}
+    for run in runs:
+        for reason, number in (run.notes.left_out if run.notes else {}).items():
+            left_out[reason] = max(left_out.get(reason, 0), number)
+    return left_out
+
+
+def _warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:
+    ended = [record.case for run in runs for record in run.records]
+    return tuple(text for run in runs if run.notes for text in run.notes.shortcomings(ended))
+
+
+def _facts(runs: Sequence[RunFiles]) -> tuple[tuple[str, str], ...]:
+    environments = [environment for run in runs for environment in run.environments.values()]
+    facts = [("run" if len(runs) == 1 else "runs", ", ".join(run.name for run in runs))]
+    for run in runs:
+        if run.notes:
+            facts.append(("when", f"{run.notes.began} to {run.notes.ended or '(cut short)'}"))
+            facts.append(("command", run.notes.command))
+    devices = [f"{one.get('device')} ({one.get('device_name')}), {one.get('threads')} threads" for one in environments]
+    facts += [("device", text) for text in dict.fromkeys(devices)]
+    libraries = [_libraries(one) for one in environments]
+    facts += [("libraries", text) for text in dict.fromkeys(libraries)]
+    return tuple(dict.fromkeys(facts))
+
+
+def _libraries(environment: Mapping[str, Any]) -> str:
+    versions = environment.get("libraries", {})
+    shown = ("torch", "diffusers", "transformers", "accelerate")
+    return ", ".join(f"{name} {versions[name]}" for name in shown if versions.get(name))
+
+
+def _environments(runs: Sequence[RunFiles]) -> tuple[Side, ...]:
+    sides = {key: environment for run in runs for key, environment in run.environments.items()}
+    return tuple(Side(f"environment {key}", flattened(environment)) for key, environment in sides.items())
+
+
+def flattened(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Nested names joined by a blank, values as text."""
+    flat: dict[str, str] = {}
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value)
+        else:
+            flat[name.replace("_", " ")] = "none" if value is None else str(value)
+    return flat
+
+
+def _sections(timed: Sequence[Timed], runs: Sequence[RunFiles]) -> tuple[Section, ...]:
+    measured = [one for one in timed if one.record.median_s is not None]
+    if not measured:
+        return ()
+    reasons = {one.record.peak_memory_reason for one in measured if one.record.peak_memory_reason}
+    speed = Section(
+        "speed",
+        "Speed",
+        tuple(speed_charts(measured)),
+        (_times_table(measured),),
+        tuple(f"Peak memory is not known: {reason}." for reason in sorted(reasons)),
+    )
+    return (speed, *_quality(measured, runs))
+
+
+def _times_table(timed: Sequence[Timed]) -> Table:
+    def row(one: Timed) -> tuple[Value, ...]:
+        record = one.record
+        phases = record.phases_s
+        return (
+            Value(f"{record.case}{f' ({one.run})' if one.run else ''}"),
+            seconds(seconds_per_image(record)),
+            seconds(record.median_s),
+            seconds(record.mad_s),
+            seconds(record.load_s),
+            seconds(record.first_call_s),
+            seconds(phases.text_encoding if phases else None),
+            seconds(sum(phases.denoising) if phases else None),
+            seconds(phases.decoding if phases else None),
+            mebibytes(record.peak_memory_bytes),
+            count(record.unet_calls),
+        )
+
+    columns = (
+        "case", "time per image", "median call", "deviation (MAD)", "load", "first call", "text encoding", "denoising",
+        "decoding", "peak memory", "UNet calls",
+    )  # fmt: skip
+    return Table("All times", columns, tuple(map(row, timed)), tuple(one.key for one in timed))
+
+
+def _quality(timed: Sequence[Timed], runs: Sequence[RunFiles]) -> tuple[Section, ...]:
+    charts: list[Chart] = []
+    rows: list[tuple[Value, ...]] = []
+    keys: list[str] = []
+    notes = []
+    for run in runs:
+        own = {record.case for record in run.records}
+        key_of_case = {one.record.case: one.key for one in timed if one.record.case in own}
+        for comparison in compare_with_references(run.records, run.folder / "grids"):
+            charts.append(quality_chart(comparison, key_of_case))
+            front = {point.case for point in comparison.front}
+            for point in sorted(comparison.points, key=lambda point: point.seconds):
+                best = Value("yes" if point.case in front else "")
+                rows.append((Value(point.case), ssim(point.ssim), seconds(point.seconds), best))
+                keys.append(key_of_case[point.case])
+            if comparison.left_out:
+                notes.append(f"{comparison.model}: {comparison.left_out} cases show something else and are left out.")
+    if not charts:
+        return ()
+    columns = ("case", "SSIM to the reference", "time per image", "best for its time")
+    table = Table("Likeness to each model's reference, and time", columns, tuple(rows), tuple(keys))
+    return (Section("quality", "Quality against speed", tuple(charts), (table,), tuple(notes)),)
+
+
+def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
+    """Each case of a later run beside that of the first run that has it."""
+    first: dict[str, tuple[RunFiles, Record]] = {}
+    entries, timed = [], []
+    for run in runs:
+        for record in run.records:
+            key = key_of(record.case, run.name)
+            timed.append(Timed(record, key, run.name))
+            if record.case in first:
+                entries.append(_compared_entry(first[record.case], (run, record), key))
+            else:
+                first[record.case] = (run, record)
+                entries.append(_alone_entry(run, record, key))
+    changed = [entry for entry in entries if entry.verdict.kind == BAD]
+    compared = [entry for entry in entries if entry.verdict.word != FIRST]
+    if changed:
+        headline = f"{len(changed)} of {plural(len(compared), 'compared case')} changed between the runs."
+    else:
+        headline = f"All {plural(len(compared), 'compared case')} have the same pictures in these runs."
+    return Story(
+        headline=headline,
+        kind=BAD if changed else GOOD,
+        counts=_counts(runs, entries),
+        facts=_facts(runs),
+        entries=_failures_first(entries),
+        warnings=(
+            *_warnings(runs),
+            "Runs that lie apart cannot tell a change of speed from one of the machine; the upgrade check can.",
+        ),
+        sections=_sections(timed, runs),
+        environments=_environments(runs),
+    )
+
+
+def _alone_entry(run: RunFiles, record: Record, key: str) -> Entry:
+    """A case of the run with which others are compared: nothing is wrong with it here."""
+    return replace(
+        _entry(run, record, key),
+        title=f"{record.case} ({run.name})",
+        verdict=Verdict(FIRST, NOTE),
+        more=(verdict_of(record.verdict),) if record.verdict in PASSED else (Verdict(record.verdict, UNSURE),),
+        problems=(),
+        before=None,
+        after=kept_picture(run.folder, record.case, "", run.name),
+        tiles=tiles_of(record.settings, None),
+        scores=(),
+        limits_reason="",
+    )
+
+
+def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Record], key: str) -> Entry:
+    (old_run, old), (run, record) = before, after
+    pictures = _compared_pictures(old_run, old, run, record)
+    verdict = verdict_of(pictures.verdict)
+    faster = []
+    if old.median_s and record.median_s:
+        ratio = record.median_s / old.median_s
+        faster = [("time of a call against the earlier run", Value(f"{ratio - 1:+.1%}", ratio))]
+    return replace(
+        _alone_entry(run, record, key),
+        verdict=verdict,
+        problems=() if verdict.kind == GOOD else (pictures.message,),
+        before=kept_picture(old_run.folder, old.case, "", old_run.name),
+        tiles=tiles_of(record.settings, pictures.ssim_tiles),
+        scores=scores_of(pictures),
+        limits_reason=pictures.limits.reason if pictures.limits else "",
+        figures=(*faster, *_figures(record)),
+        group=_group(record) | {"verdict": verdict.word},
+    )
+
+
+def _compared_pictures(old_run: RunFiles, old: Record, run: RunFiles, record: Record) -> Pictures:
+    """Judged by the limits of one type of device."""
+    tiles = [_tiles(one, of) for one, of in ((old_run, old), (run, record))]
+    if not tiles[0] or not tiles[1]:
+        return Pictures(verdict=MISSING, message="one of the runs has no picture of this case")
+    limits = DEFAULT_LIMITS[record.settings["dtype"], SAME]
+    try:
+        similarity = compare(tiles[1], tiles[0])
+    except Incomparable as error:
+        return Pictures(verdict=BROKEN, message=str(error))
+    return Pictures(
+        verdict=similarity.verdict(limits),
+        message=", ".join(similarity.excesses(limits)),
+        ssim_worst_tile=similarity.ssim_worst_tile,
+        limits=LimitsRecord(**asdict(limits)),
+        **asdict(similarity),
+    )
+
+
+def _tiles(run: RunFiles, record: Record) -> list[Image.Image]:
+    picture = kept_picture(run.folder, record.case, "", run.name)
+    if not picture:
+        return []
+    with Image.open(picture.path) as opened:
+        return split_grid(opened.convert("RGB"), record.settings["images"])

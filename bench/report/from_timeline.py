@@ -1,0 +1,172 @@
+"""From ``timeline.json`` and the kept pictures to a story."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+from bench.report.story import (
+    BAD,
+    GOOD,
+    NOTE,
+    Cell,
+    Entry,
+    Map,
+    Side,
+    Story,
+    Verdict,
+    kept_picture,
+    key_of,
+    plural,
+    scores_of,
+    tiles_of,
+)
+from bench.similarity import WITHIN_LIMITS
+from bench.upgrade.outcome import WORKS_NOW
+from bench.upgrade.pictures import AFTER, BEFORE
+from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, ReleaseFound, TimelineFound
+from bench.upgrade.timeline_summary import told
+
+# A step of colour for each factor of ten of 1 - SSIM: up to 0.99999, 0.9999, 0.999, 0.99, 0.9, and beyond.
+LEVELS = 6
+HARMLESS = frozenset({WARNS, OTHER_CALLS, WORKS_NOW})
+
+
+def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
+    """The map, and an entry for each case whose pictures moved or to which something happened in a release."""
+    shown = [(release, case) for release in found.releases for case in release.cases if _is_shown(case)]
+    entries = [_entry(found, release, case, folder) for release, case in shown]
+    headline = _headline(found)
+    ran = [release for release in found.releases if release.ran]
+    return Story(
+        headline=headline,
+        kind=BAD if any(entry.failed for entry in entries) else GOOD,
+        counts=_counts(found),
+        facts=(
+            ("library", f"{found.library} {found.span}"),
+            ("installed with each", found.alongside or "what is installed here"),
+            ("device", f"{found.device} ({found.device_name})"),
+            ("run", folder.name),
+        ),
+        entries=tuple(sorted(entries, key=lambda entry: not entry.failed)),
+        warnings=() if found.is_complete else (_not_reached(found),),
+        remarks=tuple(_remarks(found)),
+        map=_map(found),
+        environments=tuple(Side(f"{found.library} {release.release}", dict(release.libraries)) for release in ran),
+    )
+
+
+def _is_shown(case: CaseInRelease) -> bool:
+    """Whether there is something to look at; a new warning alone is a remark."""
+    return bool(set(case.marks) - {WARNS}) or case.verdict == WITHIN_LIMITS
+
+
+def _remarks(found: TimelineFound) -> list[str]:
+    """New warnings, each told once for a release."""
+    lines = []
+    for release in found.releases:
+        for text, number in Counter(text for case in release.cases for text in case.new_notices).items():
+            lines.append(f"{release.release}: new warning in {plural(number, 'case')}: {text}")
+    return lines
+
+
+def _key(release: ReleaseFound, case: CaseInRelease) -> str:
+    return key_of(release.release, case.case)
+
+
+def _not_reached(found: TimelineFound) -> str:
+    missing = found.planned[len(found.releases) :]
+    return f"Cut short: {', '.join(missing)} not reached."
+
+
+def _headline(found: TimelineFound) -> str:
+    parts = []
+    for release in found.releases:
+        moved = [case for case in release.cases if set(case.marks) - {WARNS}]
+        if moved:
+            words = Counter(mark for case in moved for mark in case.marks if mark != WARNS)
+            told = ", ".join(f"{number} {word}" for word, number in words.most_common())
+            parts.append(f"{found.library} {release.release}: {told}")
+    whole = "" if found.is_complete else f" of {len(found.planned)}"
+    releases = f"{len(found.releases)}{whole} release{'' if len(found.planned) == 1 else 's'}"
+    if parts:
+        return f"{'; '.join(parts)}; of {plural(len(found.cases), 'case')} in {releases}."
+    return f"No picture of {plural(len(found.cases), 'case')} changed in {releases}."
+
+
+def _kind(mark: str) -> str:
+    return NOTE if mark in HARMLESS else BAD
+
+
+def _counts(found: TimelineFound) -> tuple[tuple[str, Verdict, int], ...]:
+    marks = Counter(mark for _, case in found.happenings() for mark in case.marks)
+    counts = [("pictures", Verdict(mark, _kind(mark)), number) for mark, number in marks.most_common()]
+    within = sum(release.counts()[WITHIN_LIMITS] for release in found.releases)
+    if within:
+        counts.append(("pictures", Verdict(WITHIN_LIMITS, GOOD), within))
+    missing = Counter(release.status for release in found.releases if not release.ran)
+    return (*counts, *(("releases", Verdict(status, NOTE), number) for status, number in missing.items()))
+
+
+def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, folder: Path) -> Entry:
+    name = f"{release.release}/{case.case}"
+    marks = [mark for mark in case.marks if mark != case.verdict]
+    verdict = Verdict(case.verdict, _kind(case.verdict) if case.verdict in case.marks else GOOD)
+    settings = found.settings.get(case.case, {})
+    notes = [f"new warning: {text}" for text in case.new_notices]
+    if OTHER_CALLS in marks:
+        notes.append(f"{case.unet_calls} UNet calls instead of {case.unet_calls_before}.")
+    return Entry(
+        key=_key(release, case),
+        title=f"{case.case} in {release.release}",
+        verdict=verdict,
+        more=tuple(Verdict(mark, _kind(mark)) for mark in marks),
+        problems=(case.message,) if set(case.marks) - {WARNS} else (),
+        notes=tuple(notes),
+        before=kept_picture(folder, name, BEFORE, case.pictures_compared_with or "before"),
+        after=kept_picture(folder, name, AFTER, release.release),
+        tiles=tiles_of(settings, case.ssim_tiles),
+        scores=scores_of(case),
+        limits_reason=case.limits.reason if case.limits else "",
+        settings=settings,
+        group={
+            "model": case.case.partition("/")[0],
+            "verdict": case.verdict,
+            "release": release.release,
+            "scheduler": str(settings.get("scheduler", "")),
+            "dtype": str(settings.get("dtype", "")),
+        },
+    )
+
+
+def level_of(case: CaseInRelease) -> int | None:
+    """0 for the same picture, then a step for each factor of ten of 1 - SSIM; ``None`` where nothing was compared."""
+    if case.ssim_worst_tile is None:
+        return None
+    if not case.max_diff:
+        return 0
+    loss = math.log10(max(1 - case.ssim_worst_tile, 1e-6))
+    return min(max(math.floor(loss) + LEVELS + 1, 1), LEVELS)
+
+
+def _cell(release: ReleaseFound, case: CaseInRelease) -> Cell:
+    moved = case.max_diff or None
+    score = f"SSIM {case.ssim_worst_tile:.5f}, " if case.ssim_worst_tile is not None else ""
+    return Cell(
+        text=str(moved) if moved else "",
+        level=level_of(case),
+        signs=case.marks,
+        key=_key(release, case) if _is_shown(case) else "",
+        description=f"{case.case} in {release.release}: {score}{', '.join(case.marks) or case.verdict}",
+    )
+
+
+def _map(found: TimelineFound) -> Map:
+    cells = {(release.release, case.case): _cell(release, case) for release in found.releases for case in release.cases}
+    nothing = Cell("", None, description="did not run")
+    rows = tuple(
+        (case, tuple(cells.get((release.release, case), nothing) for release in found.releases)) for case in found.cases
+    )
+    absent = {release.release: told(release) for release in found.releases if not release.ran}
+    return Map(tuple(release.release for release in found.releases), rows, absent)

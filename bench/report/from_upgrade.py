@@ -1,0 +1,246 @@
+"""From ``upgrade.json`` and the kept pictures to a story."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.report.plots import forest_chart
+from bench.report.rerun import UPGRADED, rerun_case
+from bench.report.story import (
+    BAD,
+    GOOD,
+    UNSURE,
+    Entry,
+    Section,
+    Side,
+    Story,
+    Table,
+    Value,
+    Verdict,
+    kept_picture,
+    key_of,
+    mebibytes,
+    plural,
+    scores_of,
+    seconds,
+    tiles_of,
+)
+from bench.run_notes import RunNotes
+from bench.upgrade.comparison import SIDES
+from bench.upgrade.decision import CANNOT_TELL
+from bench.upgrade.outcome import GOOD_PICTURES, WORSE, CaseFound, Figure, SideFound, UpgradeFound
+from bench.upgrade.tables import percent, remarks
+
+IMPORT = "import"
+
+
+def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None = None) -> Story:
+    """The verdicts of an upgrade check, the cases with problems first."""
+    warnings = notes.shortcomings(case.case for case in found.cases) if notes else ()
+    keys = {case.case: key_of(case.case) for case in found.cases}
+    entries = [_entry(found, case, folder, keys[case.case]) for case in found.cases]
+    headline, kind = _headline(found, bool(warnings))
+    return Story(
+        headline=headline,
+        kind=kind,
+        counts=_counts(found),
+        facts=_facts(found, folder),
+        changes=found.changes,
+        entries=tuple(sorted(entries, key=_badness)),
+        warnings=(*warnings, *found.problems.get(IMPORT, ())),
+        remarks=tuple(remarks(found)),
+        sections=_sections(found, keys),
+        environments=tuple(Side(name, dict(side.libraries)) for name, side in _sides(found).items()),
+    )
+
+
+def _sides(found: UpgradeFound) -> Mapping[str, SideFound]:
+    return dict(zip(SIDES, (found.baseline, found.candidate), strict=True))
+
+
+def _badness(entry: Entry) -> tuple[bool, bool, float]:
+    """Pictures before times, and the least alike first; what cannot be told before what is the same."""
+    unsure = any(verdict.kind == UNSURE for verdict in entry.more)
+    alike = entry.worst_ssim if entry.verdict.kind == BAD and entry.worst_ssim is not None else -1.0
+    return not entry.failed, not (entry.verdict.kind == BAD or unsure), alike if entry.failed else 0.0
+
+
+def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, str]:
+    problems = found.problems
+    unsure = found.undecided()
+    cases = plural(len(found.cases), "case")
+    told = f"{plural(unsure, 'question')} could not be decided" if unsure else ""
+    if problems:
+        words = Counter(word for case in found.cases for word in _bad_words(case))
+        named = ", ".join(f"{number} {word}" for word, number in words.most_common())
+        where = f"Worse in {len([name for name in problems if name != IMPORT])} of {cases}: {named}" if words else ""
+        slow = "importing the libraries is slower" if IMPORT in problems else ""
+        parts = [part for part in (where, slow, told) if part]
+        return f"{'; '.join(parts).capitalize() if not where else '; '.join(parts)}.", BAD
+    if not found.cases and not found.import_time:
+        return "No case ran, so nothing was compared.", BAD
+    if cut_short:
+        return f"Nothing is worse in {cases}, but the check is not whole.", BAD
+    if unsure:
+        return f"Nothing is worse in {cases} as far as can be told; {told}.", UNSURE
+    return f"Nothing is worse in {cases}.", GOOD
+
+
+def _bad_words(case: CaseFound) -> list[str]:
+    words = [] if case.pictures.verdict in GOOD_PICTURES else [case.pictures.verdict]
+    return words + [
+        figure.verdict if name == "speed" else f"{figure.verdict} {name}"
+        for name, figure in case.figures.items()
+        if figure.verdict in WORSE
+    ]
+
+
+def _kind(figure: Figure) -> str:
+    if figure.verdict in WORSE:
+        return BAD
+    return UNSURE if figure.verdict == CANNOT_TELL else GOOD
+
+
+def _counts(found: UpgradeFound) -> tuple[tuple[str, Verdict, int], ...]:
+    counts = []
+    for question, words in found.counts().items():
+        for word, number in words.most_common():
+            if question == "pictures":
+                kind = GOOD if word in GOOD_PICTURES else BAD
+            else:
+                kind = BAD if word in WORSE else UNSURE if word == CANNOT_TELL else GOOD
+            counts.append((question, Verdict(word, kind), number))
+    return tuple(counts)
+
+
+def _facts(found: UpgradeFound, folder: Path) -> tuple[tuple[str, str], ...]:
+    facts = [
+        ("baseline", found.baseline.asked),
+        ("candidate", found.candidate.asked),
+        ("device", f"{found.device} ({found.device_name})"),
+        ("run", folder.name),
+    ]
+    if found.mode == "pictures":
+        return (*facts, ("compared", "pictures only"))
+    how = f"{found.mode}, up to {found.budget_s:g} s a case, smallest change that matters {found.min_change:.1%}"
+    return (*facts, ("measured", how))
+
+
+def _entry(found: UpgradeFound, case: CaseFound, folder: Path, key: str) -> Entry:
+    pictures = case.pictures
+    model, _, _ = case.case.partition("/")
+    before, after = (kept_picture(folder, case.case, side, side) for side in SIDES)
+    same = kept_picture(folder, case.case, "", "both sides")
+    notes = [f"new warning: {text}" for text in case.new_notices]
+    if case.unet_calls[0] != case.unet_calls[1] and None not in case.unet_calls:
+        notes.append(f"{case.unet_calls[1]} UNet calls instead of {case.unet_calls[0]}.")
+    return Entry(
+        key=key,
+        title=case.case,
+        verdict=Verdict(pictures.verdict, GOOD if pictures.verdict in GOOD_PICTURES else BAD),
+        more=tuple(
+            Verdict(figure.verdict if name == "speed" else f"{name} {figure.verdict}", _kind(figure))
+            for name, figure in case.figures.items()
+            if name == "speed" or figure.verdict in WORSE
+        ),
+        problems=case.problems,
+        notes=tuple(notes),
+        before=before,
+        after=same or after,
+        tiles=tiles_of(case.settings, pictures.ssim_tiles),
+        scores=scores_of(pictures),
+        limits_reason=pictures.limits.reason if pictures.limits else "",
+        figures=_figures(case),
+        seconds=case.speed.candidate / case.settings["images"] if case.speed and case.speed.candidate else None,
+        settings=case.settings,
+        group={
+            "model": model,
+            "verdict": pictures.verdict,
+            "speed": case.speed.verdict if case.speed else "",
+            "scheduler": str(case.settings.get("scheduler", "")),
+            "dtype": str(case.settings.get("dtype", "")),
+        },
+        command=rerun_case(
+            UPGRADED, case.case, ("--baseline", found.baseline.asked, "--candidate", found.candidate.asked)
+        ),
+    )
+
+
+def _change(figure: Figure) -> Value:
+    return Value(f"{100 * (figure.ratio - 1):+.1f} %", figure.ratio)
+
+
+def _measured(name: str, value: float | None) -> Value:
+    return mebibytes(value) if name == "memory" else seconds(value)
+
+
+def _figures(case: CaseFound) -> tuple[tuple[str, Value], ...]:
+    rows: list[tuple[str, Value]] = []
+    for name, figure in case.figures.items():
+        rows += [
+            (f"{name}, change", Value(f"{figure.verdict} {_change(figure).text}", figure.ratio)),
+            (f"{name}, interval", Value(figure.interval)),
+            (f"{name}, process pairs", Value(str(figure.pairs), figure.pairs)),
+            (f"{name}, baseline", _measured(name, figure.baseline)),
+            (f"{name}, candidate", _measured(name, figure.candidate)),
+        ]
+        if figure.more_pairs:
+            rows.append((f"{name}, more pairs needed", Value(str(figure.more_pairs), figure.more_pairs)))
+    if case.memory_reason:
+        rows.append(("memory", Value(f"not known: {case.memory_reason}")))
+    rows += [
+        (f"UNet calls, {side}", Value(str(calls), calls))
+        for side, calls in zip(SIDES, case.unet_calls, strict=True)
+        if calls is not None
+    ]
+    rows.append(("time that the case took", seconds(case.seconds)))
+    return tuple((name, value) for name, value in rows if value.text)
+
+
+def _sections(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Section, ...]:
+    chart = forest_chart([(case, keys[case.case]) for case in found.cases], found.min_change)
+    named = [(case.case, name, figure) for case in found.cases for name, figure in case.figures.items()]
+    if found.import_time:
+        named.append((IMPORT, IMPORT, found.import_time))
+    if not named:
+        return ()
+    rows = tuple(
+        (
+            Value(case),
+            Value(name),
+            Value(figure.verdict),
+            _change(figure),
+            Value(figure.interval),
+            Value(str(figure.pairs), figure.pairs),
+            _measured(name, figure.baseline),
+            _measured(name, figure.candidate),
+        )
+        for case, name, figure in named
+    )
+    columns = ("case", "question", "verdict", "change", "interval", "pairs", "baseline", "candidate")
+    table = Table("All that was measured", columns, rows, tuple(keys.get(case, "") for case, _, _ in named))
+    tables = (_changes_table(found, keys), table)
+    return (Section("speed", "Speed and memory", (chart,) if chart else (), tables),)
+
+
+def _changes_table(found: UpgradeFound, keys: Mapping[str, str]) -> Table:
+    """A row for each case, with the verdicts."""
+
+    def told(figure: Figure | None) -> Value:
+        return Value(percent(figure), figure.ratio) if figure else Value("")
+
+    rows = tuple(
+        (
+            Value(case.case),
+            told(case.speed),
+            Value(case.speed.interval if case.speed else ""),
+            told(case.memory),
+            told(case.load),
+            told(case.first_call),
+        )
+        for case in found.cases
+    )
+    columns = ("case", "speed", "interval of the speed", "memory", "load", "first call")
+    return Table("Changes from baseline to candidate", columns, rows, tuple(keys[case.case] for case in found.cases))

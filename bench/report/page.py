@@ -1,0 +1,96 @@
+"""A story as one HTML file that opens from disk, without a request to anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.report.pictures import LARGEST_WITHIN, Card, cards_of
+from bench.report.story import SIGNS, Entry, Story
+
+# What a filter may ask for, in the order of the form.
+FILTERS = ("model", "verdict", "speed", "release", "scheduler", "dtype")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What was written: the file, its size in bytes, and the folder of its pictures if they are not within it."""
+
+    path: Path
+    size: int
+    pictures: Path | None
+
+    def __str__(self) -> str:
+        return self.within(str(self.path))
+
+    def within(self, path: str) -> str:
+        """The path as it is to be told, with the size."""
+        beside = f"; its pictures are in {self.pictures.name}/ beside it" if self.pictures else ""
+        return f"{path} ({self.size / 1e6:.1f} MB{beside})"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("bench.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"pretty": pretty, "environment_rows": environment_rows}
+    environment.globals |= {"signs": SIGNS, "choices": choices}
+    return environment
+
+
+def pretty(settings: dict[str, Any]) -> str:
+    """Settings as JSON, a key on each line."""
+    return "\n".join(
+        ["{", ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in settings.items()), "}"]
+    )
+
+
+def environment_rows(story: Story) -> list[tuple[str, list[str], bool]]:
+    """Each name with its value in every environment, and whether these differ; what differs comes first."""
+    facts = [side.facts for side in story.environments]
+    names = dict.fromkeys(name for one in facts for name in one)
+    rows = [(name, [one.get(name, "") for one in facts]) for name in names]
+    return sorted(((name, values, len(set(values)) > 1) for name, values in rows), key=lambda row: not row[2])
+
+
+def choices(entries: tuple[Entry, ...]) -> dict[str, list[str]]:
+    """For each filter that can tell entries apart, its values."""
+    found = {name: sorted({entry.group.get(name, "") for entry in entries} - {""}) for name in FILTERS}
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
+def _asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def render_page(story: Story, cards: list[Card]) -> str:
+    """The page. Its content policy lets nothing run but its own script, and nothing be fetched but its pictures."""
+    script, style = _asset("page.js"), _asset("page.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(story=story, cards=cards, script=Markup(script), style=Markup(style), digest=digest)
+    )
+
+
+def write_page(story: Story, path: Path, largest_within: int = LARGEST_WITHIN) -> Page:
+    """Writes the page at once, so that a crash leaves the old one or the new one."""
+    cards, pictures = cards_of(story.entries, path, largest_within)
+    content = render_page(story, cards).encode()
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(content)
+    os.replace(part, path)
+    return Page(path, len(content), pictures)

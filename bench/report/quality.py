@@ -1,0 +1,104 @@
+"""How near the pictures of fast settings come to those of a model's reference settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from PIL import Image
+
+from bench.grids import split_grid
+from bench.records import Record
+from bench.similarity import ssim
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One case against its model's reference: mean SSIM over the tiles, and seconds per image."""
+
+    case: str
+    ssim: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cases of a model that show the same as its reference.
+
+    Attributes:
+        reference: the case with the most steps in float32; of several, the slowest.
+        front: cases that no other one beats in both time and likeness, fastest first.
+        left_out: timed cases that show something else: other prompts, seeds or sizes.
+    """
+
+    model: str
+    reference: str
+    points: tuple[Quality, ...]
+    front: tuple[Quality, ...]
+    left_out: int
+
+
+def seconds_per_image(record: Record) -> float | None:
+    return None if record.median_s is None else record.median_s / record.settings["images"]
+
+
+def compare_with_references(records: Sequence[Record], grids: Path) -> list[Comparison]:
+    """For each model, its timed cases against its reference; models without one, or with nothing else, are left out.
+
+    Args:
+        grids: the folder with ``<case>.png``.
+    """
+    models: dict[str, list[Record]] = {}
+    for record in records:
+        if seconds_per_image(record) is not None and _grid(grids, record).is_file():
+            models.setdefault(record.model, []).append(record)
+    return [found for model, timed in models.items() if (found := _of_model(model, timed, grids))]
+
+
+def _of_model(model: str, timed: Sequence[Record], grids: Path) -> Comparison | None:
+    reference = _reference(timed)
+    if reference is None:
+        return None
+    theirs = _tiles(grids, reference)
+    points, left_out = [], 0
+    for record in timed:
+        tiles = _tiles(grids, record) if _shows(record) == _shows(reference) else []
+        if [tile.shape for tile in tiles] != [tile.shape for tile in theirs]:
+            left_out += 1
+            continue
+        likeness = fmean(ssim(tile, other) for tile, other in zip(tiles, theirs, strict=True))
+        points.append(Quality(record.case, likeness, seconds_per_image(record) or 0.0))
+    if len(points) < 2:
+        return None
+    return Comparison(model, reference.case, tuple(points), pareto_front(points), left_out)
+
+
+def _reference(timed: Sequence[Record]) -> Record | None:
+    sound = [record for record in timed if record.settings["dtype"] == "float32"]
+    return max(sound, key=lambda record: (record.settings["steps"], seconds_per_image(record)), default=None)
+
+
+def _shows(record: Record) -> tuple[object, ...]:
+    settings = record.settings
+    return tuple(str(settings.get(key)) for key in ("images", "prompts", "seed", "size"))
+
+
+def _grid(grids: Path, record: Record) -> Path:
+    return grids / f"{record.case}.png"
+
+
+def _tiles(grids: Path, record: Record) -> list[np.ndarray]:
+    with Image.open(_grid(grids, record)) as picture:
+        return [np.asarray(tile) for tile in split_grid(picture.convert("RGB"), record.settings["images"])]
+
+
+def pareto_front(points: Sequence[Quality]) -> tuple[Quality, ...]:
+    """The points that no other one beats: none is faster and at least as like, or as fast and more like."""
+    front: list[Quality] = []
+    for point in sorted(points, key=lambda point: (point.seconds, -point.ssim)):
+        if not front or point.ssim > front[-1].ssim:
+            front.append(point)
+    return tuple(front)

@@ -1,0 +1,119 @@
+"""A made-up run of any size, to look at the page and to measure it: ``python -m bench.report.sample 500 FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+from PIL import Image
+
+from bench.goldens import PASSED
+from bench.grids import make_grid, split_grid
+from bench.limits import DEFAULT_LIMITS, SAME
+from bench.records import LimitsRecord, PhasesRecord, Pictures, Record
+from bench.results import ENVIRONMENTS, RunFolder
+from bench.run_notes import RunNotes, write_notes
+from bench.similarity import compare
+
+GOLDENS = Path(__file__).parents[2] / "golden" / "emoji-sd"
+SCHEDULERS = ("pndm", "ddim", "euler", "dpmpp-2m", "unipc", "heun")
+PROMPTS = ("panda", "fox on a blue background", "rocket on a purple background", "strawberry on a green background")
+TILES = 4
+
+
+def _pictures(path: Path, changed: bool) -> tuple[list[Image.Image], list[Image.Image]]:
+    """The tiles of a golden, and those that a run is to have made."""
+    with Image.open(path) as opened:
+        golden = split_grid(opened.convert("RGB"), TILES)
+    made = list(golden)
+    if changed:
+        made[2] = made[2].rotate(8, fillcolor=(255, 255, 255))
+    return made, golden
+
+
+def _records(count: int, changed_every: int, prompts: Sequence[str], folder: RunFolder) -> Iterator[Record]:
+    rng = random.Random(count)
+    paths = sorted(path for path in GOLDENS.glob("*.png") if "@" not in path.name)
+    for number in range(count):
+        scheduler = SCHEDULERS[number % len(SCHEDULERS)]
+        steps = 5 + number // len(SCHEDULERS)
+        dtype = ("float32", "bfloat16")[number % 2]
+        case = f"emoji-sd/{scheduler}-s{steps}-g7.5-{dtype}"
+        changed = bool(changed_every) and number % changed_every == 0
+        made, golden = _pictures(paths[number % len(paths)], changed)
+        limits = DEFAULT_LIMITS[dtype, SAME]
+        similarity = compare(made, golden)
+        verdict = similarity.verdict(limits)
+        folder.save_picture(case, make_grid(made))
+        if changed:
+            folder.save_picture(case, make_grid(golden), "golden")
+        step_s = 0.04 * (1.4 if dtype == "float32" else 1.0)
+        samples = tuple(steps * step_s * rng.uniform(0.98, 1.05) for _ in range(3))
+        middle = median(samples)
+        yield Record(
+            schema=1,
+            case=case,
+            model="emoji-sd",
+            settings={
+                "scheduler": scheduler, "steps": steps, "guidance": 7.5, "dtype": dtype, "seed": 0, "images": TILES,
+                "prompts": list(prompts), "size": None, "optimizations": [], "slow": False,
+            },
+            device="cpu",
+            environment="sample",
+            load_s=0.3,
+            first_call_s=samples[0] * 1.4,
+            samples_s=samples,
+            median_s=middle,
+            mad_s=median(abs(sample - middle) for sample in samples),
+            unet_calls=steps,
+            phases_s=PhasesRecord(
+                text_encoding=0.01, denoising=(step_s,) * steps, unet_calls=(1,) * steps, decoding=0.03
+            ),
+            peak_memory_reason="a made-up run",
+            pictures=Pictures(
+                verdict=verdict,
+                message=verdict if verdict in PASSED else ", ".join(similarity.excesses(limits)),
+                ssim_worst_tile=similarity.ssim_worst_tile,
+                limits=LimitsRecord(**asdict(limits)),
+                **asdict(similarity),
+            ),
+            verdict=verdict,
+        )  # fmt: skip
+
+
+def make_run(folder: Path, count: int, *, changed_every: int = 50, prompts: Sequence[str] = PROMPTS) -> Path:
+    """Writes a run of ``count`` cases with 64-pixel tiles; every ``changed_every``-th one is not its golden.
+
+    Args:
+        folder: made anew.
+        changed_every: 0 for none.
+        prompts: four.
+    """
+    run = RunFolder(folder.parent, folder.name)
+    planned = []
+    for record in _records(count, changed_every, prompts, run):
+        run.append(record)
+        planned.append(record.case)
+    environment = {"libraries": {"diffusers": "0.0"}, "device": "cpu", "device_name": "made up", "threads": 1}
+    (run.make() / ENVIRONMENTS).write_text(json.dumps({"sample": environment}))
+    notes = RunNotes(schema=1, command="pytest bench", began="2000-01-01", ended="2000-01-02", planned=tuple(planned))
+    write_notes(run.path, notes)
+    return run.path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split(":", maxsplit=1)[0])
+    parser.add_argument("count", type=int)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--changed-every", type=int, default=50, metavar="N", help="0 for none (default: 50)")
+    options = parser.parse_args()
+    print(make_run(options.folder, options.count, changed_every=options.changed_every))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""From the folder of a run to its page and its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.report.from_records import read_run, story_of_runs
+from bench.report.from_timeline import story_of_timeline
+from bench.report.from_upgrade import story_of_upgrade
+from bench.report.page import Page, write_page
+from bench.report.story import Story
+from bench.report.summary import publish_summary, render_summary
+from bench.results import RECORDS
+from bench.run_notes import FILE as NOTES
+from bench.run_notes import read_notes
+from bench.upgrade.outcome import UPGRADE, read_upgrade
+from bench.upgrade.timeline_outcome import TIMELINE, read_timeline
+
+REPORT, SUMMARY = "report.html", "summary.md"
+
+
+class Unreadable(Exception):
+    """A folder holds nothing that can be told; one sentence."""
+
+
+def read_story(folders: Sequence[Path]) -> Story:
+    """The story of one run, an upgrade check, a timeline, or of several runs.
+
+    Raises:
+        Unreadable: a folder is missing, holds no run, or one that cannot be told with others; names it.
+    """
+    try:
+        for folder in folders:
+            _check(folder)
+        if len(folders) > 1:
+            return story_of_runs([read_run(folder.resolve()) for folder in folders])
+        folder = folders[0].resolve()
+        if (folder / UPGRADE).is_file():
+            notes = read_notes(folder)
+            return story_of_upgrade(read_upgrade(folder / UPGRADE), folder, notes)
+        if (folder / TIMELINE).is_file():
+            return story_of_timeline(read_timeline(folder / TIMELINE), folder)
+        return story_of_runs([read_run(folder)])
+    except (OSError, ValueError) as error:
+        raise Unreadable(str(error).splitlines()[0]) from None
+
+
+def tell(folder: Path) -> Page:
+    """Writes the summary and the page of a run into its folder, and the summary to the step of a CI job.
+
+    Raises:
+        Unreadable: there is no run in the folder.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    story = read_story([folder])
+    publish_summary(render_summary(story), folder / SUMMARY)
+    return write_page(story, folder / REPORT)
+
+
+def _check(folder: Path) -> None:
+    if not folder.is_dir():
+        raise Unreadable(f"{folder}: no such folder; give the folder of a run, such as results/latest.")
+    if not any((folder / name).is_file() for name in (RECORDS, NOTES, UPGRADE, TIMELINE)):
+        raise Unreadable(f"{folder}: no run; its {RECORDS}, {UPGRADE} or {TIMELINE} is missing.")

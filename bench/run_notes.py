@@ -1,0 +1,67 @@
+"""What a run was to do, in ``run.json``: so that a run that was cut short, or did not do all, says so."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FILE = "run.json"
+MOST_NAMED = 5
+
+
+class RunNotes(BaseModel):
+    """Written when the tests start, and once more when they have ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(default=1, alias="schema", serialization_alias="schema")
+    command: str = Field(description="how the run was started")
+    began: str = Field(description="local time, ISO 8601")
+    ended: str | None = Field(default=None, description="null if the run was cut short")
+    planned: tuple[str, ...] = Field(description="ids of the cases that were selected")
+    left_out: dict[str, int] = Field(default={}, description="how many cases of the suite were left out, by reason")
+    rerun_options: tuple[str, ...] = Field(default=(), description="options that a run of one of these cases needs too")
+    other_failures: tuple[str, ...] = Field(
+        default=(), description="failed checks that are no case, such as that of goldens that no case uses"
+    )
+
+    def shortcomings(self, ended: Iterable[str]) -> list[str]:
+        """What this run did not do or what failed besides its cases, a sentence each.
+
+        Args:
+            ended: ids of the cases that ended, here or in another shard.
+        """
+        known = set(ended)
+        missing = [case for case in self.planned if case not in known]
+        found = list(self.other_failures)
+        if missing:
+            named = ", ".join(missing[:MOST_NAMED])
+            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+            found.append(f"{len(missing)} of {len(self.planned)} selected cases did not run: {named}{more}.")
+        if not self.ended:
+            found.append("The run was cut short.")
+        return found
+
+
+def now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def write_notes(folder: Path, notes: RunNotes) -> None:
+    part = folder / f".{FILE}.{os.getpid()}"
+    part.write_text(notes.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, folder / FILE)
+
+
+def read_notes(folder: Path) -> RunNotes | None:
+    """``None`` where a run left none.
+
+    Raises:
+        ValueError: the file is no such notes.
+    """
+    path = folder / FILE
+    return RunNotes.model_validate_json(path.read_bytes()) if path.is_file() else None

@@ -1,0 +1,528 @@
+"""The report: from the files of a run to a page and a summary whose numbers are those of the files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.records import Record, read_records
+from bench.report import __main__ as command
+from bench.report.from_records import read_run, story_of_runs
+from bench.report.from_timeline import level_of, story_of_timeline
+from bench.report.from_upgrade import story_of_upgrade
+from bench.report.page import write_page
+from bench.report.pictures import heat_map
+from bench.report.plots import MOST_SERIES, Timed, line_names
+from bench.report.quality import Quality, compare_with_references, pareto_front
+from bench.report.rerun import rerun_record
+from bench.report.sample import make_run
+from bench.report.story import BAD, GOOD, UNSURE
+from bench.report.summary import LONGEST, cell, publish_summary, render_summary
+from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
+from bench.results import RECORDS
+from bench.run_notes import FILE as NOTES
+from bench.run_notes import RunNotes, read_notes, write_notes
+from bench.upgrade.decision import Decision
+from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, write_upgrade
+from bench.upgrade.timeline_outcome import CaseInRelease, ReleaseFound, TimelineFound
+
+NASTY = """<script>alert(1)</script><img src=x onerror=alert(2)> "'`&amp; | **bold** [a](b)"""
+CASES = 13
+CHANGED_EVERY = 6  # so cases 1, 7 and 13 of the run
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prompts = ("panda", NASTY, "rocket", "strawberry")
+    return make_run(tmp_path_factory.mktemp("runs") / "one", CASES, changed_every=CHANGED_EVERY, prompts=prompts)
+
+
+@pytest.fixture
+def run(whole_run: Path, tmp_path: Path) -> Path:
+    """A run of its own, to break it."""
+    return Path(shutil.copytree(whole_run, tmp_path / "one"))
+
+
+class Parsed(HTMLParser):
+    """What a test asks of a page: its elements in order, the exact numbers, and the text under each element."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.numbers: dict[str, list[tuple[float, str]]] = {}
+        self._case = ""
+        self._number: float | None = None
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
+        if tag == "details" and "case" in (attributes.get("class") or ""):
+            self._case = attributes["data-title"]
+        if tag == "section" and attributes.get("id") != "cases":
+            self._case = ""
+        if tag == "data":
+            self._number = float(attributes["value"])
+
+    def handle_data(self, text):
+        if self._number is not None:
+            self.numbers.setdefault(self._case, []).append((self._number, text))
+            self._number = None
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(whole_run: Path) -> Parsed:
+    tell(whole_run)
+    return Parsed(whole_run / REPORT)
+
+
+# The page is a view: its numbers are those of the records
+
+
+def test_every_number_of_a_record_stands_on_the_page_under_its_case(whole_run, page):
+    for record in read_records(whole_run / RECORDS):
+        told = {number for number, _ in page.numbers[record.case]}
+        pictures, phases = record.pictures, record.phases_s
+        expected = {
+            record.median_s, record.mad_s, record.load_s, record.first_call_s, *record.samples_s, record.unet_calls,
+            record.median_s / record.settings["images"], phases.text_encoding, sum(phases.denoising), phases.decoding,
+            pictures.ssim_worst_tile, *pictures.ssim_tiles, pictures.ssim_grid, pictures.max_diff,
+            pictures.changed_share, pictures.limits.ssim, pictures.limits.max_diff, pictures.limits.mean_diff,
+            max(map(abs, pictures.mean_diff)),
+        }  # fmt: skip
+        assert expected <= told
+
+
+def test_the_text_of_a_time_is_its_number(page):
+    texts = [(number, text) for told in page.numbers.values() for number, text in told]
+    units = {"ms": 1000.0, "s": 1.0}
+    times = [(number, *match.groups()) for number, text in texts if (match := re.fullmatch(r"([\d.,]+) (m?s)", text))]
+    assert len(times) > 10 * CASES
+    for number, shown, unit in times:
+        assert float(shown.replace(",", "")) == pytest.approx(number * units[unit], rel=0.006, abs=0.51 * 0.1)
+
+
+def test_the_page_is_made_again_from_the_files_alone_bit_for_bit(whole_run, tmp_path):
+    tell(whole_run)
+    assert command.main([str(whole_run), "-o", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_bytes() == (whole_run / REPORT).read_bytes()
+
+
+def test_records_and_grids_alone_make_a_page(run, tmp_path):
+    for name in (NOTES, "environments.json"):
+        (run / name).unlink()
+    assert command.main([str(run), "-o", str(tmp_path / "page.html")]) == 0
+    assert len([one for one in Parsed(tmp_path / "page.html").named("details") if "case" in one["class"]]) == CASES
+
+
+# Verdict first, failures first
+
+
+def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
+    story = read_story([whole_run])
+    assert story.kind == BAD
+    assert story.headline == "3 of 13 cases failed: 3 changed."
+    cases = [one for one in page.named("details") if "case" in one["class"]]
+    assert [("failed" in one["class"], "open" in one) for one in cases[:4]] == [
+        (True, True), (True, False), (True, False), (False, False),
+    ]  # fmt: skip
+    scores = [float(one["data-ssim"]) for one in cases[:3]]
+    assert scores == sorted(scores)
+
+
+def test_an_all_green_run_opens_nothing(tmp_path):
+    run = make_run(tmp_path / "green", 3, changed_every=0)
+    story = read_story([run])
+    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", GOOD)
+    tell(run)
+    assert not any("open" in one for one in Parsed(run / REPORT).named("details"))
+
+
+def test_a_run_without_a_record_is_not_green(run, tmp_path):
+    (run / RECORDS).write_text("")
+    story = read_story([run])
+    assert (story.headline, story.kind) == ("No case ran, so nothing was checked.", BAD)
+    assert "13 of 13 selected cases did not run" in story.warnings[0]
+    write_page(story, tmp_path / "empty.html")
+
+
+def test_cases_that_were_selected_and_did_not_run_are_named(tmp_path):
+    run = make_run(tmp_path / "cut", 4, changed_every=0)
+    lines = (run / RECORDS).read_text().splitlines(keepends=True)
+    (run / RECORDS).write_text("".join(lines[:3]))
+    notes = read_notes(run)
+    write_notes(run, notes.model_copy(update={"ended": None}))
+    story = read_story([run])
+    assert story.kind == BAD
+    assert story.warnings == (
+        f"1 of 4 selected cases did not run: {json.loads(lines[3])['case']}.",
+        "The run was cut short.",
+    )
+
+
+def test_a_failed_check_that_is_no_case_is_no_silent_green(tmp_path):
+    run = make_run(tmp_path / "unused", 2, changed_every=0)
+    notes = read_notes(run)
+    write_notes(run, notes.model_copy(update={"other_failures": ("test_every_golden_is_used: old.png",)}))
+    story = read_story([run])
+    assert (story.kind, story.warnings) == (BAD, ("test_every_golden_is_used: old.png",))
+
+
+def test_what_was_left_out_is_counted(tmp_path):
+    run = make_run(tmp_path / "some", 2, changed_every=0)
+    write_notes(run, read_notes(run).model_copy(update={"left_out": {"slow (-m slow)": 8}}))
+    told = {(verdict.word, number) for _, verdict, number in read_story([run]).counts}
+    assert ("left out: slow (-m slow)", 8) in told
+
+
+def test_the_headroom_is_that_of_the_score_nearest_to_its_limit(whole_run):
+    entries = read_story([whole_run]).entries
+    worst = entries[0]
+    assert worst.failed
+    assert worst.headroom == 1 - max(score.used for score in worst.scores if score.used is not None) < 0
+    assert {entry.headroom for entry in entries if not entry.failed} == {1.0}
+
+
+def test_the_command_of_a_case_runs_just_that_case():
+    values = {"schema": 1, "model": "m", "device": "cpu", "environment": "e", "verdict": "identical"}
+    timed = Record(case="m/ddpm-s5-fp32", settings={"slow": True}, first_call_s=1.0, **values)
+    pictured = Record(case="m/ddpm-s5-fp32", settings={}, **values)
+    case = "::test_{}[m/ddpm-s5-fp32]'"
+    assert rerun_record(timed) == f"pytest 'bench/test_cases.py{case.format('case')} -m slow"
+    pictured_again = rerun_record(pictured, ("--suite", "my suite.toml"))
+    assert pictured_again == (
+        f"pytest 'tests/test_goldens_of_the_suite.py{case.format('picture')} --suite 'my suite.toml'"
+    )
+
+
+# Nothing of a user becomes markup, nothing is fetched
+
+
+def test_prompts_full_of_markup_stay_text(whole_run, page):
+    assert not [one for one in page.named("img") if one.get("src") == "x" or "onerror" in one]
+    assert len(page.named("script")) == 1
+    assert "<script>alert" not in (whole_run / REPORT).read_text()
+    assert "alert(1)" in (whole_run / REPORT).read_text()
+
+
+def test_the_page_asks_for_nothing_and_lets_only_its_own_script_run(whole_run, page):
+    sources = [one[key] for _, one in page.elements for key in ("src", "href", "xlink:href") if one.get(key)]
+    assert {source.partition(":")[0] if source.startswith("data:") else source[:1] for source in sources} == {
+        "data", "#",
+    }  # fmt: skip
+    policy = next(one["content"] for one in page.named("meta") if one.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; ")
+    assert re.search(r"script-src 'sha256-[\w+/=]{44}';", policy)
+
+
+def test_every_picture_has_its_size_and_its_words(page):
+    for image in page.named("img"):
+        assert image["alt"]
+        assert int(image["width"]) > 0
+        assert int(image["height"]) > 0
+
+
+def test_where_the_pictures_are_too_many_they_lie_beside_the_page(run):
+    written = write_page(read_story([run]), run / REPORT, largest_within=10_000)
+    assert written.pictures == run / "report-pictures"
+    assert "report-pictures/" in str(written)
+    sources = [one["src"] for one in Parsed(run / REPORT).named("img")]
+    assert len(sources) == CASES + 2 * 3
+    assert all((run / source).is_file() for source in sources)
+    write_page(read_story([run]), run / REPORT)
+    assert not (run / "report-pictures").exists()
+
+
+def test_the_pictures_are_those_on_disk_bit_for_bit(run):
+    write_page(read_story([run]), run / REPORT, largest_within=0)
+    record = read_records(run / RECORDS)[0]
+    shown = [path.read_bytes() for path in (run / "report-pictures").iterdir()]
+    assert (run / "grids" / f"{record.case}.png").read_bytes() in shown
+
+
+def test_the_heat_map_is_dark_where_nothing_differs_and_tells_its_scale():
+    one = Image.new("RGB", (8, 4), (100, 100, 100))
+    other = one.copy()
+    other.putpixel((5, 2), (100, 117, 98))
+    picture, brightest = heat_map(one, other)
+    values = np.asarray(picture).astype(int).sum(axis=2)
+    assert brightest == 17
+    assert values.argmax() == 2 * 8 + 5
+    assert np.sort(values, axis=None)[-2] < 10
+    assert heat_map(one, one)[1] == 0
+
+
+# The summary
+
+
+def test_the_summary_tells_the_same_story(whole_run):
+    story = read_story([whole_run])
+    text = render_summary(story)
+    assert text.startswith(f"## ✗ {story.headline}")
+    assert text.count("changed") >= 3
+    for record in read_records(whole_run / RECORDS):
+        row = next(line for line in text.splitlines() if line.startswith(f"| {record.case} "))
+        assert f" {record.pictures.ssim_worst_tile:.5f} " in row
+        assert record.verdict in row
+
+
+def test_no_text_ends_a_cell_or_becomes_markup_in_the_summary():
+    told = cell(f"{NASTY}\nnext line")
+    assert re.search(r"(?<!\\)[|*`_\[\]~<>]", told) is None
+    assert "\n" not in told
+
+
+def test_the_summary_is_added_to_that_of_the_ci_job(tmp_path, monkeypatch):
+    step = tmp_path / "step.md"
+    step.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    publish_summary("told\n", tmp_path / SUMMARY)
+    assert step.read_text() == "before\ntold\n"
+    publish_summary("ü" * LONGEST, tmp_path / SUMMARY)
+    assert len(step.read_bytes()) < LONGEST + 200
+    assert "the whole is in summary.md" in step.read_text()
+
+
+# Several runs
+
+
+def test_shards_make_one_page_and_prove_that_they_are_whole(whole_run, tmp_path):
+    lines = (whole_run / RECORDS).read_text().splitlines(keepends=True)
+    shards = []
+    for number, chosen in enumerate((lines[:5], lines[5:])):
+        shard = Path(shutil.copytree(whole_run, tmp_path / f"shard{number}"))
+        (shard / RECORDS).write_text("".join(chosen))
+        shards.append(shard)
+    story = read_story(shards)
+    assert story.headline == "3 of 13 cases failed: 3 changed."
+    assert story.warnings == ()
+    alone = read_story(shards[:1])
+    assert "8 of 13 selected cases did not run" in alone.warnings[0]
+
+
+def test_runs_with_the_same_cases_are_compared_picture_by_picture(whole_run, tmp_path):
+    other = make_run(tmp_path / "two", CASES, changed_every=0)
+    story = read_story([whole_run, other])
+    assert story.headline == "3 of 13 compared cases changed between the runs."
+    changed = [entry for entry in story.entries if entry.failed]
+    assert [entry.before.label for entry in changed] == ["one"] * 3
+    assert {entry.after.label for entry in changed} == {"two"}
+    assert command.main([str(whole_run), str(other), "-o", str(tmp_path / "page.html")]) == 0
+    same = read_story([other, Path(shutil.copytree(other, tmp_path / "three"))])
+    assert (same.kind, same.headline) == (GOOD, "All 13 compared cases have the same pictures in these runs.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere"], "nowhere: no such folder; give the folder of a run, such as results/latest."),
+        (["empty"], "empty: no run; its records.jsonl, upgrade.json or timeline.json is missing."),
+        (["broken"], "records.jsonl, line 1: not a record"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / RECORDS).write_text("no\n")
+    assert command.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert told.count("\n") == 1
+
+
+def test_several_runs_need_a_place_for_their_page(whole_run, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main([str(whole_run), str(whole_run)])
+    assert stopped.value.code == 2
+    assert "-o report.html" in capsys.readouterr().err
+
+
+# Plots
+
+
+def test_lines_are_told_apart_by_what_differs_and_never_by_too_many_names(whole_run):
+    timed = [Timed(record, record.case) for record in read_records(whole_run / RECORDS)]
+    assert set(line_names(timed, "steps")) == {
+        f"{scheduler}, {dtype}"
+        for scheduler, dtype in (
+            ("pndm", "fp32"), ("ddim", "bf16"), ("euler", "fp32"), ("dpmpp-2m", "bf16"), ("unipc", "fp32"),
+            ("heun", "bf16"),
+        )
+    }  # fmt: skip
+    many = [
+        Timed(one.record.model_copy(update={"settings": one.record.settings | {"guidance": number}}), one.key)
+        for number, one in enumerate(timed * 2)
+    ]
+    assert len(set(line_names(many, "steps"))) <= MOST_SERIES
+    assert set(line_names(timed[:1], "steps")) == {"all"}
+
+
+def test_each_case_is_a_labelled_mark_that_leads_to_it(whole_run, page):
+    keys = {one["id"] for one in page.named("details") if one.get("id")}
+    led_to = [one["xlink:href"] for one in page.named("a") if one.get("xlink:href")]
+    assert {f"#{key}" for key in keys} <= set(led_to)
+    labels = " ".join(one["aria-label"] for _, one in page.elements if one.get("aria-label"))
+    assert all(record.case in labels for record in read_records(whole_run / RECORDS))
+
+
+def test_the_front_holds_what_no_other_point_beats():
+    points = [
+        Quality("slow and good", 1.0, 9.0),
+        Quality("beaten", 0.5, 4.0),
+        Quality("fast", 0.2, 1.0),
+        Quality("middle", 0.8, 3.0),
+        Quality("as fast", 0.1, 1.0),
+    ]
+    assert [point.case for point in pareto_front(points)] == ["fast", "middle", "slow and good"]
+
+
+def test_likeness_is_measured_against_the_longest_float32_case_that_shows_the_same(run):
+    records = read_records(run / RECORDS)
+    found = compare_with_references(records, run / "grids")
+    longest = max((one for one in records if one.settings["dtype"] == "float32"), key=lambda one: one.settings["steps"])
+    assert [one.model for one in found] == ["emoji-sd"]
+    assert {point.case: point.ssim for point in found[0].points}[longest.case] == pytest.approx(1)
+    other = records[0].model_copy(update={"settings": records[0].settings | {"seed": 5}})
+    assert compare_with_references([other, *records[1:]], run / "grids")[0].left_out == 1
+
+
+# Upgrade checks and timelines
+
+
+def figure(verdict: str, ratio: float = 1.0, **more) -> Figure:
+    decision = Decision(verdict, ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None))
+    return Figure.of(decision, 0.03, 1.0, ratio, (ratio - 0.01, ratio, ratio + 0.01))
+
+
+def upgrade_found(*cases: CaseFound, **more) -> UpgradeFound:
+    sides = [SideFound(asked=f"diffusers=={version}", libraries={"diffusers": version}) for version in ("1", "2")]
+    values = {"device": "cpu", "device_name": "<cpu>", "mode": "duet", "budget_s": 60, "min_change": 0.03}
+    changes = ("diffusers 1 → 2",)
+    return UpgradeFound(baseline=sides[0], candidate=sides[1], changes=changes, cases=cases, **(values | more))
+
+
+def case_found(name: str, verdict: str = "identical", **more) -> CaseFound:
+    values = {"settings": {"images": 1, "dtype": "float32"}, "unet_calls": (4, 4), "new_notices": (), "seconds": 1}
+    pictures = PicturesFound(verdict=verdict, message=f"{verdict}: <b>why</b> | so", ssim_worst_tile=0.9)
+    return CaseFound(case=name, pictures=pictures, **(values | more))
+
+
+@pytest.mark.parametrize(
+    ("cases", "headline", "kind"),
+    [
+        ([], "No case ran, so nothing was compared.", BAD),
+        ([case_found("m/a"), case_found("m/b")], "Nothing is worse in 2 cases.", GOOD),
+        ([case_found("m/a", "changed"), case_found("m/b")], "Worse in 1 of 2 cases: 1 changed.", BAD),
+        ([case_found("m/a", speed=figure("slower", 1.1))], "Worse in 1 of 1 case: 1 slower.", BAD),
+        ([case_found("m/a", memory=figure("more", 1.1))], "Worse in 1 of 1 case: 1 more memory.", BAD),
+        (
+            [case_found("m/a", speed=figure("cannot tell", more_pairs=7))],
+            "Nothing is worse in 1 case as far as can be told; 1 question could not be decided.",
+            UNSURE,
+        ),
+    ],
+)
+def test_an_upgrade_s_headline(cases, headline, kind, tmp_path):
+    story = story_of_upgrade(upgrade_found(*cases), tmp_path)
+    assert (story.headline, story.kind) == (headline, kind)
+
+
+def test_a_slower_import_is_no_silent_green(tmp_path):
+    story = story_of_upgrade(upgrade_found(case_found("m/a"), import_time=figure("slower", 1.5)), tmp_path)
+    assert (story.kind, story.headline) == (BAD, "Importing the libraries is slower.")
+
+
+def test_an_upgrade_that_was_cut_short_is_not_green(tmp_path):
+    notes = RunNotes(schema=1, command="pytest", began="now", planned=("m/a", "m/b"))
+    story = story_of_upgrade(upgrade_found(case_found("m/a")), tmp_path, notes)
+    assert (story.kind, story.headline) == (BAD, "Nothing is worse in 1 case, but the check is not whole.")
+    assert "m/b" in story.warnings[0]
+
+
+def test_an_upgrade_s_page_has_its_ratios_a_forest_plot_and_both_environments(tmp_path):
+    found = upgrade_found(
+        case_found("m/a", speed=figure("same", 1.004)), case_found("m/b", "changed", speed=figure("slower", 1.0731))
+    )
+    write_upgrade(tmp_path / "upgrade.json", found)
+    tell(tmp_path)
+    page = Parsed(tmp_path / REPORT)
+    assert {1.004, 1.0731} <= {number for told in page.numbers.values() for number, _ in told}
+    cases = [one for one in page.named("details") if "case" in one["class"]]
+    assert [one["data-title"] for one in cases] == ["m/b", "m/a"]
+    text = (tmp_path / REPORT).read_text()
+    assert "m/b: slower, +7.3%" in text
+    assert "&lt;b&gt;why&lt;/b&gt;" in text
+    assert "diffusers 1 → 2" in text
+    assert "--candidate diffusers==2" in text
+    assert any("differs" in (one.get("class") or "") for one in page.named("tr"))
+
+
+def released(name: str, **more) -> CaseInRelease:
+    return CaseInRelease(**({"case": name, "verdict": "identical", "message": "so", "compared_with": "1"} | more))
+
+
+def test_a_timeline_s_cells_lead_to_what_changed(tmp_path):
+    moved = {"verdict": "changed", "ssim_worst_tile": 0.95, "max_diff": 31, "mean_diff": (0, 0, 1)}
+    changed = released("m/a", **moved)
+    found = TimelineFound(
+        library="paint", span="1..3", alongside="", planned=("1", "2", "3"), cases=("m/a", "m/b"), device="cpu",
+        device_name="x",
+        releases=(
+            ReleaseFound(release="1", status="ran", seconds=1, cases=(released("m/a"), released("m/b"))),
+            ReleaseFound(release="2", status="not installed", reason="no wheel", seconds=1),
+            ReleaseFound(release="3", status="ran", seconds=1, cases=(changed, released("m/b"))),
+        ),
+    )  # fmt: skip
+    story = story_of_timeline(found, tmp_path)
+    assert story.headline == "paint 3: 1 changed; of 2 cases in 3 releases."
+    (entry,) = story.entries
+    row = dict(story.map.rows)["m/a"]
+    assert [cell.key for cell in row] == ["", "", entry.key]
+    assert (row[2].text, row[2].level, row[2].signs) == ("31", 5, ("changed",))
+    assert story.map.absent == {"2": "not installed: no wheel"}
+    assert "2: not installed: no wheel" in render_summary(story)
+
+
+@pytest.mark.parametrize(
+    ("ssim", "max_diff", "level"),
+    [
+        (None, None, None),
+        (1.0, 0, 0),
+        (1.0, 1, 1),
+        (0.999995, 1, 1),
+        (0.99995, 1, 2),
+        (0.95, 9, 5),
+        (0.5, 9, 6),
+        (-1, 9, 6),
+    ],
+)
+def test_a_step_of_colour_is_a_factor_of_ten(ssim, max_diff, level):
+    assert level_of(released("m/a", ssim_worst_tile=ssim, max_diff=max_diff)) == level
+
+
+def test_a_run_s_phases_may_be_unknown(tmp_path):
+    run = make_run(tmp_path / "bare", 2, changed_every=0)
+    records = [json.loads(line) for line in (run / RECORDS).read_text().splitlines()]
+    for record in records:
+        record["phases_s"] = None
+        record["peak_memory_bytes"] = 2**30
+    (run / RECORDS).write_text("".join(json.dumps(record) + "\n" for record in records))
+    story = story_of_runs([read_run(run)])
+    assert any("memory" in chart.title for section in story.sections for chart in section.charts)
+    assert not any("phases" in chart.title for section in story.sections for chart in section.charts)
+
+
+def test_an_unreadable_run_is_named(tmp_path):
+    with pytest.raises(Unreadable, match=r"nothing: no such folder"):
+        read_story([tmp_path / "nothing"])
