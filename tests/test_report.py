@@ -7,6 +7,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,18 @@ def run(whole_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole_run, tmp_path / "one"))
 
 
+def records_of(run: Path) -> list[Any]:
+    return list(read_records(run / RECORDS))
+
+
+def notes_of(run: Path) -> Any:
+    return read_notes(run)
+
+
+def story_told(*runs: Path) -> Any:
+    return read_story(runs)
+
+
 class Parsed(HTMLParser):
     """What a test asks of a page: its elements in order, the exact numbers, and the text under each element."""
 
@@ -90,7 +103,7 @@ def page(whole_run: Path) -> Parsed:
 
 
 def test_every_number_of_a_record_stands_on_the_page_under_its_case(whole_run, page):
-    for record in read_records(whole_run / RECORDS):
+    for record in records_of(whole_run):
         told = {number for number, _ in page.numbers[record.case]}
         pictures, phases = record.pictures, record.phases_s
         expected = {
@@ -129,7 +142,7 @@ def test_records_and_grids_alone_make_a_page(run, tmp_path):
 
 
 def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
-    story = read_story([whole_run])
+    story = story_told(whole_run)
     assert story.kind == BAD
     assert story.headline == "3 of 13 cases failed: 3 changed."
     cases = [one for one in page.named("details") if "case" in one["class"]]
@@ -142,7 +155,7 @@ def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
 
 def test_an_all_green_run_opens_nothing(tmp_path):
     run = make_run(tmp_path / "green", 3, changed_every=0)
-    story = read_story([run])
+    story = story_told(run)
     assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", GOOD)
     tell(run)
     assert not any("open" in one for one in Parsed(run / REPORT).named("details"))
@@ -150,7 +163,7 @@ def test_an_all_green_run_opens_nothing(tmp_path):
 
 def test_a_run_without_a_record_is_not_green(run, tmp_path):
     (run / RECORDS).write_text("")
-    story = read_story([run])
+    story = story_told(run)
     assert (story.headline, story.kind) == ("No case ran, so nothing was checked.", BAD)
     assert "13 of 13 selected cases did not run" in story.warnings[0]
     write_page(story, tmp_path / "empty.html")
@@ -160,9 +173,9 @@ def test_cases_that_were_selected_and_did_not_run_are_named(tmp_path):
     run = make_run(tmp_path / "cut", 4, changed_every=0)
     lines = (run / RECORDS).read_text().splitlines(keepends=True)
     (run / RECORDS).write_text("".join(lines[:3]))
-    notes = read_notes(run)
+    notes = notes_of(run)
     write_notes(run, notes.model_copy(update={"ended": None}))
-    story = read_story([run])
+    story = story_told(run)
     assert story.kind == BAD
     assert story.warnings == (
         f"1 of 4 selected cases did not run: {json.loads(lines[3])['case']}.",
@@ -172,21 +185,21 @@ def test_cases_that_were_selected_and_did_not_run_are_named(tmp_path):
 
 def test_a_failed_check_that_is_no_case_is_no_silent_green(tmp_path):
     run = make_run(tmp_path / "unused", 2, changed_every=0)
-    notes = read_notes(run)
+    notes = notes_of(run)
     write_notes(run, notes.model_copy(update={"other_failures": ("test_every_golden_is_used: old.png",)}))
-    story = read_story([run])
+    story = story_told(run)
     assert (story.kind, story.warnings) == (BAD, ("test_every_golden_is_used: old.png",))
 
 
 def test_what_was_left_out_is_counted(tmp_path):
     run = make_run(tmp_path / "some", 2, changed_every=0)
-    write_notes(run, read_notes(run).model_copy(update={"left_out": {"slow (-m slow)": 8}}))
-    told = {(verdict.word, number) for _, verdict, number in read_story([run]).counts}
+    write_notes(run, notes_of(run).model_copy(update={"left_out": {"slow (-m slow)": 8}}))
+    told = {(verdict.word, number) for _, verdict, number in story_told(run).counts}
     assert ("left out: slow (-m slow)", 8) in told
 
 
 def test_the_headroom_is_that_of_the_score_nearest_to_its_limit(whole_run):
-    entries = read_story([whole_run]).entries
+    entries = story_told(whole_run).entries
     worst = entries[0]
     assert worst.failed
     assert worst.headroom == 1 - max(score.used for score in worst.scores if score.used is not None) < 0
@@ -233,19 +246,19 @@ def test_every_picture_has_its_size_and_its_words(page):
 
 
 def test_where_the_pictures_are_too_many_they_lie_beside_the_page(run):
-    written = write_page(read_story([run]), run / REPORT, largest_within=10_000)
+    written = write_page(story_told(run), run / REPORT, largest_within=10_000)
     assert written.pictures == run / "report-pictures"
     assert "report-pictures/" in str(written)
     sources = [one["src"] for one in Parsed(run / REPORT).named("img")]
     assert len(sources) == CASES + 2 * 3
     assert all((run / source).is_file() for source in sources)
-    write_page(read_story([run]), run / REPORT)
+    write_page(story_told(run), run / REPORT)
     assert not (run / "report-pictures").exists()
 
 
 def test_the_pictures_are_those_on_disk_bit_for_bit(run):
-    write_page(read_story([run]), run / REPORT, largest_within=0)
-    record = read_records(run / RECORDS)[0]
+    write_page(story_told(run), run / REPORT, largest_within=0)
+    record = records_of(run)[0]
     shown = [path.read_bytes() for path in (run / "report-pictures").iterdir()]
     assert (run / "grids" / f"{record.case}.png").read_bytes() in shown
 
@@ -266,11 +279,11 @@ def test_the_heat_map_is_dark_where_nothing_differs_and_tells_its_scale():
 
 
 def test_the_summary_tells_the_same_story(whole_run):
-    story = read_story([whole_run])
+    story = story_told(whole_run)
     text = render_summary(story)
     assert text.startswith(f"## ✗ {story.headline}")
     assert text.count("changed") >= 3
-    for record in read_records(whole_run / RECORDS):
+    for record in records_of(whole_run):
         row = next(line for line in text.splitlines() if line.startswith(f"| {record.case} "))
         assert f" {record.pictures.ssim_worst_tile:.5f} " in row
         assert record.verdict in row
@@ -303,22 +316,22 @@ def test_shards_make_one_page_and_prove_that_they_are_whole(whole_run, tmp_path)
         shard = Path(shutil.copytree(whole_run, tmp_path / f"shard{number}"))
         (shard / RECORDS).write_text("".join(chosen))
         shards.append(shard)
-    story = read_story(shards)
+    story = story_told(*shards)
     assert story.headline == "3 of 13 cases failed: 3 changed."
     assert story.warnings == ()
-    alone = read_story(shards[:1])
+    alone = story_told(*shards[:1])
     assert "8 of 13 selected cases did not run" in alone.warnings[0]
 
 
 def test_runs_with_the_same_cases_are_compared_picture_by_picture(whole_run, tmp_path):
     other = make_run(tmp_path / "two", CASES, changed_every=0)
-    story = read_story([whole_run, other])
+    story = story_told(whole_run, other)
     assert story.headline == "3 of 13 compared cases changed between the runs."
     changed = [entry for entry in story.entries if entry.failed]
     assert [entry.before.label for entry in changed] == ["one"] * 3
     assert {entry.after.label for entry in changed} == {"two"}
     assert command.main([str(whole_run), str(other), "-o", str(tmp_path / "page.html")]) == 0
-    same = read_story([other, Path(shutil.copytree(other, tmp_path / "three"))])
+    same = story_told(other, Path(shutil.copytree(other, tmp_path / "three")))
     assert (same.kind, same.headline) == (GOOD, "All 13 compared cases have the same pictures in these runs.")
 
 
@@ -352,7 +365,7 @@ def test_several_runs_need_a_place_for_their_page(whole_run, capsys):
 
 
 def test_lines_are_told_apart_by_what_differs_and_never_by_too_many_names(whole_run):
-    timed = [Timed(record, record.case) for record in read_records(whole_run / RECORDS)]
+    timed = [Timed(record, record.case) for record in records_of(whole_run)]
     assert set(line_names(timed, "steps")) == {
         f"{scheduler}, {dtype}"
         for scheduler, dtype in (
@@ -373,7 +386,7 @@ def test_each_case_is_a_labelled_mark_that_leads_to_it(whole_run, page):
     led_to = [one["xlink:href"] for one in page.named("a") if one.get("xlink:href")]
     assert {f"#{key}" for key in keys} <= set(led_to)
     labels = " ".join(one["aria-label"] for _, one in page.elements if one.get("aria-label"))
-    assert all(record.case in labels for record in read_records(whole_run / RECORDS))
+    assert all(record.case in labels for record in records_of(whole_run))
 
 
 def test_the_front_holds_what_no_other_point_beats():
@@ -388,7 +401,7 @@ def test_the_front_holds_what_no_other_point_beats():
 
 
 def test_likeness_is_measured_against_the_longest_float32_case_that_shows_the_same(run):
-    records = read_records(run / RECORDS)
+    records = records_of(run)
     found = compare_with_references(records, run / "grids")
     longest = max((one for one in records if one.settings["dtype"] == "float32"), key=lambda one: one.settings["steps"])
     assert [one.model for one in found] == ["emoji-sd"]
@@ -484,7 +497,7 @@ def test_a_timeline_s_cells_lead_to_what_changed(tmp_path):
             ReleaseFound(release="3", status="ran", seconds=1, cases=(changed, released("m/b"))),
         ),
     )  # fmt: skip
-    story = story_of_timeline(found, tmp_path)
+    story: Any = story_of_timeline(found, tmp_path)
     assert story.headline == "paint 3: 1 changed; of 2 cases in 3 releases."
     (entry,) = story.entries
     row = dict(story.map.rows)["m/a"]

@@ -24,6 +24,7 @@ from bench.report.story import (
     NOTE,
     UNSURE,
     Chart,
+    Count,
     Entry,
     Section,
     Side,
@@ -40,6 +41,7 @@ from bench.report.story import (
     seconds,
     ssim,
     tiles_of,
+    worst_first,
 )
 from bench.results import ENVIRONMENTS, RECORDS
 from bench.run_notes import RunNotes, read_notes
@@ -91,7 +93,7 @@ def story_of_runs(runs: Sequence[RunFiles]) -> Story:
     return Story(
         headline=headline,
         kind=kind,
-        counts=_counts(runs, entries),
+        counts=worst_first(_counts(runs, entries)),
         facts=_facts(runs),
         entries=_failures_first(entries),
         warnings=_warnings(runs),
@@ -185,12 +187,12 @@ def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, 
     return f"All {plural(len(entries), 'case')} look like their goldens, {identical} of them exactly.", GOOD
 
 
-def _counts(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[tuple[str, Verdict, int], ...]:
+def _counts(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> list[Count]:
     words = Counter(entry.verdict for entry in entries)
     counts = [("verdict", verdict, number) for verdict, number in words.most_common()]
     for reason, number in _left_out(runs).items():
         counts.append(("", Verdict(f"left out: {reason}", NOTE), number))
-    return tuple(counts)
+    return counts
 
 
 def _left_out(runs: Sequence[RunFiles]) -> dict[str, int]:
@@ -329,7 +331,7 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
     return Story(
         headline=headline,
         kind=BAD if changed else GOOD,
-        counts=_counts(runs, entries),
+        counts=worst_first(_counts(runs, entries)),
         facts=_facts(runs),
         entries=_failures_first(entries),
         warnings=(

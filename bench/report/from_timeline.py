@@ -11,6 +11,7 @@ from bench.report.story import (
     GOOD,
     NOTE,
     Cell,
+    Count,
     Entry,
     Map,
     Side,
@@ -21,6 +22,7 @@ from bench.report.story import (
     plural,
     scores_of,
     tiles_of,
+    worst_first,
 )
 from bench.similarity import WITHIN_LIMITS
 from bench.upgrade.outcome import WORKS_NOW
@@ -42,7 +44,7 @@ def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
     return Story(
         headline=headline,
         kind=BAD if any(entry.failed for entry in entries) else GOOD,
-        counts=_counts(found),
+        counts=worst_first(_counts(found)),
         facts=(
             ("library", f"{found.library} {found.span}"),
             ("installed with each", found.alongside or "what is installed here"),
@@ -99,14 +101,14 @@ def _kind(mark: str) -> str:
     return NOTE if mark in HARMLESS else BAD
 
 
-def _counts(found: TimelineFound) -> tuple[tuple[str, Verdict, int], ...]:
+def _counts(found: TimelineFound) -> list[Count]:
     marks = Counter(mark for _, case in found.happenings() for mark in case.marks)
     counts = [("pictures", Verdict(mark, _kind(mark)), number) for mark, number in marks.most_common()]
     within = sum(release.counts()[WITHIN_LIMITS] for release in found.releases)
     if within:
         counts.append(("pictures", Verdict(WITHIN_LIMITS, GOOD), within))
     missing = Counter(release.status for release in found.releases if not release.ran)
-    return (*counts, *(("releases", Verdict(status, NOTE), number) for status, number in missing.items()))
+    return [*counts, *(("releases", Verdict(status, NOTE), number) for status, number in missing.items())]
 
 
 def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, folder: Path) -> Entry:

@@ -12,6 +12,7 @@ from bench.report.story import (
     BAD,
     GOOD,
     UNSURE,
+    Count,
     Entry,
     Section,
     Side,
@@ -26,6 +27,7 @@ from bench.report.story import (
     scores_of,
     seconds,
     tiles_of,
+    worst_first,
 )
 from bench.run_notes import RunNotes
 from bench.upgrade.comparison import SIDES
@@ -45,7 +47,7 @@ def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None =
     return Story(
         headline=headline,
         kind=kind,
-        counts=_counts(found),
+        counts=worst_first(_counts(found)),
         facts=_facts(found, folder),
         changes=found.changes,
         entries=tuple(sorted(entries, key=_badness)),
@@ -103,7 +105,7 @@ def _kind(figure: Figure) -> str:
     return UNSURE if figure.verdict == CANNOT_TELL else GOOD
 
 
-def _counts(found: UpgradeFound) -> tuple[tuple[str, Verdict, int], ...]:
+def _counts(found: UpgradeFound) -> list[Count]:
     counts = []
     for question, words in found.counts().items():
         for word, number in words.most_common():
@@ -112,7 +114,7 @@ def _counts(found: UpgradeFound) -> tuple[tuple[str, Verdict, int], ...]:
             else:
                 kind = BAD if word in WORSE else UNSURE if word == CANNOT_TELL else GOOD
             counts.append((question, Verdict(word, kind), number))
-    return tuple(counts)
+    return counts
 
 
 def _facts(found: UpgradeFound, folder: Path) -> tuple[tuple[str, str], ...]:

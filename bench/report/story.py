@@ -16,7 +16,7 @@ from bench.results import picture_path
 
 GOOD, BAD, UNSURE, NOTE = "good", "bad", "unsure", "note"
 # So that a kind is never told by its colour alone.
-SIGNS = {GOOD: "✓", BAD: "✗", UNSURE: "?", NOTE: "·"}
+SIGNS = {BAD: "✗", UNSURE: "?", GOOD: "✓", NOTE: "·"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Verdict:
 
     word: str
     kind: str
+
+
+# What a verdict was about, the verdict, and how often it was given.
+Count = tuple[str, Verdict, int]
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ class Story:
 
     headline: str
     kind: str
-    counts: tuple[tuple[str, Verdict, int], ...]
+    counts: tuple[Count, ...]
     facts: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
     changes: tuple[str, ...] = ()
@@ -225,6 +229,11 @@ def kept_picture(folder: Path, name: str, role: str, label: str) -> Picture | No
     """A picture in the folder of a run, if it was kept; see ``picture_path``."""
     path = picture_path(folder, name, role)
     return Picture(label, path) if path.is_file() else None
+
+
+def worst_first(counts: Iterable[Count]) -> tuple[Count, ...]:
+    """Counts of what is bad before those of what is not."""
+    return tuple(sorted(counts, key=lambda count: list(SIGNS).index(count[1].kind)))
 
 
 def key_of(*parts: str) -> str:
