@@ -82,7 +82,9 @@ def _betas_network(config: Mapping[str, Any], consistent: bool) -> Network:
     times = np.arange(len(signal))
 
     def level(time: float) -> Level:
-        """Between training timesteps the logarithm of the noise ratio is linear in time, as in k-diffusion."""
+        """Between training timesteps the logarithm of the noise ratio is linear, as in k-diffusion; NaN stays NaN."""
+        if math.isnan(time):
+            return Level(math.nan, math.nan)
         if time == int(time) and 0 <= time < len(signal):
             power = float(signal[int(time)])
             return Level(math.sqrt(power), math.sqrt(1 - power))
