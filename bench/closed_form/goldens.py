@@ -1,0 +1,65 @@
+"""The file of goldens: one line for each setting, written on request only."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.closed_form.outcomes import NOISE, SEED, Outcome
+from bench.environment import library_versions
+
+GOLDENS = Path(__file__).with_name("goldens.json")
+_ORIGIN_LIBRARIES = ("diffusers", "torch", "numpy", "scipy")
+
+
+def describe_origin() -> dict[str, Any]:
+    """Where goldens that are made now come from."""
+    versions = library_versions()
+    return {
+        "libraries": {name: versions[name] for name in _ORIGIN_LIBRARIES},
+        "date": datetime.date.today().isoformat(),
+        "noise": NOISE.flatten().tolist(),
+        "seed": SEED,
+    }
+
+
+def read_goldens(path: Path = GOLDENS) -> dict[str, Outcome]:
+    """Accepted outcomes by setting id; nothing where the file does not exist."""
+    if not path.exists():
+        return {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return {name: _outcome(text) for name, text in document["outcomes"].items()}
+
+
+def _outcome(text: str) -> Outcome:
+    try:
+        return tuple(float(word) for word in text.split())
+    except ValueError:
+        return text
+
+
+def _text(outcome: Outcome) -> str:
+    """Nine digits: a float32 comes back as it was."""
+    if isinstance(outcome, str):
+        return outcome
+    return " ".join("nan" if math.isnan(value) else f"{value:.9g}" for value in outcome)
+
+
+def write_goldens(outcomes: Mapping[str, Outcome], origin: Mapping[str, Any], path: Path = GOLDENS) -> None:
+    """Writes all goldens, or leaves the old file as it is; the same outcomes and origin give the same bytes."""
+    document = {"origin": origin, "outcomes": {name: _text(outcomes[name]) for name in sorted(outcomes)}}
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,88 @@
+"""What a setting gives: final samples, or the exception that it raises."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from bench.closed_form.networks import perfect_network
+from bench.closed_form.sampling import UnknownOption, build, run
+from bench.closed_form.settings import Setting
+
+# Standard normal numbers, written down so that no generator can change them. Fewer than 16, because from 16 on torch
+# draws the noise of stochastic schedulers with vector instructions, which differ between processors.
+NOISE = torch.tensor((0.7, -1.2, 0.4, 1.6, -0.9, 0.5, -1.7, 0.1), dtype=torch.float64).reshape(2, 4, 1, 1)
+SEED = 0
+
+# Largest difference from a golden, as a part of the value, or of 1 where that is larger. Samples start as large as 128,
+# whose last float32 place is 1.5e-5; half precision is allowed one place of the value.
+LIMITS = {"float32": 1e-5, "bfloat16": 2**-7, "float16": 2**-10}
+
+Outcome = tuple[float, ...] | str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that no longer gives its golden, in one sentence."""
+
+    setting: str
+    sentence: str
+
+
+def outcome(setting: Setting) -> Outcome:
+    """Final samples (8 numbers), or type and first line of the exception.
+
+    Raises:
+        UnknownOption: this release of diffusers does not have the scheduler or an option.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scheduler = build(setting.class_name, setting.options)
+            network = perfect_network(setting.family, scheduler.config)
+            noise = NOISE.to(getattr(torch, setting.dtype))
+            final = run(scheduler, network, noise, setting.steps, step_options=setting.step_options, seed=SEED).samples[
+                -1
+            ]
+    except UnknownOption:
+        raise
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        return f"{type(error).__name__}: {first}".rstrip(": ")
+    return tuple(final.to(torch.float64).flatten().tolist())
+
+
+def _far(value: float, golden: float, limit: float) -> bool:
+    if not math.isfinite(value) or not math.isfinite(golden):
+        return repr(value) != repr(golden)
+    return abs(value - golden) > limit * max(1.0, abs(golden))
+
+
+def compare(setting: Setting, now: Outcome, golden: Outcome) -> Difference | None:
+    """The worst number that is not its golden, with both values; ``None`` within the limit of the dtype."""
+    limit = LIMITS[setting.dtype]
+    if isinstance(now, str) or isinstance(golden, str):
+        if now == golden:
+            return None
+        verdict = "works now" if not isinstance(now, str) else "raises now"
+        if isinstance(now, str) and isinstance(golden, str):
+            verdict = "raises something else"
+        return Difference(setting.id, f"{verdict}: {now}, golden {golden}")
+    far = [(value, wanted) for value, wanted in zip(now, golden, strict=True) if _far(value, wanted, limit)]
+    if not far:
+        return None
+    value, wanted = max(far, key=lambda pair: _distance(*pair))
+    allowed = limit * max(1.0, abs(wanted))
+    return Difference(
+        setting.id,
+        f"{value:.9g}, golden {wanted:.9g}, difference {value - wanted:.3g} (limit {allowed:.1g});"
+        f" {len(far)} of {len(now)} numbers",
+    )
+
+
+def _distance(value: float, golden: float) -> float:
+    distance = abs(value - golden)
+    return distance if math.isfinite(distance) else math.inf
