@@ -162,6 +162,13 @@ def quick_collections(tiny_folders: dict[str, Path]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def plots_stay() -> None:
+    """Imports what draws plots now: ``pytester`` forgets what a run imports, and this can be imported only once."""
+    import altair  # noqa: F401
+    import vl_convert  # noqa: F401
+
+
+@pytest.fixture(scope="session")
 def tiny_case(tiny_folders: dict[str, Path]) -> MakeCase:
     """``tiny_case(kind, **settings)`` is a case of the tiny pipeline of that kind: 4 steps, 2 images, float32."""
 

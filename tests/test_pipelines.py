@@ -392,7 +392,7 @@ class Hub(BaseHTTPRequestHandler):
     """A hub that holds ``tree`` as its one repository and refuses all others in the hub's own words."""
 
     repo_id = "somebody/served"
-    tree = Path()
+    tree: ClassVar[Path | None] = None
     refusals: ClassVar = {
         "absent": (404, "RepoNotFound"),
         "private": (401, "RepoNotFound"),
@@ -403,8 +403,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, _ = self.path.partition("?")
-        files = sorted(path for path in self.tree.rglob("*") if path.is_file())
-        names = [file.relative_to(self.tree).as_posix() for file in files]
+        tree = self.tree
+        files = sorted(path for path in tree.rglob("*") if path.is_file()) if tree else []
+        names = [file.relative_to(tree).as_posix() for file in files] if tree else []
         if "/somebody/hangs-up" in path:
             self.close_connection = True
         elif path == f"/api/models/{self.repo_id}/revision/main":
@@ -413,8 +414,8 @@ class Hub(BaseHTTPRequestHandler):
             sizes = [file.stat().st_size for file in files]
             entries = zip(names, sizes, strict=True)
             self.answer_json([{"type": "file", "path": n, "size": s, "oid": "0" * 40} for n, s in entries])
-        elif path.startswith(f"/{self.repo_id}/resolve/") and path.split("/resolve/")[1].partition("/")[2] in names:
-            self.answer((self.tree / path.split("/resolve/")[1].partition("/")[2]).read_bytes())
+        elif tree and path.startswith(f"/{self.repo_id}/resolve/") and path.split("/", 5)[5] in names:
+            self.answer((tree / path.split("/", 5)[5]).read_bytes())
         else:
             status, code = next((self.refusals[name] for name in self.refusals if f"/{name}" in path), (404, ""))
             self.answer(b"", status, {"X-Error-Code": code} if code else {})

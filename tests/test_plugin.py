@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -19,10 +20,11 @@ from bench.environment import describe_environment
 from bench.records import Record, read_records
 from bench.results import RECORDS, RunFolder
 from bench.run import GoldenPolicy, Run
+from bench.run_notes import RunNotes, read_notes
 from bench.suite import read_suite
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections", "as_found")
+pytestmark = pytest.mark.usefixtures("one_thread", "plots_stay", "quick_collections", "as_found")
 
 PROJECT = Path(__file__).parents[1]
 CASES = ["tiny/ddpm-s2-fp32", "tiny/ddpm-s3-fp32", "tiny/ddpm-s4-fp32"]
@@ -107,6 +109,7 @@ def start(pytester: pytest.Pytester, suite_text: str, monkeypatch: pytest.Monkey
         (pytester.path / name).parent.mkdir()
         shutil.copy(PROJECT / name, pytester.path / name)
     (pytester.path / "suite.toml").write_text(suite_text)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # where these tests run in parallel themselves
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for processes that -n starts; this one's number is set already
 
     def run(*arguments: str) -> pytest.RunResult:
@@ -123,6 +126,12 @@ def goldens(pytester: pytest.Pytester, accepted: Path) -> Path:
 
 def records(pytester: pytest.Pytester) -> list[Record]:
     return read_records(pytester.path / "results" / "latest" / RECORDS)
+
+
+def notes_of(folder: Path) -> RunNotes:
+    notes = read_notes(folder)
+    assert notes
+    return notes
 
 
 def run_folders(pytester: pytest.Pytester) -> list[Path]:
@@ -173,7 +182,12 @@ def test_a_green_benchmark_tells_and_writes_everything(start, pytester):
     )
     result.stdout.fnmatch_lines(["*case *ms/image *ms/step *first call ms *memory *SSIM worst tile *verdict"])
     result.stdout.fnmatch_lines([f"*{case} *n/a *1.00000 *identical" for case in CASES])
-    result.stdout.fnmatch_lines(["verdicts: 3 identical", f"results: results/{folder.name}"])
+    told = f"results/{folder.name}"
+    result.stdout.fnmatch_lines(
+        ["verdicts: 3 identical", f"results: {told}", f"report: {told}/report.html (* MB)"], consecutive=True
+    )
+    assert "All 3 cases look exactly like their goldens." in (folder / "report.html").read_text()
+    assert "All 3 cases look exactly like their goldens." in (folder / "summary.md").read_text()
     assert (pytester.path / "results" / "latest").resolve() == folder
     assert [record.case for record in records(pytester)] == CASES
     assert all(len(record.samples_s) == 2 and record.first_call_s for record in records(pytester))
@@ -226,7 +240,67 @@ def test_parallel_picture_checks_share_one_run_folder(start, pytester):
     result.assert_outcomes(passed=4)
     assert len(run_folders(pytester)) == 1
     assert sorted(record.case for record in records(pytester)) == CASES
-    result.stdout.fnmatch_lines(["verdicts: 3 identical", "results: results/*"])
+    result.stdout.fnmatch_lines(["verdicts: 3 identical", "results: results/*", "report: results/*"])
+    (folder,) = run_folders(pytester)
+    assert sorted(notes_of(folder).planned) == CASES
+    assert notes_of(folder).ended
+    assert "All 3 cases" in (folder / "summary.md").read_text()
+
+
+@pytest.mark.usefixtures("goldens")
+def test_a_benchmark_without_timing_still_checks_the_pictures(start, pytester):
+    result = start("bench", "--benchmark-disable")
+    result.assert_outcomes(passed=3)
+    assert all(record.verdict == "identical" and not record.samples_s for record in records(pytester))
+
+
+@pytest.mark.usefixtures("goldens")
+def test_a_run_leaves_what_it_was_to_do_and_how_it_was_started(start, pytester):
+    start("bench", "-k", "s2", "--device", "cpu")
+    (folder,) = run_folders(pytester)
+    notes = notes_of(folder)
+    assert notes.planned == tuple(case for case in CASES if "s2" in case)
+    assert notes.command.endswith("bench -k s2 --device cpu")
+    assert notes.left_out == {"slow (-m slow)": 1, "of hub models (--model NAME)": 1}
+    assert "--device" in notes.rerun_options
+    assert notes.ended
+
+
+def test_an_interrupted_run_is_no_whole_one(start, pytester, goldens):
+    (pytester.path / "tests" / "test_goldens_of_the_suite.py").write_text(
+        "import pytest\n"
+        "def test_picture(case, pictured):\n"
+        "    pictured(case)\n"
+        "    if 's3' in case.id:\n"
+        "        pytest.exit('enough')\n"
+    )
+    start("tests")
+    (folder,) = run_folders(pytester)
+    assert notes_of(folder).ended is None
+    assert "The run was cut short." in (folder / "summary.md").read_text()
+
+
+def test_a_golden_that_no_case_uses_is_told_in_the_report(start, pytester, goldens):
+    shutil.copy(next(goldens.rglob("*.png")), goldens / "old.png")
+    result = start("tests")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    (folder,) = run_folders(pytester)
+    (failure,) = notes_of(folder).other_failures
+    assert "old.png" in failure
+    assert "old.png" in (folder / "report.html").read_text()
+    assert "3 cases passed, but the run is not whole." in (folder / "summary.md").read_text()
+
+
+@pytest.mark.usefixtures("goldens")
+def test_a_report_that_cannot_be_written_is_told_and_takes_no_verdict_away(start, pytester, monkeypatch):
+    monkeypatch.setattr("bench.plugin.reporter.tell", full_disk)
+    result = start("tests")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["report: not written (No space left on device)."])
+
+
+def full_disk(folder: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pytester) -> None:

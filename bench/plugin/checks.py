@@ -71,13 +71,17 @@ def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any
     """Measures a case with pytest-benchmark and fails unless its grid is its golden."""
     __tracebackhide__ = True
 
+    measured_elsewhere = True
+
     def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
+        nonlocal measured_elsewhere
+        measured_elsewhere = False
         benchmark.pedantic(target, setup=lambda: ((), setup()), rounds=rounds, iterations=1)
         return list(benchmark.stats.stats.data) if benchmark.stats else []
 
     def work() -> Record:
         record = session.run.benchmark(case, repeat, session.options.rounds)
-        if not benchmark.stats:
+        if measured_elsewhere:
             _replay(benchmark, record.samples_s)
         benchmark.extra_info.update(record.model_dump(mode="json", by_alias=True, exclude={"samples_s"}))
         return record
