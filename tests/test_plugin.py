@@ -267,14 +267,14 @@ def test_a_run_leaves_what_it_was_to_do_and_how_it_was_started(start, pytester):
 
 
 def test_an_interrupted_run_is_no_whole_one(start, pytester, goldens):
-    (pytester.path / "tests" / "test_goldens_of_the_suite.py").write_text(
+    (pytester.path / "tests" / "test_interrupted.py").write_text(
         "import pytest\n"
         "def test_picture(case, pictured):\n"
         "    pictured(case)\n"
         "    if 's3' in case.id:\n"
         "        pytest.exit('enough')\n"
     )
-    start("tests")
+    start("tests/test_interrupted.py")
     (folder,) = run_folders(pytester)
     assert notes_of(folder).ended is None
     assert "The run was cut short." in (folder / "summary.md").read_text()
