@@ -29,6 +29,11 @@ class RunNotes(BaseModel):
         default=(), description="failed checks that are no case, such as that of goldens that no case uses"
     )
 
+    @property
+    def span(self) -> str:
+        """When it ran."""
+        return f"{self.began} to {self.ended or '(cut short)'}"
+
     def shortcomings(self, ended: Iterable[str]) -> list[str]:
         """What this run did not do or what failed besides its cases, a sentence each.
 

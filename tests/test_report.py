@@ -31,7 +31,15 @@ from bench.results import RECORDS
 from bench.run_notes import FILE as NOTES
 from bench.run_notes import RunNotes, read_notes, write_notes
 from bench.upgrade.decision import Decision
-from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, write_upgrade
+from bench.upgrade.outcome import (
+    CaseFound,
+    Figure,
+    PicturesFound,
+    SideFound,
+    UpgradeFound,
+    WorkFound,
+    write_upgrade,
+)
 from bench.upgrade.timeline_outcome import CaseInRelease, ReleaseFound, TimelineFound
 
 NASTY = """<script>alert(1)</script><img src=x onerror=alert(2)> "'`&amp; | **bold** [a](b)"""
@@ -431,6 +439,10 @@ def case_found(name: str, verdict: str = "identical", **more) -> CaseFound:
     return CaseFound(case=name, pictures=pictures, **(values | more))
 
 
+COUNTED = {"operators": {"aten::mm": 4}, "host_syncs": {}, "copied_bytes": 64, "peak_bytes": 4096, "flops": 12345}
+MORE = WorkFound(verdict="more work", message="more work: FLOPs 12 → 13", baseline=COUNTED, candidate=COUNTED)
+
+
 @pytest.mark.parametrize(
     ("cases", "headline", "kind"),
     [
@@ -439,9 +451,10 @@ def case_found(name: str, verdict: str = "identical", **more) -> CaseFound:
         ([case_found("m/a", "changed"), case_found("m/b")], "Worse in 1 of 2 cases: 1 changed.", BAD),
         ([case_found("m/a", speed=figure("slower", 1.1))], "Worse in 1 of 1 case: 1 slower.", BAD),
         ([case_found("m/a", memory=figure("more", 1.1))], "Worse in 1 of 1 case: 1 more memory.", BAD),
+        ([case_found("m/a", work=MORE)], "Worse in 1 of 1 case: 1 more work.", BAD),
         (
             [case_found("m/a", speed=figure("cannot tell", more_pairs=7))],
-            "Nothing is worse in 1 case as far as can be told; 1 question could not be decided.",
+            "Nothing is worse in 1 case as far as can be seen, but the speed of 1 case cannot be told.",
             UNSURE,
         ),
     ],
@@ -465,12 +478,13 @@ def test_an_upgrade_that_was_cut_short_is_not_green(tmp_path):
 
 def test_an_upgrade_s_page_has_its_ratios_a_forest_plot_and_both_environments(tmp_path):
     found = upgrade_found(
-        case_found("m/a", speed=figure("same", 1.004)), case_found("m/b", "changed", speed=figure("slower", 1.0731))
+        case_found("m/a", speed=figure("same", 1.004), work=MORE.model_copy(update={"verdict": "less work"})),
+        case_found("m/b", "changed", speed=figure("slower", 1.0731)),
     )
     write_upgrade(tmp_path / "upgrade.json", found)
     tell(tmp_path)
     page = Parsed(tmp_path / REPORT)
-    assert {1.004, 1.0731} <= {number for told in page.numbers.values() for number, _ in told}
+    assert {1.004, 1.0731, 12345} <= {number for told in page.numbers.values() for number, _ in told}
     cases = [one for one in page.named("details") if "case" in one["class"]]
     assert [one["data-title"] for one in cases] == ["m/b", "m/a"]
     text = (tmp_path / REPORT).read_text()

@@ -126,7 +126,7 @@ def test_only_what_is_worse_is_a_problem(question, verdict, worse):
 
 def test_what_cannot_be_told_is_counted_and_says_what_it_would_take():
     found = upgrade_found(case_found(speed=figure("cannot tell", 1.02, more_pairs=7)))
-    assert found.undecided() == 1
+    assert found.counts()["speed"]["cannot tell"] == 1
     assert any("about 7 more process pairs" in line for line in remarks(found))
 
 
@@ -202,6 +202,23 @@ diffusers.DDPMPipeline.__call__ = warned
 """
 
 
+WAITING = """
+import diffusers
+original = diffusers.DDPMScheduler.step
+def waiting(self, *args, **kwargs):
+    output = original(self, *args, **kwargs)
+    output.prev_sample.mean().item()
+    return output
+diffusers.DDPMScheduler.step = waiting
+"""
+UNCOUNTED = """
+import bench.work
+def count_work(loaded, case):
+    raise RuntimeError("no such dispatch mode")
+bench.work.count_work = count_work
+"""
+
+
 @pytest.fixture
 def check(tmp_path, tiny_case):
     """``check(candidate)`` checks a tiny case on the current interpreter and the candidate's."""
@@ -256,6 +273,28 @@ def test_what_only_the_candidate_warns_of_is_told(check, altered_python):
     assert [text for text in found.new_notices if "`steps` is deprecated" in text] == [
         "FutureWarning: `steps` is deprecated"
     ]
+
+
+def test_an_install_does_the_same_work_as_itself(check):
+    found, _ = check(Path(sys.executable))
+    assert (found.work.verdict, found.work.message) == ("same work", "same work")
+    assert found.work.baseline == found.work.candidate
+    assert found.work.baseline["unet_calls"] == 4
+
+
+def test_a_candidate_that_waits_for_a_value_in_each_step_is_worse_with_the_same_pictures(check, altered_python):
+    found, _ = check(altered_python(WAITING))
+    assert found.pictures.verdict == "identical"
+    assert found.work.verdict == "more work"
+    (problem,) = found.problems
+    assert "+1 per step): aten::_local_scalar_dense +4" in problem
+
+
+def test_work_that_cannot_be_counted_is_told_and_no_verdict(check, altered_python):
+    found, _ = check(altered_python(UNCOUNTED))
+    assert found.work is None
+    assert found.work_reason == "it could not be counted: RuntimeError: no such dispatch mode"
+    assert not found.problems
 
 
 SUITE = """

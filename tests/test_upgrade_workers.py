@@ -550,7 +550,7 @@ def test_waiting_for_the_other_side_is_not_counted(sides, request_of):
     with fresh(sides[0]) as process:
         process.ask("load", **request_of(DDPM))
         process.ask("picture")
-        process.tell(do="call", lockstep=True, move_weights=False)
+        process.tell(do="call", move_weights=False)
         reply, waits = process.reply()[0], 0
         while "segments_s" not in reply:
             assert reply == {"halted": True}
@@ -782,7 +782,7 @@ def test_a_child_killed_within_a_call_is_reported_and_the_next_take_gives_worker
 
     def kill_in_call(child: int) -> None:
         one.ask("load", **request_of(DDPM))
-        assert one.ask("call", lockstep=True, move_weights=False)[0] == {"halted": True}
+        assert one.ask("call", move_weights=False)[0] == {"halted": True}
         os.kill(child, signal.SIGKILL)
 
     with pytest.raises(WorkerBroken, match=r"^its process was killed by SIGKILL") as caught:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,30 +24,27 @@ class NoteKeeper:
         self._config = config
         self._folder = session.run.folder
         self._left_out = session.selection.left_out
-        self._cases: set[str] = set()
-        self._failures: list[str] = []
+        self._failures: dict[str, str] = {}
         self._is_told = is_told
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        planned = {item.nodeid: case.id for item in session.items if (case := case_of(item))}
-        self._cases = set(planned)
+        planned = tuple(case.id for item in session.items if (case := case_of(item)))
         if not planned or session.config.getoption("collectonly") or (self._folder.path / FILE).is_file():
             return
         notes = RunNotes(
             schema=1,
             command=shlex.join(["pytest", *self._config.invocation_params.args]),
             began=now(),
-            planned=tuple(planned.values()),
+            planned=planned,
             left_out=self._left_out,
             rerun_options=rerun_options(self._config),
         )
         write_notes(self._folder.make(), notes)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        is_case = report.nodeid in self._cases or _names_a_case(report.nodeid)
-        if report.failed and not is_case and not self._is_told(report.nodeid):
-            self._failures.append(f"{report.nodeid.rpartition('/')[2]}: {_first_line(report)}")
+        if report.failed and not self._is_told(report.nodeid):
+            self._failures[report.nodeid] = _first_line(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
@@ -57,13 +53,14 @@ class NoteKeeper:
         notes = read_notes(self._folder.path)
         if notes:
             ended = None if exitstatus == pytest.ExitCode.INTERRUPTED else now()
-            failures = tuple(self._failures)
+            others = [name for name in self._failures if not _is_of_a_case(name, notes)]
+            failures = tuple(f"{name.rpartition('/')[2]}: {self._failures[name]}" for name in others)
             write_notes(self._folder.path, notes.model_copy(update={"ended": ended, "other_failures": failures}))
 
 
-def _names_a_case(nodeid: str) -> bool:
-    """Cases stand in brackets, and only their ids have a slash there."""
-    return "/" in nodeid.rpartition("[")[2] and nodeid.endswith("]")
+def _is_of_a_case(nodeid: str, notes: RunNotes) -> bool:
+    """Whether a test has the id of a planned case in its brackets."""
+    return nodeid.partition("[")[2].removesuffix("]") in notes.planned
 
 
 def _first_line(report: Any) -> str:
@@ -78,7 +75,7 @@ def rerun_options(config: pytest.Config) -> tuple[str, ...]:
     for name in _CHOOSING:
         value = config.getoption(name)
         if value and value != "auto":
-            options += [f"--{name.replace('_', '-')}", str(Path(value) if name != "device" else value)]
+            options += [f"--{name.replace('_', '-')}", str(value)]
     for model in config.getoption("model"):
         options += ["--model", model]
     if config.getoption("markexpr") == "slow":

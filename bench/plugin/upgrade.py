@@ -160,7 +160,10 @@ def check_upgrade(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> Non
 def check_import(upgrade: UpgradeSession) -> None:
     """Compares how long the libraries take to import."""
     __tracebackhide__ = True
-    upgrade.import_time = found = upgrade.check.check_import()
+    try:
+        upgrade.import_time = found = upgrade.check.check_import()
+    except WorkerBroken as error:
+        pytest.fail(f"import: {error.side}: {error}", pytrace=False)
     if found.verdict == "slower":
         pytest.fail(f"import: slower by {found.ratio - 1:.1%} ({found.interval})", pytrace=False)
 
@@ -170,6 +173,8 @@ def properties(found: CaseFound) -> list[tuple[str, object]]:
     figures: dict[str, object] = {"pictures": found.pictures.verdict, "seconds": round(found.seconds, 1)}
     if found.pictures.ssim_worst_tile is not None:
         figures |= {"ssim_worst_tile": found.pictures.ssim_worst_tile, "max_diff": found.pictures.max_diff}
+    if found.work:
+        figures["work"] = found.work.verdict
     for name, figure in found.figures.items():
         figures |= {name: figure.verdict, f"{name} ratio": figure.ratio, f"{name} interval": figure.interval}
     return list(figures.items())

@@ -214,7 +214,7 @@ def _facts(runs: Sequence[RunFiles]) -> tuple[tuple[str, str], ...]:
     facts = [("run" if len(runs) == 1 else "runs", ", ".join(run.name for run in runs))]
     for run in runs:
         if run.notes:
-            facts.append(("when", f"{run.notes.began} to {run.notes.ended or '(cut short)'}"))
+            facts.append(("when", run.notes.span))
             facts.append(("command", run.notes.command))
     devices = [f"{one.get('device')} ({one.get('device_name')}), {one.get('threads')} threads" for one in environments]
     facts += [("device", text) for text in dict.fromkeys(devices)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.report.plots import forest_chart
 from bench.report.rerun import UPGRADED, rerun_case
@@ -20,6 +21,7 @@ from bench.report.story import (
     Table,
     Value,
     Verdict,
+    count,
     kept_picture,
     key_of,
     mebibytes,
@@ -34,6 +36,7 @@ from bench.upgrade.comparison import SIDES
 from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import GOOD_PICTURES, WORSE, CaseFound, Figure, SideFound, UpgradeFound
 from bench.upgrade.tables import percent, remarks
+from bench.work import MORE_WORK, SAME_WORK
 
 IMPORT = "import"
 
@@ -42,13 +45,15 @@ def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None =
     """The verdicts of an upgrade check, the cases with problems first."""
     warnings = notes.shortcomings(case.case for case in found.cases) if notes else ()
     keys = {case.case: key_of(case.case) for case in found.cases}
-    entries = [_entry(found, case, folder, keys[case.case]) for case in found.cases]
+    sides = ("--baseline", found.baseline.asked, "--candidate", found.candidate.asked)
+    options = (*sides, *(notes.rerun_options if notes else ()))
+    entries = [_entry(case, folder, keys[case.case], rerun_case(UPGRADED, case.case, options)) for case in found.cases]
     headline, kind = _headline(found, bool(warnings))
     return Story(
         headline=headline,
         kind=kind,
         counts=worst_first(_counts(found)),
-        facts=_facts(found, folder),
+        facts=_facts(found, folder, notes),
         changes=found.changes,
         entries=tuple(sorted(entries, key=_badness)),
         warnings=(*warnings, *found.problems.get(IMPORT, ())),
@@ -71,9 +76,9 @@ def _badness(entry: Entry) -> tuple[bool, bool, float]:
 
 def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, str]:
     problems = found.problems
-    unsure = found.undecided()
     cases = plural(len(found.cases), "case")
-    told = f"{plural(unsure, 'question')} could not be decided" if unsure else ""
+    unsure = sum(case.speed is not None and case.speed.verdict == CANNOT_TELL for case in found.cases)
+    told = f"the speed of {plural(unsure, 'case')} cannot be told" if unsure else ""
     if problems:
         words = Counter(word for case in found.cases for word in _bad_words(case))
         named = ", ".join(f"{number} {word}" for word, number in words.most_common())
@@ -86,12 +91,13 @@ def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, str]:
     if cut_short:
         return f"Nothing is worse in {cases}, but the check is not whole.", BAD
     if unsure:
-        return f"Nothing is worse in {cases} as far as can be told; {told}.", UNSURE
+        return f"Nothing is worse in {cases} as far as can be seen, but {told}.", UNSURE
     return f"Nothing is worse in {cases}.", GOOD
 
 
 def _bad_words(case: CaseFound) -> list[str]:
     words = [] if case.pictures.verdict in GOOD_PICTURES else [case.pictures.verdict]
+    words += [MORE_WORK] if case.work and case.work.verdict == MORE_WORK else []
     return words + [
         figure.verdict if name == "speed" else f"{figure.verdict} {name}"
         for name, figure in case.figures.items()
@@ -99,38 +105,41 @@ def _bad_words(case: CaseFound) -> list[str]:
     ]
 
 
-def _kind(figure: Figure) -> str:
-    if figure.verdict in WORSE:
+def _kind(word: str) -> str:
+    """What a verdict on anything but pictures means."""
+    if word in WORSE or word == MORE_WORK:
         return BAD
-    return UNSURE if figure.verdict == CANNOT_TELL else GOOD
+    return UNSURE if word == CANNOT_TELL else GOOD
+
+
+def _pictures_kind(word: str) -> str:
+    return GOOD if word in GOOD_PICTURES else BAD
 
 
 def _counts(found: UpgradeFound) -> list[Count]:
-    counts = []
-    for question, words in found.counts().items():
-        for word, number in words.most_common():
-            if question == "pictures":
-                kind = GOOD if word in GOOD_PICTURES else BAD
-            else:
-                kind = BAD if word in WORSE else UNSURE if word == CANNOT_TELL else GOOD
-            counts.append((question, Verdict(word, kind), number))
-    return counts
+    return [
+        (question, Verdict(word, _pictures_kind(word) if question == "pictures" else _kind(word)), number)
+        for question, words in found.counts().items()
+        for word, number in words.most_common()
+    ]
 
 
-def _facts(found: UpgradeFound, folder: Path) -> tuple[tuple[str, str], ...]:
+def _facts(found: UpgradeFound, folder: Path, notes: RunNotes | None) -> tuple[tuple[str, str], ...]:
     facts = [
         ("baseline", found.baseline.asked),
         ("candidate", found.candidate.asked),
         ("device", f"{found.device} ({found.device_name})"),
         ("run", folder.name),
     ]
+    if notes:
+        facts.append(("when", notes.span))
     if found.mode == "pictures":
         return (*facts, ("compared", "pictures only"))
     how = f"{found.mode}, up to {found.budget_s:g} s a case, smallest change that matters {found.min_change:.1%}"
     return (*facts, ("measured", how))
 
 
-def _entry(found: UpgradeFound, case: CaseFound, folder: Path, key: str) -> Entry:
+def _entry(case: CaseFound, folder: Path, key: str, command: str) -> Entry:
     pictures = case.pictures
     model, _, _ = case.case.partition("/")
     before, after = (kept_picture(folder, case.case, side, side) for side in SIDES)
@@ -141,9 +150,10 @@ def _entry(found: UpgradeFound, case: CaseFound, folder: Path, key: str) -> Entr
     return Entry(
         key=key,
         title=case.case,
-        verdict=Verdict(pictures.verdict, GOOD if pictures.verdict in GOOD_PICTURES else BAD),
-        more=tuple(
-            Verdict(figure.verdict if name == "speed" else f"{name} {figure.verdict}", _kind(figure))
+        verdict=Verdict(pictures.verdict, _pictures_kind(pictures.verdict)),
+        more=_work_verdicts(case)
+        + tuple(
+            Verdict(figure.verdict if name == "speed" else f"{name} {figure.verdict}", _kind(figure.verdict))
             for name, figure in case.figures.items()
             if name == "speed" or figure.verdict in WORSE
         ),
@@ -164,10 +174,14 @@ def _entry(found: UpgradeFound, case: CaseFound, folder: Path, key: str) -> Entr
             "scheduler": str(case.settings.get("scheduler", "")),
             "dtype": str(case.settings.get("dtype", "")),
         },
-        command=rerun_case(
-            UPGRADED, case.case, ("--baseline", found.baseline.asked, "--candidate", found.candidate.asked)
-        ),
+        command=command,
     )
+
+
+def _work_verdicts(case: CaseFound) -> tuple[Verdict, ...]:
+    if not case.work or case.work.verdict == SAME_WORK:
+        return ()
+    return (Verdict(case.work.verdict, _kind(case.work.verdict)),)
 
 
 def _change(figure: Figure) -> Value:
@@ -190,6 +204,9 @@ def _figures(case: CaseFound) -> tuple[tuple[str, Value], ...]:
         ]
         if figure.more_pairs:
             rows.append((f"{name}, more pairs needed", Value(str(figure.more_pairs), figure.more_pairs)))
+    if case.work:
+        rows.append(("work", Value(case.work.message)))
+        rows += _counted("baseline", case.work.baseline) + _counted("candidate", case.work.candidate)
     if case.memory_reason:
         rows.append(("memory", Value(f"not known: {case.memory_reason}")))
     rows += [
@@ -199,6 +216,18 @@ def _figures(case: CaseFound) -> tuple[tuple[str, Value], ...]:
     ]
     rows.append(("time that the case took", seconds(case.seconds)))
     return tuple((name, value) for name, value in rows if value.text)
+
+
+def _counted(side: str, work: Mapping[str, Any]) -> list[tuple[str, Value]]:
+    """The sums of what was counted on one side."""
+    amounts = {
+        "operators": sum(work["operators"].values()),
+        "host syncs": sum(work["host_syncs"].values()),
+        "copied bytes": work["copied_bytes"],
+        "peak bytes": work["peak_bytes"],
+        "FLOPs": work["flops"],
+    }
+    return [(f"{name}, {side}", count(amount)) for name, amount in amounts.items()]
 
 
 def _sections(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Section, ...]:
@@ -236,6 +265,7 @@ def _changes_table(found: UpgradeFound, keys: Mapping[str, str]) -> Table:
     rows = tuple(
         (
             Value(case.case),
+            Value(case.work.verdict if case.work else ""),
             told(case.speed),
             Value(case.speed.interval if case.speed else ""),
             told(case.memory),
@@ -244,5 +274,5 @@ def _changes_table(found: UpgradeFound, keys: Mapping[str, str]) -> Table:
         )
         for case in found.cases
     )
-    columns = ("case", "speed", "interval of the speed", "memory", "load", "first call")
+    columns = ("case", "work", "speed", "interval of the speed", "memory", "load", "first call")
     return Table("Changes from baseline to candidate", columns, rows, tuple(keys[case.case] for case in found.cases))

@@ -12,10 +12,16 @@ const make = (tag, properties = {}, ...children) => {
 const form = document.getElementById("filters");
 const cards = all(".case");
 
+const texts = new Map();
+const textOf = (card) => {
+  if (!texts.has(card)) texts.set(card, card.textContent.toLowerCase());
+  return texts.get(card);
+};
+
 const wanted = (card, fields) =>
   fields.every(([name, value]) => {
     if (!value || name === "sort") return true;
-    if (name === "text") return card.textContent.toLowerCase().includes(value.toLowerCase());
+    if (name === "text") return textOf(card).includes(value.toLowerCase());
     return card.dataset[name] === value;
   });
 

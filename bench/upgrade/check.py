@@ -31,9 +31,10 @@ from bench.upgrade.comparison import (
     picture_of,
 )
 from bench.upgrade.decision import decide
-from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound
+from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound, WorkFound
 from bench.upgrade.pictures import BROKEN, compare_pictures, keep_pictures
 from bench.upgrade.workers import Sides, WorkerBroken, started_worker
+from bench.work import compare_work
 
 IMPORT_PAIRS = 5
 
@@ -84,6 +85,8 @@ class UpgradeCheck:
             settings=case.settings.model_dump(mode="json"),
             pictures=pictures,
             unet_calls=(baseline.unet_calls, candidate.unet_calls),
+            work=_work(baseline, candidate),
+            work_reason=baseline.work_reason or candidate.work_reason,
             new_notices=tuple(text for text in candidate.notices if text not in baseline.notices),
             seconds=time.perf_counter() - began,
             **(figures(samples, self.plan.min_change) if samples else {}),
@@ -99,7 +102,7 @@ class UpgradeCheck:
         found: list[SideResult] = []
         for number in range(2):
             try:
-                found.append(picture_of(self.sides.take()[number], request))
+                found.append(picture_of(self.sides.take()[number], request, counted=True))
             except WorkerBroken as error:
                 found.append(SideResult(error=str(error)))
         return found[0], found[1]
@@ -129,6 +132,18 @@ def _repeatable(pictures: PicturesFound, samples: Samples) -> PicturesFound:
     return pictures.model_copy(update={"verdict": NOT_REPEATABLE, "message": message})
 
 
+def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:
+    if not baseline.work or not candidate.work:
+        return None
+    found = compare_work(candidate.work, baseline.work)
+    return WorkFound(
+        verdict=found.verdict,
+        message=found.message,
+        baseline=baseline.work.to_json(),
+        candidate=candidate.work.to_json(),
+    )
+
+
 def _once(pairs: Sequence[tuple[float, float]]) -> Figure:
     before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratios = [candidate / baseline for baseline, candidate in pairs]
@@ -141,8 +156,9 @@ def figures(samples: Samples, min_change: float) -> dict[str, Figure | str | Non
     decision = decide_memory(samples, min_change)
     memory = None
     if decision:
-        peaks = [pair for pair in samples.peak_bytes if None not in pair]
-        memory = Figure.of(decision, min_change, *(statistics.median(side) for side in zip(*peaks, strict=True)))
+        before, after = zip(*samples.known_peaks, strict=True)
+        ratios = [candidate / baseline for baseline, candidate in samples.known_peaks]
+        memory = Figure.of(decision, min_change, statistics.median(before), statistics.median(after), ratios)
     return {
         "speed": Figure.of(
             decide(samples.log_ratios, min_change),

@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -16,7 +16,8 @@ from bench.pipelines import Checkpoint
 from bench.suite import Case
 from bench.upgrade.decision import CANNOT_TELL, LESS, MORE, Decision, decide
 from bench.upgrade.lockstep import DUET, PairedCall, Places, log_ratio, paired_call
-from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh
+from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken, WorkerProcess, fresh
+from bench.work import Work
 
 SIDES = ("baseline", "candidate")
 # Loading and the first call happen once per process, so their ratios are spread more widely.
@@ -32,12 +33,15 @@ class SideResult:
     Attributes:
         notices: what the libraries warned of, in order.
         error: why there are no images.
+        work: what one call does; ``None`` if it was not asked for, or for ``work_reason``.
     """
 
     images: tuple[Image.Image, ...] = ()
     unet_calls: int | None = None
     notices: tuple[str, ...] = ()
     error: str | None = None
+    work: Work | None = None
+    work_reason: str | None = None
 
 
 @dataclass
@@ -62,6 +66,11 @@ class Samples:
     def log_ratios(self) -> list[float]:
         return [log_ratio(calls) for calls in self.calls]
 
+    @property
+    def known_peaks(self) -> list[tuple[int, int]]:
+        """Peak memory of the pairs in which both sides told it."""
+        return [(before, after) for before, after in self.peak_bytes if before and after]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -80,7 +89,7 @@ class Plan:
     budget_s: float = 60.0
     pair_s: float = PAIR_S
     speed: bool = True
-    timeout_s: float = 600.0
+    timeout_s: float = TIMEOUT_S
 
 
 def load_request(case: Case, checkpoint: Checkpoint, device: str, threads: int) -> dict[str, Any]:
@@ -116,19 +125,34 @@ def ask_both(
     return [replies[0], replies[1]]
 
 
-def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:
-    """The pictures of a case from one side, in a fresh process; what goes wrong is in ``error``."""
+def picture_of(worker: WorkerProcess, request: dict[str, Any], *, counted: bool = False) -> SideResult:
+    """The pictures of a case from one side, in a fresh process; what goes wrong is in ``error``.
+
+    Args:
+        counted: count the work of one more call.
+    """
     try:
         with fresh(worker) as process:
             try:
                 process.ask("load", **request)
-                return _side_result(process.ask("picture"))
+                result = _side_result(process.ask("picture"))
+                return replace(result, **_work_of(process)) if counted else result
             except WorkerBroken as error:
                 if not error.alive:
                     raise
                 return SideResult(error=str(error))
     except WorkerBroken as error:
         return SideResult(error=str(error))
+
+
+def _work_of(process: WorkerProcess) -> dict[str, Any]:
+    try:
+        header, _ = process.ask("work")
+    except WorkerBroken as error:
+        if not error.alive:
+            raise
+        return {"work_reason": f"it could not be counted: {error}"}
+    return {"work": Work.from_json(header["work"])}
 
 
 def _side_result(reply: tuple[dict[str, Any], tuple[bytes, ...]]) -> SideResult:
@@ -213,7 +237,7 @@ def decide_once(pairs: Sequence[tuple[float, float]], min_change: float = MIN_CH
 
 def decide_memory(samples: Samples, min_change: float) -> Decision | None:
     """The verdict on peak memory; ``None`` where the device has no counter."""
-    known = [(before, after) for before, after in samples.peak_bytes if before and after]
-    if not known:
+    if not samples.known_peaks:
         return None
-    return decide([math.log(after / before) for before, after in known], min_change, worse=MORE, better=LESS)
+    ratios = [math.log(after / before) for before, after in samples.known_peaks]
+    return decide(ratios, min_change, worse=MORE, better=LESS)

@@ -78,7 +78,7 @@ def paired_call(
         WorkerBroken: a side raised or died.
     """
     for side in sides:
-        side.tell(do="call", lockstep=True, move_weights=places.move_weights)
+        side.tell(do="call", move_weights=places.move_weights)
     for side in sides:
         side.reply()
     ended: dict[int, dict] = {}

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench.records import LimitsRecord
 from bench.similarity import IDENTICAL, WITHIN_LIMITS
-from bench.upgrade.decision import CANNOT_TELL, MORE, SLOWER, Decision
+from bench.upgrade.decision import MORE, SLOWER, Decision
+from bench.work import MORE_WORK
 
 UPGRADE = "upgrade.json"
 SCHEMA_FILE = Path(__file__).with_name("upgrade.schema.json")
@@ -98,6 +99,17 @@ class PicturesFound(_Part):
     limits: LimitsRecord | None = None
 
 
+class WorkFound(_Part):
+    """What one call of a case does on both sides, counted and not timed."""
+
+    verdict: str = Field(description="same work, more work or less work")
+    message: str = Field(description="the verdict with what is more or less, and by how much")
+    baseline: dict[str, Any] = Field(
+        description="operators and host_syncs by name, copies, copied_bytes, peak_bytes, unet_calls, flops, tokens"
+    )
+    candidate: dict[str, Any]
+
+
 class CaseFound(_Part):
     """One case on both sides."""
 
@@ -106,6 +118,8 @@ class CaseFound(_Part):
     pictures: PicturesFound
     unet_calls: tuple[int | None, int | None] = Field(description="of the baseline and of the candidate")
     new_notices: tuple[str, ...] = Field(description="warnings that only the candidate gave")
+    work: WorkFound | None = None
+    work_reason: str | None = Field(default=None, description="why work is null, if it should not be")
     speed: Figure | None = Field(default=None, description="time of a call, steady; samples are process pairs")
     load: Figure | None = None
     first_call: Figure | None = None
@@ -132,6 +146,8 @@ class CaseFound(_Part):
             for name, figure in self.figures.items()
             if figure.verdict in WORSE
         ]
+        if self.work and self.work.verdict == MORE_WORK:
+            found.append(self.work.message)
         return tuple(found)
 
 
@@ -167,14 +183,13 @@ class UpgradeFound(_Part):
         """How often each verdict was given, by question."""
         counted: dict[str, Counter[str]] = {"pictures": Counter(case.pictures.verdict for case in self.cases)}
         for case in self.cases:
+            if case.work:
+                counted.setdefault("work", Counter())[case.work.verdict] += 1
             for name, figure in case.figures.items():
                 counted.setdefault(name, Counter())[figure.verdict] += 1
         if self.import_time:
             counted["import"] = Counter([self.import_time.verdict])
         return counted
-
-    def undecided(self) -> int:
-        return sum(count[CANNOT_TELL] for count in self.counts().values())
 
 
 def side_found(asked: str, libraries: Mapping[str, str]) -> SideFound:

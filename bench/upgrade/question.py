@@ -20,10 +20,9 @@ from bench.upgrade.outcome import RAISES_AS_BEFORE, Figure
 from bench.upgrade.pictures import compare_pictures
 from bench.upgrade.release_pictures import Bench, Unusable
 from bench.upgrade.search import BAD, GOOD, SKIP, Undecided
-from bench.upgrade.workers import Sides, WorkerBroken
+from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
 
 PICTURES, SPEED, USABLE = "pictures", "speed", "usable"
-TIMEOUT_S = 600.0
 
 
 class Question(BaseModel):

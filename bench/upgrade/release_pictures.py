@@ -11,10 +11,9 @@ from bench.upgrade.comparison import SideResult, picture_of
 from bench.upgrade.environments import Environment, environment_of
 from bench.upgrade.installer import EnvironmentFailed
 from bench.upgrade.sides import parse_side
-from bench.upgrade.workers import WorkerBroken, started_worker
+from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, started_worker
 
 NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
-TIMEOUT_S = 600.0
 
 
 class Unusable(Exception):

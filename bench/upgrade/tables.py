@@ -8,6 +8,7 @@ from rich.table import Table
 from bench.console import table_text
 from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
+from bench.work import LESS_WORK, SAME_WORK
 
 TABLE_WIDTH = 170
 
@@ -22,6 +23,8 @@ def case_line(found: CaseFound) -> str:
     parts = [found.case, found.pictures.verdict]
     if found.speed:
         parts.append(f"speed {percent(found.speed)} ({found.speed.interval})")
+    if found.work and found.work.verdict != SAME_WORK:
+        parts.append(found.work.verdict)
     if found.memory:
         parts.append(f"memory {percent(found.memory)}")
     parts.append(f"{found.seconds:.0f} s")
@@ -43,6 +46,7 @@ def render_upgrade(found: UpgradeFound, colour: bool) -> str:
     table.add_column("case", no_wrap=True)
     table.add_column("pictures", no_wrap=True)
     table.add_column("SSIM", justify="right")
+    table.add_column("work", no_wrap=True)
     for heading in ("speed", "interval", "memory", "load", "first call"):
         table.add_column(heading, justify="right", no_wrap=True)
     for case in found.cases:
@@ -50,6 +54,7 @@ def render_upgrade(found: UpgradeFound, colour: bool) -> str:
             case.case,
             case.pictures.verdict,
             _ssim(case),
+            case.work.verdict if case.work else "",
             _cell(case.speed),
             case.speed.interval if case.speed else "",
             _cell(case.memory),
@@ -76,6 +81,11 @@ def remarks(found: UpgradeFound) -> list[str]:
             more = case.speed.more_pairs
             wanted = f"about {more} more process pairs" if more else "far more process pairs than anyone would wait for"
             lines.append(f"{case.case}: speed cannot be told; it would take {wanted} (--budget)")
+    for case in found.cases:
+        if case.work and case.work.verdict == LESS_WORK:
+            lines.append(f"{case.case}: {case.work.message}")
+        if case.work_reason:
+            lines.append(f"{case.case}: work: {case.work_reason}")
     for notice in dict.fromkeys(text for case in found.cases for text in case.new_notices):
         lines.append(f"new warning: {notice}")
     for case in found.cases:

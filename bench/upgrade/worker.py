@@ -169,6 +169,12 @@ class Worker:
             "notices": list(self._notices.texts),
         }, tuple(image.convert("RGB").tobytes() for image in images)
 
+    def do_work(self, _request: dict[str, Any]) -> Reply:
+        """What one call does, counted."""
+        from bench.work import count_work
+
+        return {"work": count_work(self._loaded, self._case).to_json()}, ()
+
     def do_memory(self, _request: dict[str, Any]) -> Reply:
         """Peak of this process, or of one call where the device counts."""
         from bench.device import measured_memory
@@ -200,8 +206,7 @@ class Worker:
         def halt() -> None:
             nonlocal began
             segments.append(self._clock() - began)
-            if request["lockstep"]:
-                self._halt()
+            self._halt()
             began = self._clock()
 
         with before_call(pipeline.unet, halt):

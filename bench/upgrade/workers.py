@@ -17,6 +17,8 @@ from bench.upgrade.protocol import Channel, Closed, TimedOut
 
 ROOT = Path(__file__).parents[2]
 LAST_WORDS = 3
+# A side that has not answered by then hangs: even a long call on a slow processor is done.
+TIMEOUT_S = 600.0
 
 # Idle threads must not spin: the other side measures meanwhile.
 QUIET_THREADS = {
