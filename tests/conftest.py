@@ -161,7 +161,7 @@ def quick_collections(tiny_folders: dict[str, Path]) -> Iterator[None]:
     gc.unfreeze()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def plots_stay() -> None:
     """Imports what draws plots now: ``pytester`` forgets what a run imports, and this can be imported only once."""
     import altair  # noqa: F401

@@ -24,7 +24,7 @@ from bench.run_notes import RunNotes, read_notes
 from bench.suite import read_suite
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.usefixtures("one_thread", "plots_stay", "quick_collections", "as_found")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections", "as_found")
 
 PROJECT = Path(__file__).parents[1]
 CASES = ["tiny/ddpm-s2-fp32", "tiny/ddpm-s3-fp32", "tiny/ddpm-s4-fp32"]

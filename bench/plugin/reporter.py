@@ -11,7 +11,7 @@ import pytest
 
 from bench.plugin import terminal
 from bench.plugin.session import Session, case_of
-from bench.report.tell import tell
+from bench.report.tell import Unreadable, tell
 
 
 def write_case_line(config: pytest.Config, line: str, *, passed: bool) -> None:
@@ -45,6 +45,8 @@ def write_results(write: Callable[..., None], folder: Path) -> None:
         page = tell(folder)
     except OSError as error:
         write(f"report: not written ({error.strerror or error}).", red=True)
+    except Unreadable as error:
+        write(f"report: not written: {error}", red=True)
     else:
         write(f"report: {page.within(terminal.relative(page.path))}")
 

@@ -30,7 +30,7 @@ from bench.upgrade.comparison import (
     measure_until_decided,
     picture_of,
 )
-from bench.upgrade.decision import decide
+from bench.upgrade.decision import Decision, decide
 from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound, WorkFound
 from bench.upgrade.pictures import BROKEN, compare_pictures, keep_pictures
 from bench.upgrade.workers import Sides, WorkerBroken, started_worker
@@ -145,20 +145,20 @@ def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:
 
 
 def _once(pairs: Sequence[tuple[float, float]]) -> Figure:
+    return _figure(decide_once(pairs), MIN_CHANGE_ONCE, pairs)
+
+
+def _figure(decision: Decision, min_change: float, pairs: Sequence[tuple[float, float]]) -> Figure:
+    """A decision with the medians of both sides and the ratio of each pair."""
     before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = [candidate / baseline for baseline, candidate in pairs]
-    return Figure.of(decide_once(pairs), MIN_CHANGE_ONCE, before, after, ratios)
+    return Figure.of(decision, min_change, before, after, [candidate / baseline for baseline, candidate in pairs])
 
 
 def figures(samples: Samples, min_change: float) -> dict[str, Figure | str | None]:
     """What the samples say about each question."""
     calls = [call for pair in samples.calls for call in pair]
     decision = decide_memory(samples, min_change)
-    memory = None
-    if decision:
-        before, after = zip(*samples.known_peaks, strict=True)
-        ratios = [candidate / baseline for baseline, candidate in samples.known_peaks]
-        memory = Figure.of(decision, min_change, statistics.median(before), statistics.median(after), ratios)
+    memory = _figure(decision, min_change, samples.known_peaks) if decision else None
     return {
         "speed": Figure.of(
             decide(samples.log_ratios, min_change),
