@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 
 from bench.pipelines import LoadedPipeline
+from bench.scenarios import SCENARIOS, Call
 from bench.schedulers import DDPM, build_scheduler
+from bench.tasks import TEXT_TO_IMAGE, pipeline_for, task_arguments
 
 if TYPE_CHECKING:
     from bench.suite import Case
@@ -37,15 +40,47 @@ def call_arguments(case: Case) -> dict[str, Any]:
         "output_type": "pt",
     }
     if case.model.kind == DDPM:
-        return arguments | {"batch_size": settings.images}
+        return arguments | {"batch_size": settings.images} | settings.call
     arguments |= {"prompt": list(settings.prompts), "guidance_scale": settings.guidance}
-    return arguments | ({"height": settings.size, "width": settings.size} if settings.size else {})
+    arguments |= {"height": settings.size, "width": settings.size} if settings.size else {}
+    return arguments | settings.call
+
+
+def new_scheduler(loaded: LoadedPipeline, case: Case) -> Any:
+    """A scheduler as the case wants it."""
+    settings = case.settings
+    return build_scheduler(settings.scheduler, case.model.kind, loaded.scheduler_config, settings.options)
 
 
 def prepare_call(loaded: LoadedPipeline, case: Case) -> dict[str, Any]:
-    """Gives the pipeline a new scheduler and returns the arguments of one call: nothing is left of an earlier call."""
-    loaded.pipeline.scheduler = build_scheduler(case.settings.scheduler, case.model.kind, loaded.scheduler_config)
+    """Gives the pipeline a new scheduler and returns the arguments of one call: nothing is left of an earlier call.
+
+    It is the plain call of the model's own pipeline; ``prepared`` knows the others too.
+    """
+    loaded.pipeline.scheduler = new_scheduler(loaded, case)
     return call_arguments(case)
+
+
+def prepared(loaded: LoadedPipeline, case: Case) -> Callable[[], Any]:
+    """All that a case does, ready to be done: called, it returns the images as the pipeline gives them."""
+    settings, pipeline = case.settings, loaded.pipeline
+    arguments = prepare_call(loaded, case)
+    if settings.task != TEXT_TO_IMAGE:
+        arguments = task_arguments(settings.task, arguments, _size(pipeline, arguments))
+    call = Call(
+        case=case,
+        pipeline=pipeline_for(pipeline, settings.task),
+        arguments=arguments,
+        new_scheduler=lambda: new_scheduler(loaded, case),
+        new_generators=lambda: generators(settings.seeds),
+    )
+    return lambda: SCENARIOS[settings.scenario].make(call)
+
+
+def _size(pipeline: Any, arguments: dict[str, Any]) -> tuple[int, int]:
+    """Width and height of the pictures that a call makes."""
+    own = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    return arguments.get("width") or own, arguments.get("height") or own
 
 
 def to_images(pipeline: Any, output: torch.Tensor | np.ndarray) -> list[Image.Image]:
@@ -73,4 +108,4 @@ def generate(loaded: LoadedPipeline, case: Case) -> list[Image.Image]:
     Raises:
         BrokenPicture: as ``to_images``.
     """
-    return to_images(loaded.pipeline, loaded.pipeline(**prepare_call(loaded, case)).images)
+    return to_images(loaded.pipeline, prepared(loaded, case)())

@@ -20,7 +20,8 @@ class SchedulerChoice:
     """A diffusers class, the options it is built with, and the pipeline kinds that call it rightly.
 
     ``DDPMPipeline`` always passes ``generator=`` to ``step`` and never scales the model's input. So PNDM, UniPC,
-    DEIS, Heun and LMS raise in it, and Euler and Euler ancestral run but denoise wrongly.
+    DEIS, Heun, LMS and KDPM2 raise in it, and Euler, Euler ancestral and KDPM2 ancestral run but denoise wrongly.
+    TCD and DPM++ single-step end in saturated pixels there.
     """
 
     class_name: str
@@ -55,6 +56,12 @@ SCHEDULERS: Mapping[str, SchedulerChoice] = MappingProxyType(
         "heun": SchedulerChoice("HeunDiscreteScheduler", _SD),
         "lms": SchedulerChoice("LMSDiscreteScheduler", _SD),
         "deis": SchedulerChoice("DEISMultistepScheduler", _SD),
+        "dpmpp-singlestep": SchedulerChoice("DPMSolverSinglestepScheduler", _SD),
+        "kdpm2": SchedulerChoice("KDPM2DiscreteScheduler", _SD),
+        "kdpm2-ancestral": SchedulerChoice("KDPM2AncestralDiscreteScheduler", _SD),
+        "sa-solver": SchedulerChoice("SASolverScheduler", _ANY),
+        "lcm": SchedulerChoice("LCMScheduler", _ANY),
+        "tcd": SchedulerChoice("TCDScheduler", _SD),
     }
 )
 
@@ -66,14 +73,18 @@ def allowed_schedulers(kind: str) -> list[str]:
     return [name for name, choice in SCHEDULERS.items() if kind in choice.kinds]
 
 
-def build_scheduler(name: str, kind: str, config: Mapping[str, Any]) -> Any:
+class UnknownOption(ValueError):
+    """A scheduler of the installed library does not know an option; one sentence."""
+
+
+def build_scheduler(name: str, kind: str, config: Mapping[str, Any], more: Mapping[str, Any] = _options()) -> Any:
     """A new scheduler of this name with the betas of ``config``, the configuration of the checkpoint's own one.
 
-    Options are passed as keywords: merged into the configuration they would be dropped where its
-    ``_use_default_values`` lists them.
+    Options, those of the name and ``more``, are passed as keywords: merged into the configuration they would be
+    dropped where its ``_use_default_values`` lists them.
 
     Raises:
-        ValueError: the scheduler does not know an option, which diffusers itself would ignore in silence.
+        UnknownOption: the scheduler does not know an option, which diffusers itself would ignore in silence.
     """
     import diffusers
 
@@ -81,10 +92,11 @@ def build_scheduler(name: str, kind: str, config: Mapping[str, Any]) -> Any:
     options = dict(choice.options)
     if kind == STABLE_DIFFUSION:
         options |= _LATENTS_ARE_NOT_PIXELS.get(choice.class_name, {})
+    options |= more
     scheduler = getattr(diffusers, choice.class_name).from_config(config, **options)
     unknown = [key for key in options if key not in scheduler.config]
     if unknown:
-        raise ValueError(
+        raise UnknownOption(
             f"{choice.class_name} of diffusers {diffusers.__version__} does not know {', '.join(unknown)}."
         )
     return scheduler

@@ -8,8 +8,11 @@ import pytest
 
 from bench.optimizations import Optimization
 from bench.plugin.selection import select_cases
-from bench.schedulers import SCHEDULERS, allowed_schedulers
+from bench.scenarios import SCENARIOS
+from bench.schedulers import DDPM as DDPM_KIND
+from bench.schedulers import SCHEDULERS, STABLE_DIFFUSION, allowed_schedulers
 from bench.suite import DTYPES, Settings, SuiteError, read_suite
+from bench.tasks import TASKS
 
 SOUND = """\
 [models.tiny-sd]
@@ -111,8 +114,9 @@ def test_shipped_case_ids_are_unique_even_where_file_names_ignore_case():
 
 def test_shipped_case_ids_are_safe_as_file_names():
     for case in read_suite().cases:
-        folder, _, name = case.id.partition("/")
+        folder, *group, name = case.id.split("/")
         assert folder == case.model.name
+        assert group == ([case.settings.sentinel] if case.settings.sentinel else [])
         assert re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,100}", name), case.id
 
 
@@ -317,3 +321,94 @@ def test_a_file_in_another_encoding_is_told_in_one_sentence(tmp_path):
 def test_a_sentence_never_repeats_the_whole_entry(write):
     sentence = sentence_of(write(SOUND.replace("steps = 20\n", "")))
     assert "a fox" not in sentence
+
+
+SENTINELS = (
+    SOUND
+    + """
+[models.tiny-sd.sentinel-defaults]
+images = 1
+prompts = ["a fox"]
+guidance = 7.5
+
+[[sentinels]]
+model = "tiny-sd"
+group = "options"
+scheduler = ["ddim", "euler"]
+steps = [1, 5]
+options = [{ timestep_spacing = "trailing" }, { prediction_type = "v_prediction" }]
+
+[[sentinels]]
+model = "tiny-sd"
+group = "ways"
+scheduler = "ddim"
+steps = 2
+scenario = ["plain", "called-twice", "one-generator"]
+"""
+)
+PART = "[[sentinels]] number 2"
+
+
+def test_a_sentinel_starts_from_defaults_of_its_own_and_sweeps_over_options_too(write):
+    sentinels = [case for case in read_suite(write(SENTINELS)).cases if case.settings.sentinel == "options"]
+    assert len(sentinels) == 8
+    assert {case.settings.images for case in sentinels} == {1}
+    assert "tiny-sd/options/euler-s5-g7.5-fp32-trailing" in {case.id for case in sentinels}
+    assert {case.settings.options.get("prediction_type") for case in sentinels} == {None, "v_prediction"}
+
+
+def test_sentinels_are_many_and_every_scheduler_of_a_pipeline_is_among_them():
+    sentinels = [case for case in read_suite().cases if case.settings.sentinel]
+    assert len(sentinels) >= 200
+    named = {(case.model.kind, case.settings.scheduler) for case in sentinels}
+    for kind in (STABLE_DIFFUSION, DDPM_KIND):
+        classes = {SCHEDULERS[name].class_name for name in allowed_schedulers(kind)}
+        assert {SCHEDULERS[name].class_name for one, name in named if one == kind} == classes
+
+
+def test_every_scenario_and_task_is_in_the_shipped_suite():
+    cases = read_suite().cases
+    assert {case.settings.scenario for case in cases} == set(SCENARIOS)
+    assert {case.settings.task for case in cases} == set(TASKS)
+
+
+def test_what_must_give_the_plain_pictures_names_its_plain_case(write):
+    plain = {case.settings.scenario: case.plain.settings.scenario for case in read_suite(write(SENTINELS)).cases}
+    assert plain == {"plain": "plain", "called-twice": "plain", "one-generator": "one-generator"}
+
+
+def test_a_timed_case_with_an_optimization_keeps_a_golden_of_its_own(write):
+    text = SOUND.replace("steps = 20", 'steps = 20\noptimizations = ["channels-last"]')
+    case = read_suite(write(text)).cases[0]
+    assert case.plain == case
+
+
+def test_settings_that_are_not_in_use_are_not_described(cases_of):
+    assert not {"options", "call", "task", "scenario", "sentinel", "tag", "issue", "slow"} & set(
+        cases_of()[0].settings.described()
+    )
+
+
+SENTINEL_MISTAKES = {
+    "no group": ('group = "ways"\n', "", [PART, "group"]),
+    "a group that is no name": ('group = "ways"', 'group = "My Ways"', [PART, "sentinel"]),
+    "no plain case": ('["plain", "called-twice", "one-generator"]', '"called-twice"', ["ddim-s2", "not in the suite"]),
+    "unknown scenario": ('"called-twice", ', '"called-thrice", ', [PART, "'called-thrice'", "called-twice"]),
+    "unknown task": ("steps = 2\n", 'steps = 2\ntask = "video"\n', [PART, "'video'", *TASKS]),
+    "an option that is no value": ("steps = 2\n", "steps = 2\noptions = { order = { deep = 1 } }\n", [PART, "options"]),
+    "unknown key": ("steps = 2\n", "steps = 2\nsentinel = 'x'\n", [PART, "sentinel", "group", "scenario"]),
+    "two cases of one id": (
+        'group = "ways"\nscheduler = "ddim"\n',
+        'group = "ways"\nscheduler = "ddim"\nprompts = [["a"], ["b"]]\n',
+        [PART, "another tag"],
+    ),
+    "a scenario that is timed": ("steps = 20\n", 'steps = 20\nscenario = "singles"\n', [FIRST, "[[sentinels]]"]),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "words"), SENTINEL_MISTAKES.values(), ids=SENTINEL_MISTAKES)
+def test_every_mistake_in_a_sentinel_is_told_in_one_sentence(write, old, new, words):
+    assert old in SENTINELS
+    sentence = sentence_of(write(SENTINELS.replace(old, new, 1)))
+    for word in words:
+        assert word in sentence

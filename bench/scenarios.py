@@ -1,0 +1,304 @@
+"""Ways of calling a pipeline beside the plain one: what users do with it, and what must make no difference.
+
+It also runs under old libraries, in the upgrade check's worker, so it imports little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.device import choose_device
+from bench.pipelines import Checkpoint, load_checkpoint
+from bench.schedulers import DDPM, STABLE_DIFFUSION
+
+PLAIN = "plain"
+
+# Thresholds of the safety checker. The three pictures that the suite shows it have similarities of 0.333, 0.282 and
+# 0.299 with this concept, so that one of them is over.
+NEVER, SOMETIMES, CONCEPT = 2.0, 0.31, 4
+
+
+@dataclass(frozen=True)
+class Call:
+    """One pipeline call, ready to be made; called, it returns the images as the pipeline gives them.
+
+    Attributes:
+        arguments: with new generators.
+        new_scheduler, new_generators: make what another call needs, so that nothing is left of this one.
+    """
+
+    case: Any
+    pipeline: Any
+    arguments: dict[str, Any]
+    new_scheduler: Callable[[], Any]
+    new_generators: Callable[[], list[torch.Generator]]
+
+    def __call__(self, **others: Any) -> Any:
+        return self.pipeline(**{**self.arguments, **others}).images
+
+    @property
+    def seed(self) -> int:
+        return int(self.case.settings.seed)
+
+    def on(self, pipeline: Any) -> Any:
+        """The images of the same call of another pipeline."""
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(**self.arguments).images
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A way of calling.
+
+    Attributes:
+        like_plain: makes the pictures of the plain call, and is compared with that one's golden.
+        kinds: the pipelines that have it.
+        draws_on_device: the noise is not drawn on the CPU, so that each type of device has its own pictures.
+    """
+
+    make: Callable[[Call], Any]
+    like_plain: bool = False
+    kinds: frozenset[str] = frozenset({STABLE_DIFFUSION, DDPM})
+    draws_on_device: bool = False
+
+
+def _joined(parts: list[Any]) -> Any:
+    return torch.cat(parts) if isinstance(parts[0], torch.Tensor) else np.concatenate(parts)
+
+
+def _singles(call: Call) -> Any:
+    """Each image alone."""
+    images = []
+    for number, generator in enumerate(call.arguments["generator"]):
+        call.pipeline.scheduler = call.new_scheduler()
+        prompts = call.arguments.get("prompt")
+        alone = {"batch_size": 1} if prompts is None else {"prompt": prompts[number : number + 1]}
+        images.append(call(generator=[generator], **alone))
+    return _joined(images)
+
+
+def _called_twice(call: Call) -> Any:
+    """The second of two calls with one scheduler."""
+    call()
+    return call(generator=call.new_generators())
+
+
+def _one_generator(call: Call) -> Any:
+    """All images from one generator."""
+    return call(generator=torch.Generator("cpu").manual_seed(call.seed))
+
+
+def _generator_of_two_calls(call: Call) -> Any:
+    """The second of two calls with one generator, which goes on where the first left it."""
+    generator = torch.Generator("cpu").manual_seed(call.seed)
+    call(generator=generator)
+    call.pipeline.scheduler = call.new_scheduler()
+    return call(generator=generator)
+
+
+def _global_seed(call: Call) -> Any:
+    """No generator: torch's own, seeded."""
+    with torch.random.fork_rng():
+        torch.manual_seed(call.seed)
+        return call(generator=None)
+
+
+def _numpy_output(call: Call) -> Any:
+    return call(output_type="np")
+
+
+def _stop_after(steps: int) -> Callable[..., dict[str, Any]]:
+    def stop(pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        pipeline._interrupt = step + 1 >= steps
+        return tensors
+
+    return stop
+
+
+def _interrupted(call: Call) -> Any:
+    """Stopped after two steps, as a user interface does it."""
+    return call(callback_on_step_end=_stop_after(2))
+
+
+def _after_interruption(call: Call) -> Any:
+    """The call after one that was interrupted."""
+    call(callback_on_step_end=_stop_after(1))
+    return call(generator=call.new_generators())
+
+
+def _callback(call: Call) -> Any:
+    """A callback that gives the latents back as they were."""
+    return call(callback_on_step_end=lambda _pipeline, _step, _time, tensors: {"latents": tensors["latents"].clone()})
+
+
+def _prompt_embeddings(call: Call) -> Any:
+    """Prompts encoded before the call."""
+    arguments = dict(call.arguments)
+    prompts, negative = arguments.pop("prompt"), arguments.pop("negative_prompt", None)
+    device, guided = call.pipeline.device, arguments["guidance_scale"] > 1
+    embeddings, others = call.pipeline.encode_prompt(prompts, device, 1, guided, negative)
+    return call.pipeline(**arguments, prompt_embeds=embeddings, negative_prompt_embeds=others).images
+
+
+def _given_latents(call: Call) -> Any:
+    """Noise drawn before the call."""
+    settings = call.pipeline.unet.config
+    shape = (1, settings.in_channels, settings.sample_size, settings.sample_size)
+    noise = torch.cat([torch.randn(shape, generator=generator) for generator in call.new_generators()])
+    return call(latents=noise.to(call.pipeline.device, call.pipeline.unet.dtype))
+
+
+def _decoded_apart(call: Call) -> Any:
+    """Latents asked for, and decoded after the call."""
+    vae = call.pipeline.vae
+    with torch.no_grad():
+        decoded = vae.decode(call(output_type="latent") / vae.config.scaling_factor).sample
+    return call.pipeline.image_processor.postprocess(decoded, output_type="pt")
+
+
+def _tiled_vae(call: Call) -> Any:
+    """Decoded in tiles that overlap, for which the picture must be larger than the VAE's own size."""
+    call.pipeline.vae.enable_tiling()
+    try:
+        return call()
+    finally:
+        call.pipeline.vae.disable_tiling()
+
+
+def _free_u(call: Call) -> Any:
+    """FreeU (Si et al. 2023) with the factors its authors give for Stable Diffusion 1.5."""
+    call.pipeline.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    try:
+        return call()
+    finally:
+        call.pipeline.disable_freeu()
+
+
+def _ddim_pipeline(call: Call) -> Any:
+    """The weights in ``DDIMPipeline``, which takes ``eta``."""
+    import diffusers
+
+    return call.on(diffusers.DDIMPipeline(unet=call.pipeline.unet, scheduler=call.pipeline.scheduler))
+
+
+@contextlib.contextmanager
+def _saved(pipeline: Any, dtype: torch.dtype | None = None) -> Iterator[Path]:
+    """Yields a folder with the pipeline's files, its weights in ``dtype``."""
+    from safetensors.torch import load_file, save_file
+
+    with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
+        pipeline.save_pretrained(folder)
+        for path in Path(folder).rglob("*.safetensors") if dtype else ():
+            weights = {name: weight.to(dtype) for name, weight in load_file(path).items()}
+            save_file(weights, path, metadata={"format": "pt"})
+        yield Path(folder)
+
+
+def _load(call: Call, folder: Path, safety_checker: bool = False) -> Any:
+    model = SimpleNamespace(name=call.case.model.name, kind=call.case.model.kind, safety_checker=safety_checker)
+    device = choose_device(str(call.pipeline.device))
+    return load_checkpoint(model, Checkpoint(folder, None, False), call.case.settings.dtype, (), device).pipeline
+
+
+def _saved_and_loaded(call: Call) -> Any:
+    """Saved with its scheduler, and loaded again."""
+    with _saved(call.pipeline) as folder:
+        return call.on(_load(call, folder))
+
+
+def _stored_in_float32(call: Call) -> Any:
+    """Weights stored in float32 and loaded in the case's dtype."""
+    with _saved(call.pipeline, torch.float32) as folder:
+        return call.on(_load(call, folder))
+
+
+def _loaded_without_dtype(call: Call) -> Any:
+    """Weights stored in float16 and loaded without naming a dtype."""
+    checker = {"safety_checker": None} if hasattr(call.pipeline, "safety_checker") else {}
+    with _saved(call.pipeline, torch.float16) as folder:
+        return call.on(type(call.pipeline).from_pretrained(folder, local_files_only=True, **checker))
+
+
+def _safety_checker(threshold: float) -> Callable[[Call], Any]:
+    def make(call: Call) -> Any:
+        """With a safety checker that was loaded from disk; it blackens pictures over its threshold."""
+        from transformers import CLIPImageProcessor
+
+        pipeline = type(call.pipeline)(
+            **call.pipeline.components
+            | {
+                "safety_checker": tiny_safety_checker(threshold),
+                "feature_extractor": CLIPImageProcessor(
+                    size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+                ),
+            }
+        )
+        with _saved(pipeline) as folder:
+            return call.on(_load(call, folder, safety_checker=True))
+
+    return make
+
+
+def tiny_safety_checker(threshold: float) -> Any:
+    """A safety checker with a vision tower of one layer and weights from a fixed seed.
+
+    Args:
+        threshold: cosine similarity with its one concept above which a picture is blackened; nothing is above 1.
+    """
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=16))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, weight in sorted(checker.named_parameters()):
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+        checker.special_care_embeds_weights.fill_(NEVER)
+        checker.concept_embeds_weights.fill_(NEVER)
+        checker.concept_embeds_weights[CONCEPT] = threshold
+    return checker
+
+
+_SD = frozenset({STABLE_DIFFUSION})
+_DDPM = frozenset({DDPM})
+
+SCENARIOS = {
+    PLAIN: Scenario(Call.__call__),
+    "singles": Scenario(_singles, like_plain=True),
+    "called-twice": Scenario(_called_twice, like_plain=True),
+    "numpy-output": Scenario(_numpy_output, like_plain=True),
+    "saved-and-loaded": Scenario(_saved_and_loaded, like_plain=True),
+    "stored-in-float32": Scenario(_stored_in_float32, like_plain=True),
+    "after-interruption": Scenario(_after_interruption, like_plain=True, kinds=_SD),
+    "callback": Scenario(_callback, like_plain=True, kinds=_SD),
+    "prompt-embeddings": Scenario(_prompt_embeddings, like_plain=True, kinds=_SD),
+    "given-latents": Scenario(_given_latents, like_plain=True, kinds=_SD),
+    "decoded-apart": Scenario(_decoded_apart, like_plain=True, kinds=_SD),
+    "safety-checker": Scenario(_safety_checker(threshold=NEVER), like_plain=True, kinds=_SD),
+    "safety-checker-blackens": Scenario(_safety_checker(threshold=SOMETIMES), kinds=_SD),
+    "one-generator": Scenario(_one_generator),
+    "generator-of-two-calls": Scenario(_generator_of_two_calls),
+    "global-seed": Scenario(_global_seed, draws_on_device=True),
+    "interrupted": Scenario(_interrupted, kinds=_SD),
+    "loaded-without-dtype": Scenario(_loaded_without_dtype),
+    "tiled-vae": Scenario(_tiled_vae, kinds=_SD),
+    "free-u": Scenario(_free_u, kinds=_SD),
+    "ddim-pipeline": Scenario(_ddim_pipeline, kinds=_DDPM),
+}
