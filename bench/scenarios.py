@@ -204,7 +204,8 @@ def _saved(pipeline: Any, dtype: torch.dtype | None = None) -> Iterator[Path]:
 
 
 def _load(call: Call, folder: Path, safety_checker: bool = False) -> Any:
-    model = SimpleNamespace(name=call.case.model.name, kind=call.case.model.kind, safety_checker=safety_checker)
+    own = call.case.model
+    model: Any = SimpleNamespace(name=own.name, kind=own.kind, safety_checker=safety_checker)
     device = choose_device(str(call.pipeline.device))
     return load_checkpoint(model, Checkpoint(folder, None, False), call.case.settings.dtype, (), device).pipeline
 

@@ -148,7 +148,7 @@ class Worker:
 
     def do_picture(self, request: dict[str, Any]) -> Reply:
         """One call, with its images as raw RGB, its time, its UNet calls and what was warned of since the start."""
-        from bench.sampling import prepare_call, to_images
+        from bench.sampling import prepared, to_images
         from bench.timing import before_call
 
         if request.get("cores"):
@@ -156,10 +156,10 @@ class Worker:
 
         calls: list[None] = []
         pipeline = self._loaded.pipeline
-        arguments = prepare_call(self._loaded, self._case)
+        call = prepared(self._loaded, self._case)
         with before_call(pipeline.unet, lambda: calls.append(None)):
             began = self._clock()
-            output = pipeline(**arguments).images
+            output = call()
             call_s = self._clock() - began
         images = to_images(pipeline, output)
         return {
