@@ -73,7 +73,7 @@ def accept(root, images, case=CASE, *, device=PROCESSOR, level="reference", weig
 def check(root, images, case=CASE, *, device=PROCESSOR, weights=WEIGHTS, update=None, announced=None):
     told: list[str] = [] if announced is None else announced
     origin = origin_of(case, weights=weights, device=device)
-    return check_golden(case, images, origin, root, device, update=update, announce=told.append)[0]
+    return check_golden(case, images, origin, root, device, update=update, announce=told.append).pictures
 
 
 def contents(root) -> dict[str, bytes]:

@@ -333,5 +333,21 @@ def tiles_of(settings: Mapping[str, Any], scores: Iterable[float] | None) -> tup
     )
 
 
+def sums_of(counts: Mapping[str, Any]) -> dict[str, int]:
+    """What was counted of one call (``Work.to_json``), each quantity as one number under its name for readers."""
+    sums = {
+        "host syncs": sum(counts.get("host_syncs", {}).values()),
+        "UNet calls": counts.get("unet_calls"),
+        "tokens encoded": counts.get("tokens"),
+        "FLOPs": counts.get("flops"),
+        "copied bytes": counts.get("copied_bytes"),
+        "peak bytes": counts.get("peak_bytes"),
+        "operators": sum(counts.get("operators", {}).values()),
+        "graphs": counts.get("graphs"),
+        "graph breaks": counts.get("graph_breaks"),
+    }
+    return {name: amount for name, amount in sums.items() if amount is not None}
+
+
 def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
