@@ -184,7 +184,8 @@ def test_a_green_benchmark_tells_and_writes_everything(start, pytester):
     result.stdout.fnmatch_lines([f"*{case} *n/a *1.00000 *identical" for case in CASES])
     told = f"results/{folder.name}"
     result.stdout.fnmatch_lines(
-        ["verdicts: 3 identical", "work: 3 same work", f"results: {told}", f"report: {told}/report.html (* MB)"], consecutive=True
+        ["verdicts: 3 identical", "work: 3 same work", f"results: {told}", f"report: {told}/report.html (* MB)"],
+        consecutive=True,
     )
     assert "All 3 cases look exactly like their goldens." in (folder / "report.html").read_text()
     assert "All 3 cases look exactly like their goldens." in (folder / "summary.md").read_text()

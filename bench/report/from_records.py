@@ -166,6 +166,7 @@ def _group(record: Record) -> dict[str, str]:
         "verdict": record.verdict,
         "scheduler": str(record.settings.get("scheduler", "")),
         "dtype": str(record.settings.get("dtype", "")),
+        "work": record.work.verdict if record.work else "",
     }
 
 
@@ -191,7 +192,6 @@ def _figures(record: Record) -> tuple[tuple[str, Value], ...]:
 
 
 def _work_figures(record: Record) -> dict[str, Value]:
-    """UNet calls are among them where they were not measured."""
     if not record.work:
         return {}
     sums = sums_of(record.work.counts or {})

@@ -15,6 +15,7 @@ from bench.records import LimitsRecord
 from bench.results import picture_path
 
 GOOD, BAD, UNSURE, NOTE = "good", "bad", "unsure", "note"
+UNET_CALLS = "UNet calls"
 # So that a kind is never told by its colour alone.
 SIGNS = {BAD: "✗", UNSURE: "?", GOOD: "✓", NOTE: "·"}
 
@@ -337,7 +338,7 @@ def sums_of(counts: Mapping[str, Any]) -> dict[str, int]:
     """What was counted of one call (``Work.to_json``), each quantity as one number under its name for readers."""
     sums = {
         "host syncs": sum(counts.get("host_syncs", {}).values()),
-        "UNet calls": counts.get("unet_calls"),
+        UNET_CALLS: counts.get("unet_calls"),
         "tokens encoded": counts.get("tokens"),
         "FLOPs": counts.get("flops"),
         "copied bytes": counts.get("copied_bytes"),
