@@ -17,16 +17,18 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.device import Device
 from bench.grids import make_grid, split_grid
 from bench.limits import default_limits
-from bench.records import LimitsRecord, Pictures
+from bench.records import LimitsRecord, Pictures, WorkRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
 from bench.suite import Case
+from bench.work import LESS_WORK, MORE_WORK, Work, compare_work
 
 MISSING, STALE, BROKEN = "missing", "stale", "broken"
+NOT_COMPARED, WORK_MISSING = "not compared", "work missing"
 PASSED = frozenset({IDENTICAL, WITHIN_LIMITS})
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
 
@@ -47,6 +49,7 @@ class Origin(BaseModel):
         date: day it was accepted, ISO 8601.
         pixels: SHA-256 of the picture's values, which ties the two files together.
         limits: measured limits of this case, or ``None`` for the default of its dtype and device type.
+        work: what one call of the case did, as ``Work.to_json`` gives it, or ``None`` where it was not counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +65,12 @@ class Origin(BaseModel):
     date: str
     pixels: str = ""
     limits: LimitsRecord | None = None
+    work: dict[str, Any] | None = None
+
+    @field_validator("work")
+    @classmethod
+    def _is_work(cls, counts: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if counts is None else Work.from_json(counts).to_json()
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,30 @@ class Golden:
     origin: Origin
 
 
+@dataclass(frozen=True)
+class Check:
+    """How a case compares with its golden.
+
+    Attributes:
+        work: ``None`` where nothing was counted.
+        golden: as it was found; ``None`` if there is none that can be read.
+        verdict: of the case: that of the pictures unless these pass and the work does not.
+    """
+
+    pictures: Pictures
+    work: WorkRecord | None
+    golden: Golden | None
+    verdict: str
+
+
 def describe_origin(
-    case: Case, weights: str, revision: str | None, device: Device, libraries: dict[str, str | None]
+    case: Case,
+    weights: str,
+    revision: str | None,
+    device: Device,
+    libraries: dict[str, str | None],
+    *,
+    work: Work | None = None,
 ) -> Origin:
     """The origin that a golden made now would have."""
     return Origin(
@@ -84,6 +115,7 @@ def describe_origin(
         device={"type": device.type, "name": device.name},
         libraries=libraries,
         date=datetime.date.today().isoformat(),
+        work=work.to_json() if work else None,
     )
 
 
@@ -251,6 +283,44 @@ def judge(
     return _pictures(verdict, message, path, similarity, limits), golden
 
 
+def judge_work(origin: Origin, golden: Golden | None) -> WorkRecord | None:
+    """Compares the work that was counted now with the golden's; ``None`` where nothing was counted.
+
+    Work is compared with that of the same recipe on the same type of device alone: copies to and from a device are
+    work too.
+    """
+    if origin.work is None:
+        return None
+    verdict, message = _verdict_of_work(origin, origin.work, golden)
+    return WorkRecord(verdict=verdict, message=message, counts=origin.work)
+
+
+def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | None) -> tuple[str, str]:
+    if golden is None:
+        return NOT_COMPARED, f"{NOT_COMPARED}: there is no golden"
+    then = golden.origin
+    if then.device["type"] != origin.device["type"]:
+        types = f"{golden.path} was made on {then.device['type']}, this run is on {origin.device['type']}"
+        return NOT_COMPARED, f"{NOT_COMPARED}: {types}"
+    if _what_changed(origin, then):
+        return NOT_COMPARED, f"{NOT_COMPARED}: {golden.path} is stale"
+    if then.work is None:
+        return MISSING, f"{golden.path.with_suffix('.json')} holds no counted work; add it with --golden-update"
+    found = compare_work(Work.from_json(counts), Work.from_json(then.work))
+    return found.verdict, found.message
+
+
+def _verdict_of_case(pictures: Pictures, work: WorkRecord | None, accepted: bool = False) -> str:
+    """What was accepted is no pass: less work is told then as more work always is."""
+    if work is None or pictures.verdict not in PASSED:
+        return pictures.verdict
+    if work.verdict == MISSING:
+        return WORK_MISSING
+    if work.verdict == MORE_WORK or (accepted and work.verdict == LESS_WORK):
+        return work.verdict
+    return pictures.verdict
+
+
 def check_golden(
     case: Case,
     images: list[Image.Image],
@@ -260,31 +330,52 @@ def check_golden(
     *,
     update: str | None = None,
     announce: Callable[[str], None] = print,
-) -> tuple[Pictures, Golden | None]:
+) -> Check:
     """The life cycle of a golden: missing, stale, damaged, changed, accepted.
 
     Args:
-        update: ``None`` to write nothing; else write what is not identical, as ``auto``, ``reference``, ``type`` or
-            ``device``. ``auto`` is the reference where there is none or it is of this device type, else the device
-            type's own. What was written keeps its verdict from before, so that no run passes by what it wrote.
+        origin: with the counted work, if that is to be compared too.
+        update: ``None`` to write nothing; else write where the pictures are not identical or the work is not the
+            same, as ``auto``, ``reference``, ``type`` or ``device``. ``auto`` is the reference where there is none or
+            it is of this device type, else the device type's own. What was written keeps its verdict from before, so
+            that no run passes by what it wrote.
         announce: told each file that was written.
 
     Returns:
-        The comparison with the golden as it was found, and that golden.
+        The comparison with the golden as it was found.
 
     Raises:
         GoldenError: the golden was to be written and could not be.
     """
     pictures, golden = judge(case, images, origin, root, device)
-    if update is None or pictures.verdict == IDENTICAL:
-        return pictures, golden
+    work = judge_work(origin, golden)
+    other_work = work is not None and work.verdict in (MORE_WORK, LESS_WORK, MISSING)
+    if update is None or (pictures.verdict == IDENTICAL and not other_work):
+        return Check(pictures, work, golden, _verdict_of_case(pictures, work))
     path = golden_path(root, case.id, device, _level_to_write(update, case, root, device))
-    before = "new" if pictures.ssim_worst_tile is None else f"SSIM was {pictures.ssim_worst_tile:.5f}"
+    before = _before(pictures, work if other_work else None)
     write_golden(path, images, origin)
+    announce(f"wrote {path} ({before})")
     message = f"accepted as {path} ({before}); run again without --golden-update to check it"
-    announce(f"wrote {path} ({pictures.verdict}, {before})")
     verdict = CHANGED if pictures.verdict == WITHIN_LIMITS else pictures.verdict
-    return pictures.model_copy(update={"message": message, "verdict": verdict}), golden
+    pictures = pictures.model_copy(update={"message": message, "verdict": verdict})
+    if work and other_work:
+        work = work.model_copy(update={"message": message})
+    return Check(pictures, work, golden, _verdict_of_case(pictures, work, accepted=True))
+
+
+def _before(pictures: Pictures, work: WorkRecord | None) -> str:
+    """What was found in place of what is accepted; the work only where it was other."""
+    if pictures.verdict == IDENTICAL:
+        told = ["same pictures"]
+    elif pictures.ssim_worst_tile is None:
+        told = [pictures.verdict, "new"]
+    else:
+        told = [pictures.verdict, f"SSIM was {pictures.ssim_worst_tile:.5f}"]
+    if work:
+        changes = "none until now" if work.verdict == MISSING else work.message.removeprefix(f"{work.verdict}: ")
+        told.append(f"work: {changes}")
+    return ", ".join(told)
 
 
 def _level_to_write(update: str, case: Case, root: Path, device: Device) -> str:

@@ -20,6 +20,7 @@ from bench.device import choose_device, clock
 from bench.pipelines import LoadedPipeline, load_pipeline
 from bench.suite import Case
 from bench.timing import Measurement, measure
+from bench.work import count_work
 
 
 class ProcessDied(Exception):
@@ -35,9 +36,10 @@ class Task:
     rounds: int
     suite_folder: Path
     cache: Path
+    counts_work: bool
 
 
-def _work(task: Task) -> tuple[LoadedPipeline, Measurement]:
+def _measure(task: Task) -> tuple[LoadedPipeline, Measurement]:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(task.cache)
     device = choose_device(task.device)
     settings = task.case.settings
@@ -52,11 +54,13 @@ def _work(task: Task) -> tuple[LoadedPipeline, Measurement]:
             samples.append(clock(device) - began)
         return samples
 
-    measured = measure(loaded, task.case, device, repeat, task.rounds)
+    measured = measure(loaded, task.case, device, repeat, task.rounds, count=count_work if task.counts_work else None)
     return replace(loaded, pipeline=None, scheduler_config={}), measured
 
 
-def measure_alone(case: Case, device: str, rounds: int, suite_folder: Path) -> tuple[LoadedPipeline, Measurement]:
+def measure_alone(
+    case: Case, device: str, rounds: int, suite_folder: Path, *, counts_work: bool = False
+) -> tuple[LoadedPipeline, Measurement]:
     """The measurement of a case made in a new process, and what it loaded (without the pipeline, which ended there).
 
     Raises:
@@ -67,6 +71,7 @@ def measure_alone(case: Case, device: str, rounds: int, suite_folder: Path) -> t
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
     ):
         try:
-            return pool.submit(_work, Task(case, device, rounds, suite_folder, Path(cache))).result()
+            task = Task(case, device, rounds, suite_folder, Path(cache), counts_work)
+            return pool.submit(_measure, task).result()
         except BrokenProcessPool:
             raise ProcessDied("its process ended without a result (killed, or out of memory).") from None

@@ -44,6 +44,18 @@ class Pictures(_Part):
     golden: str | None = Field(default=None, description="path of the golden that was compared")
 
 
+class WorkRecord(_Part):
+    """What one call of the case does, counted and not timed, and how that compares with the golden's."""
+
+    verdict: str = Field(description="same work, more work, less work, missing or not compared")
+    message: str = Field(description="the verdict as a sentence: what is more or less, and by how much")
+    counts: dict[str, Any] | None = Field(
+        default=None,
+        description="operators and host_syncs by name, copies, copied_bytes, peak_bytes, unet_calls, flops, tokens; "
+        "of compiled cases also graphs and graph_breaks",
+    )
+
+
 class PhasesRecord(_Part):
     """Seconds inside one call, measured in a pass of its own."""
 
@@ -80,8 +92,12 @@ class Record(_Part):
     peak_memory_bytes: int | None = None
     peak_memory_reason: str | None = Field(default=None, description="why peak_memory_bytes is null")
     pictures: Pictures | None = None
+    work: WorkRecord | None = Field(default=None, description="null where nothing was counted")
     error: ErrorRecord | None = None
-    verdict: str = Field(description="that of the pictures, or: not repeatable, raises")
+    verdict: str = Field(
+        description="that of the pictures, or, if these pass: more work, work missing, less work (where that was "
+        "accepted), not repeatable; or raises"
+    )
 
     def to_line(self) -> str:
         return self.model_dump_json(by_alias=True) + "\n"

@@ -15,18 +15,19 @@ from PIL import Image
 
 from bench import environment as environments
 from bench.device import Device
-from bench.goldens import CHANGED, PASSED, Golden, check_golden, describe_origin, same_pixels
+from bench.goldens import CHANGED, PASSED, Check, Golden, check_golden, describe_origin, same_pixels
 from bench.grids import make_grid
 from bench.isolation import measure_alone
 from bench.limits import default_limits
 from bench.optimizations import compiles
 from bench.pipelines import LoadedPipeline, load_pipeline
-from bench.records import ErrorRecord, PhasesRecord, Pictures, Record
+from bench.records import ErrorRecord, PhasesRecord, Record
 from bench.results import RunFolder
-from bench.sampling import generate
+from bench.sampling import generate, to_images
 from bench.similarity import IDENTICAL, compare, difference_picture
 from bench.suite import Case
 from bench.timing import Measurement, Repeat, measure
+from bench.work import Work, count_work, counted_call, forget_compiled
 
 NOT_REPEATABLE, RAISES = "not repeatable", "raises"
 
@@ -49,7 +50,11 @@ class Tally:
 
 @dataclass
 class Run:
-    """Runs cases on one device, holding one pipeline at a time, and writes what came of each the moment it ends."""
+    """Runs cases on one device, holding one pipeline at a time, and writes what came of each the moment it ends.
+
+    Attributes:
+        counts_work: whether the work of each case is counted and compared too.
+    """
 
     device: Device
     folder: RunFolder
@@ -57,6 +62,7 @@ class Run:
     suite_folder: Path
     environment: dict[str, Any]
     announce: Callable[[str], None] = print
+    counts_work: bool = True
     tally: Tally = field(default_factory=Tally)
     _key: tuple[Any, ...] | None = None
     _loaded: LoadedPipeline | None = None
@@ -102,13 +108,14 @@ class Run:
             else:
                 loaded = self.pipeline(case)
                 record.update(_origin_of(loaded))
-                measured = measure(loaded, case, self.device, repeat, rounds)
+                count = count_work if self.counts_work else None
+                measured = measure(loaded, case, self.device, repeat, rounds, count=count)
             self.tally.in_pipeline_s += measured.in_pipeline_s
             record.update(_figures(measured))
-            pictures = self._check(case, measured.images, loaded)
-            record.update(pictures=pictures, verdict=pictures.verdict)
+            check = self._check(case, measured.images, loaded, measured.work)
+            record.update(pictures=check.pictures, work=check.work, verdict=check.verdict)
             difference = self._unrepeatable(case, measured)
-            if difference and pictures.verdict in PASSED:
+            if difference and check.pictures.verdict in PASSED:
                 error = ErrorRecord(type="NotRepeatable", message=difference)
                 record.update(verdict=NOT_REPEATABLE, error=error)
         return Record(**record)
@@ -116,21 +123,33 @@ class Run:
     def _measure_alone(self, case: Case, rounds: int) -> tuple[LoadedPipeline, Measurement]:
         self.release()
         began = time.perf_counter()
-        loaded, measured = measure_alone(case, str(self.device.torch_device), rounds, self.suite_folder)
+        loaded, measured = measure_alone(
+            case, str(self.device.torch_device), rounds, self.suite_folder, counts_work=self.counts_work
+        )
         self.tally.loading_s += time.perf_counter() - began - measured.in_pipeline_s
         return loaded, measured
 
     def picture(self, case: Case) -> Record:
-        """Makes a case's grid once, without timing, and checks it."""
+        """Makes a case's grid once, without timing, and checks it and the work that it took."""
         with self._recorded(case) as record:
             loaded = self.pipeline(case)
             record.update(_origin_of(loaded))
             began = time.perf_counter()
-            images = generate(loaded, case)
+            images, work = self._pictured(loaded, case)
             self.tally.in_pipeline_s += time.perf_counter() - began
-            pictures = self._check(case, images, loaded)
-            record.update(pictures=pictures, verdict=pictures.verdict)
+            check = self._check(case, images, loaded, work)
+            record.update(pictures=check.pictures, work=check.work, verdict=check.verdict)
         return Record(**record)
+
+    def _pictured(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None]:
+        """One call gives pictures and work, but for compiled cases, which are not counted as they run."""
+        if not self.counts_work:
+            return generate(loaded, case), None
+        if compiles(case.settings.optimizations):
+            forget_compiled()
+            return generate(loaded, case), count_work(loaded, case)
+        output, work = counted_call(loaded, case)
+        return to_images(loaded.pipeline, output), work
 
     @contextlib.contextmanager
     def _recorded(self, case: Case) -> Iterator[dict[str, Any]]:
@@ -155,16 +174,17 @@ class Run:
         finally:
             self.folder.append(Record(**record))
 
-    def _check(self, case: Case, images: list[Image.Image], loaded: LoadedPipeline) -> Pictures:
+    def _check(self, case: Case, images: list[Image.Image], loaded: LoadedPipeline, work: Work | None) -> Check:
         self.folder.save_picture(case.id, make_grid(images, images[0].size))
-        origin = describe_origin(case, loaded.weights, loaded.revision, self.device, self.environment["libraries"])
-        pictures, golden = check_golden(
+        libraries = self.environment["libraries"]
+        origin = describe_origin(case, loaded.weights, loaded.revision, self.device, libraries, work=work)
+        check = check_golden(
             case, images, origin, self.goldens.root, self.device,
             update=self.goldens.update, announce=self.announce,
         )  # fmt: skip
-        if pictures.verdict != IDENTICAL and golden:
-            self._keep(case, images, golden)
-        return pictures
+        if check.pictures.verdict != IDENTICAL and check.golden:
+            self._keep(case, images, check.golden)
+        return check
 
     def _keep(self, case: Case, images: list[Image.Image], golden: Golden) -> None:
         self.folder.save_picture(case.id, make_grid(golden.tiles, golden.tiles[0].size), "golden")

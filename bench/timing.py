@@ -16,7 +16,10 @@ from bench.sampling import prepare_call, to_images
 
 if TYPE_CHECKING:
     from bench.suite import Case
+    from bench.work import Work
 
+# Counts what one call of a case does.
+Count = Callable[[LoadedPipeline, "Case"], "Work"]
 # Calls ``target(**arguments)`` ``rounds`` times, with arguments from ``setup`` each time; returns seconds per call.
 Repeat = Callable[[Callable[..., Any], Callable[[], dict[str, Any]], int], list[float]]
 
@@ -42,7 +45,7 @@ class Phases:
 class Measurement:
     """Times in seconds. ``first_images`` and ``images`` are those of the first call and of the last round.
 
-    ``in_pipeline_s`` is the time inside pipeline calls over all passes.
+    ``in_pipeline_s`` is the time inside pipeline calls over all passes. ``work`` is ``None`` where nothing was counted.
     """
 
     first_call_s: float
@@ -52,6 +55,7 @@ class Measurement:
     first_images: list[Image.Image]
     images: list[Image.Image]
     in_pipeline_s: float
+    work: Work | None = None
 
 
 @dataclass
@@ -122,10 +126,13 @@ def measure_phases(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[
     return phases, ended - began, output
 
 
-def measure(loaded: LoadedPipeline, case: Case, device: Device, repeat: Repeat, rounds: int) -> Measurement:
-    """Measures a case: the first call, phases, memory, then ``rounds`` steady samples.
+def measure(
+    loaded: LoadedPipeline, case: Case, device: Device, repeat: Repeat, rounds: int, *, count: Count | None = None
+) -> Measurement:
+    """Measures a case: the first call, phases, memory, ``rounds`` steady samples, and last of all its work.
 
-    Every call gets new generators and a new scheduler. The passes before the samples warm the device up.
+    Every call gets new generators and a new scheduler. The passes before the samples warm the device up. Counting
+    comes after the samples, so that no clock runs over anything of it.
 
     Raises:
         NotApplied: a compiling optimization compiled nothing.
@@ -155,6 +162,12 @@ def measure(loaded: LoadedPipeline, case: Case, device: Device, repeat: Repeat, 
         last_output = loaded.pipeline(**arguments).images
 
     samples = repeat(call, lambda: prepare_call(loaded, case), rounds)
+
+    work, counting_s = None, 0.0
+    if count:
+        began = clock(device)
+        work = count(loaded, case)
+        counting_s = clock(device) - began
     return Measurement(
         first_call_s=first_call_s,
         samples_s=tuple(samples),
@@ -162,5 +175,6 @@ def measure(loaded: LoadedPipeline, case: Case, device: Device, repeat: Repeat, 
         peak_memory=peak,
         first_images=to_images(loaded.pipeline, first_output),
         images=to_images(loaded.pipeline, last_output),
-        in_pipeline_s=first_call_s + phases_call_s + memory_call_s + sum(samples),
+        in_pipeline_s=first_call_s + phases_call_s + memory_call_s + sum(samples) + counting_s,
+        work=work,
     )

@@ -274,11 +274,29 @@ def compiled_graphs() -> tuple[int, int]:
     return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
 
 
+def forget_compiled() -> None:
+    """Makes this process one that has compiled nothing yet: the next call of a compiled case compiles it anew."""
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters.clear()
+
+
 def count_work(loaded: LoadedPipeline, case: Case) -> Work:
+    """The work of ``counted_call``."""
+    return counted_call(loaded, case)[1]
+
+
+def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
     """Counts one call of the pipeline, which takes about twice as long as a plain one; the first counts like any other.
 
     Compiled code hides its operators, so a compiled case is counted as it is before compilation. Its graphs and graph
-    breaks are those of the process so far: call the case once before, in a process that compiles nothing else.
+    breaks are those of the process so far: call the case once before, in a process that compiles nothing else
+    (``forget_compiled``).
+
+    Returns:
+        The pipeline's output, and the work. The output is that of a plain call to the last bit, but for a compiled
+        case, whose code did not run.
     """
     arguments = prepare_call(loaded, case)
     compiled = compiles(tuple(case.settings.optimizations))
@@ -293,8 +311,8 @@ def count_work(loaded: LoadedPipeline, case: Case) -> Work:
         methods,
         operators,
     ):
-        loaded.pipeline(**arguments)
-    return Work(
+        output = loaded.pipeline(**arguments).images
+    return output, Work(
         operators=dict(sorted(operators.operators.items())),
         host_syncs=dict(sorted((operators.host_syncs + methods.host_syncs).items())),
         copies=operators.copies,

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +16,11 @@ from PIL import Image
 from bench.goldens import (
     BROKEN,
     MISSING,
+    NOT_COMPARED,
     PASSED,
     STALE,
+    WORK_MISSING,
+    Check,
     GoldenError,
     check_golden,
     describe_origin,
@@ -32,6 +35,7 @@ from bench.limits import default_limits
 from bench.records import LimitsRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
 from bench.suite import Case, Model, Settings
+from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work
 
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor (R) 9000")
 GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100 80GB HBM3")
@@ -40,6 +44,21 @@ WEIGHTS, OTHER_WEIGHTS = "a" * 64, "b" * 64
 TOLERANT = LimitsRecord(ssim=0.9, max_diff=20, mean_diff=2.0, reason="measured for this test")
 MODEL = Model(name="tiny-sd", kind="stable-diffusion", source="embedded")
 LEVELS = {"device": "@cuda-nvidia-h100-80gb-hbm3", "type": "@cuda", "reference": ""}
+
+
+WORK = Work(
+    operators={"aten::mm": 100, "aten::silu": 1000},
+    host_syncs={"aten::_local_scalar_dense": 22},
+    copies=3,
+    copied_bytes=9000,
+    peak_bytes=50_000,
+    unet_calls=4,
+    flops=2_000_000,
+    tokens=96,
+)
+MORE = replace(WORK, host_syncs={"aten::_local_scalar_dense": 26})
+LESS = replace(WORK, host_syncs={"aten::_local_scalar_dense": 18})
+WITHIN_MARGINS = replace(WORK, operators={"aten::mm": 100, "aten::silu": 1005})
 
 
 def case_with(**settings: Any) -> Case:
@@ -73,7 +92,14 @@ def accept(root, images, case=CASE, *, device=PROCESSOR, level="reference", weig
 def check(root, images, case=CASE, *, device=PROCESSOR, weights=WEIGHTS, update=None, announced=None):
     told: list[str] = [] if announced is None else announced
     origin = origin_of(case, weights=weights, device=device)
-    return check_golden(case, images, origin, root, device, update=update, announce=told.append)[0]
+    return check_golden(case, images, origin, root, device, update=update, announce=told.append).pictures
+
+
+def check_work(root, work, images=None, case=CASE, *, device=PROCESSOR, update=None, announced=None) -> Check:
+    """As ``check``, with counted work; the pictures are those that were accepted unless others are given."""
+    told: list[str] = [] if announced is None else announced
+    origin = origin_of(case, device=device).model_copy(update={"work": work.to_json() if work else None})
+    return check_golden(case, images or pictures(), origin, root, device, update=update, announce=told.append)
 
 
 def contents(root) -> dict[str, bytes]:
@@ -239,6 +265,8 @@ DAMAGES = {
     "unknown key in origin": (".json", lambda path: edit(path, colour="red")),
     "origin without seeds": (".json", lambda path: edit(path, seeds=[])),
     "origin without device": (".json", lambda path: edit(path, device={}, limits=None)),
+    "origin with half of the work": (".json", lambda path: edit(path, work={"flops": 12})),
+    "origin with counts that are none": (".json", lambda path: edit(path, work=WORK.to_json() | {"flops": "many"})),
     "folder as origin": (".json", turn_into_folder),
 }
 
@@ -537,3 +565,131 @@ def test_pictures_are_the_same_only_in_number_order_and_every_pixel():
     assert not same_pixels(images, images[:2])
     assert not same_pixels(images, images[::-1])
     assert not same_pixels(images, [*images[:2], brighter(images, 1)[2]])
+
+
+# Counted work
+
+
+@pytest.fixture
+def counted_golden(root, golden):
+    """The accepted picture of the case, with the work that it took."""
+    edit(golden.with_suffix(".json"), work=WORK.to_json())
+    return golden
+
+
+def test_a_golden_gives_back_the_work_that_was_written(root):
+    check_work(root, WORK, update="auto")
+    kept = read_golden(golden_path(root, CASE.id, PROCESSOR, "reference")).origin.work
+    assert kept == WORK.to_json()
+
+
+@pytest.mark.parametrize(
+    ("work", "verdict", "of_the_case"),
+    [
+        (WORK, SAME_WORK, IDENTICAL),
+        (WITHIN_MARGINS, SAME_WORK, IDENTICAL),
+        (LESS, LESS_WORK, IDENTICAL),
+        (MORE, MORE_WORK, MORE_WORK),
+    ],
+    ids=["same", "within margins", "less", "more"],
+)
+def test_more_work_than_the_golden_s_fails_and_less_passes(root, counted_golden, work, verdict, of_the_case):
+    found = check_work(root, work)
+    assert found.work is not None
+    assert (found.work.verdict, found.verdict) == (verdict, of_the_case)
+    assert (found.verdict in PASSED) == (verdict != MORE_WORK)
+    assert found.work.counts == work.to_json()
+    assert found.pictures.verdict == IDENTICAL
+
+
+def test_more_work_is_told_by_how_much(root, counted_golden):
+    found = check_work(root, MORE).work
+    assert found is not None
+    assert found.message == ("more work: host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4")
+
+
+def test_a_golden_without_counts_fails_and_says_what_to_do(root, golden):
+    found = check_work(root, WORK)
+    assert found.work is not None
+    assert (found.verdict, found.work.verdict, found.pictures.verdict) == (WORK_MISSING, MISSING, IDENTICAL)
+    assert str(golden.with_suffix(".json")) in found.work.message
+    assert "--golden-update" in found.work.message
+
+
+def test_work_is_not_compared_with_that_of_another_type_of_device(root, counted_golden):
+    found = check_work(root, MORE, device=GPU)
+    assert found.work is not None
+    assert (found.verdict, found.work.verdict) == (IDENTICAL, NOT_COMPARED)
+    assert "cpu" in found.work.message
+    assert "cuda" in found.work.message
+    edit(counted_golden.with_suffix(".json"), work=None)
+    assert check_work(root, MORE, device=GPU).verdict == IDENTICAL
+
+
+def test_work_is_compared_with_that_of_another_device_of_the_same_type(root, counted_golden):
+    other: Any = SimpleNamespace(type="cpu", name="Another Processor")
+    assert check_work(root, MORE, device=other).verdict == MORE_WORK
+
+
+def test_work_is_not_compared_with_that_of_another_recipe(root, counted_golden):
+    asked = case_with(prompts=("a fox", "a dog", "an owl"))
+    found = check_work(root, MORE, case=asked)
+    assert found.work is not None
+    assert (found.verdict, found.work.verdict) == (STALE, NOT_COMPARED)
+
+
+def test_without_a_golden_there_is_no_work_to_compare_with(root):
+    found = check_work(root, WORK)
+    assert found.work is not None
+    assert (found.verdict, found.work.verdict) == (MISSING, NOT_COMPARED)
+
+
+def test_where_nothing_was_counted_the_pictures_decide_alone(root, counted_golden):
+    assert check_work(root, None) == replace(check_work(root, WORK), work=None)
+
+
+def test_pictures_come_before_work(root, counted_golden):
+    found = check_work(root, MORE, pictures(9))
+    assert found.work is not None
+    assert (found.verdict, found.work.verdict) == (CHANGED, MORE_WORK)
+
+
+@pytest.mark.parametrize(
+    ("work", "verdict", "told"),
+    [
+        (MORE, MORE_WORK, "host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4"),
+        (LESS, LESS_WORK, "host syncs 22 → 18 (-18.2 %, -1 per step): aten::_local_scalar_dense -4"),
+    ],
+)
+def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_golden, work, verdict, told):
+    announced: list[str] = []
+    found = check_work(root, work, update="auto", announced=announced)
+    assert announced == [f"wrote {counted_golden} (same pictures, work: {told})"]
+    assert found.verdict == verdict
+    assert found.verdict not in PASSED
+    assert found.work is not None
+    assert "run again without --golden-update" in found.work.message
+    again = check_work(root, work)
+    assert again.work is not None
+    assert (again.verdict, again.work.verdict) == (IDENTICAL, SAME_WORK)
+
+
+def test_an_update_adds_the_work_to_a_golden_without_and_does_not_pass(root, golden):
+    announced: list[str] = []
+    assert check_work(root, WORK, update="auto", announced=announced).verdict == WORK_MISSING
+    assert announced == [f"wrote {golden} (same pictures, work: none until now)"]
+    assert check_work(root, WORK).verdict == IDENTICAL
+
+
+def test_an_update_of_pictures_and_work_tells_both(root, counted_golden):
+    announced: list[str] = []
+    assert check_work(root, MORE, brighter(pictures(), 9), update="auto", announced=announced).verdict == CHANGED
+    assert announced[0].startswith(f"wrote {counted_golden} (changed, SSIM was 0.")
+    assert ", work: host syncs 22 → 26 (" in announced[0]
+
+
+@pytest.mark.parametrize("work", [WORK, WITHIN_MARGINS, None], ids=["same", "within margins", "not counted"])
+def test_an_update_leaves_a_golden_with_the_same_work_as_it_is(root, counted_golden, work):
+    before = contents(root)
+    assert check_work(root, work, update="auto").verdict == IDENTICAL
+    assert contents(root) == before

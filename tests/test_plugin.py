@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections", "as_foun
 
 PROJECT = Path(__file__).parents[1]
 CASES = ["tiny/ddpm-s2-fp32", "tiny/ddpm-s3-fp32", "tiny/ddpm-s4-fp32"]
+READ = "aten::_local_scalar_dense"
 SLOW_CASE = "tiny/ddim-s2-fp32"
 SUITE = """
 [models.tiny]
@@ -124,6 +125,26 @@ def goldens(pytester: pytest.Pytester, accepted: Path) -> Path:
     return Path(shutil.copytree(accepted, pytester.path / "golden"))
 
 
+def alter_work(golden: Path, change: Callable[[dict[str, int]], dict[str, int]] | None) -> None:
+    """Changes the host synchronisations that a golden has, or takes all its counts away."""
+    beside = golden.with_suffix(".json")
+    origin = json.loads(beside.read_text())
+    if change:
+        origin["work"]["host_syncs"] = change(origin["work"]["host_syncs"])
+    else:
+        origin["work"] = None
+    beside.write_text(json.dumps(origin))
+
+
+def more_than(syncs: dict[str, int]) -> dict[str, int]:
+    """So few that a run of three steps has one a step more."""
+    return syncs | {READ: syncs[READ] - 3}
+
+
+def less_than(syncs: dict[str, int]) -> dict[str, int]:
+    return syncs | {READ: syncs[READ] + 3}
+
+
 def records(pytester: pytest.Pytester) -> list[Record]:
     return read_records(pytester.path / "results" / "latest" / RECORDS)
 
@@ -184,7 +205,8 @@ def test_a_green_benchmark_tells_and_writes_everything(start, pytester):
     result.stdout.fnmatch_lines([f"*{case} *n/a *1.00000 *identical" for case in CASES])
     told = f"results/{folder.name}"
     result.stdout.fnmatch_lines(
-        ["verdicts: 3 identical", f"results: {told}", f"report: {told}/report.html (* MB)"], consecutive=True
+        ["verdicts: 3 identical", "work: 3 same work", f"results: {told}", f"report: {told}/report.html (* MB)"],
+        consecutive=True,
     )
     assert "All 3 cases look exactly like their goldens." in (folder / "report.html").read_text()
     assert "All 3 cases look exactly like their goldens." in (folder / "summary.md").read_text()
@@ -231,6 +253,81 @@ def test_a_changed_picture_is_one_failed_test_that_names_the_case(folder, start,
     assert properties["verdict"] == "changed"
     assert float(properties["ssim_worst_tile"] or 1) < 0.9
     assert ("median_s" in properties) == (folder == "bench")
+
+
+@pytest.mark.parametrize("folder", ["bench", "tests"])
+def test_more_work_is_one_failed_test_that_says_what_is_more(folder, start, pytester, goldens):
+    alter_work(goldens / f"{CASES[1]}.png", more_than)
+    result = start(folder, "--junitxml=junit.xml")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.parseoutcomes()["failed"] == 1
+    said = f"{CASES[1]}: more work: host syncs * (* %, +1 per step): aten::_local_scalar_dense +3"
+    result.stdout.fnmatch_lines([f"*{CASES[1]} *more work*"])
+    result.stdout.fnmatch_lines([f"{said}. Pictures: *"])
+    result.stdout.fnmatch_lines(["verdicts: 2 identical, 1 more work", "work: 2 same work, 1 more work", said])
+    (run,) = run_folders(pytester)
+    assert "1 of 3 cases failed: 1 more work." in (run / "report.html").read_text()
+    assert "+1 per step" in (run / "summary.md").read_text()
+    (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()
+    (failed,) = [test for test in suite if test.find("failure") is not None]
+    properties = {str(entry.get("name")): str(entry.get("value")) for entry in failed.iter("property")}
+    assert (properties["verdict"], properties["work"]) == ("more work", "more work")
+    assert all(int(properties[name]) > 0 for name in ("operators", "host_syncs", "copied_bytes", "flops"))
+
+
+def test_less_work_passes_and_is_told(start, pytester, goldens):
+    alter_work(goldens / f"{CASES[1]}.png", less_than)
+    result = start("tests")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines([f"*{CASES[1]} *identical, less work*"])
+    result.stdout.fnmatch_lines(
+        [
+            "verdicts: 3 identical",
+            "work: 2 same work, 1 less work",
+            f"{CASES[1]}: less work: host syncs * (* %, -1 per step): aten::_local_scalar_dense -3",
+        ]
+    )
+    (run,) = run_folders(pytester)
+    told = "All 3 cases look exactly like their goldens; 1 with less work."
+    assert told in (run / "report.html").read_text()
+    assert told in (run / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("change", [None, more_than, less_than], ids=["none", "more", "less"])
+def test_accepting_other_work_is_red_and_the_next_run_is_green(change, start, goldens):
+    path = goldens / f"{CASES[1]}.png"
+    alter_work(path, change)
+    before = path.read_bytes()
+    writing = start("tests", "--golden-update")
+    assert writing.ret == pytest.ExitCode.TESTS_FAILED
+    assert writing.parseoutcomes()["failed"] == 1
+    writing.stdout.fnmatch_lines([f"wrote {path} (same pictures, work: *)"])
+    writing.stdout.fnmatch_lines([f"{CASES[1]}: *accepted as {path} (same pictures, *--golden-update to check it*"])
+    assert path.read_bytes() == before
+    assert start("tests").ret == pytest.ExitCode.OK
+
+
+def test_goldens_without_counts_are_red_and_say_what_to_do(start, goldens):
+    for case in CASES:
+        alter_work(goldens / f"{case}.png", None)
+    result = start("tests")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["verdicts: 3 work missing", "work: 3 missing"])
+    result.stdout.fnmatch_lines(
+        [f"{CASES[0]}: work missing: *{CASES[0]}.json holds no counted work; *--golden-update*"]
+    )
+
+
+@pytest.mark.parametrize("folder", ["bench", "tests"])
+def test_pictures_only_counts_nothing_and_needs_no_counts(folder, start, pytester, goldens):
+    alter_work(goldens / f"{CASES[0]}.png", None)
+    alter_work(goldens / f"{CASES[1]}.png", more_than)
+    result = start(folder, "--pictures-only")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["verdicts: 3 identical", "work: not counted"])
+    assert [record.work for record in records(pytester)] == [None] * 3
+    (run,) = run_folders(pytester)
+    assert "--pictures-only" in notes_of(run).rerun_options
 
 
 @pytest.mark.usefixtures("goldens")
@@ -318,6 +415,7 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
         (["bench", "-n2"], r"benchmarks run one at a time: leave out -n, .*\."),
         (["tests", "--model=nobody"], r"--model nobody: not in \S+suite\.toml; known: far, tiny\."),
         (["tests", "--device=warp"], r"--device warp: torch knows no such device; .*\."),
+        (["tests", "--golden-update", "--pictures-only"], r"--golden-update accepts pictures and work together: .*\."),
         (["bench", "--rounds=1"], r"--rounds 1: at least 2 are needed .*\."),
         (["tests", "--suite=nowhere.toml"], r"\S+nowhere\.toml: cannot be read \(No such file or directory\); .*\."),
     ],

@@ -18,6 +18,7 @@ from bench.records import (
     PhasesRecord,
     Pictures,
     Record,
+    WorkRecord,
     read_records,
     schema,
 )
@@ -40,6 +41,7 @@ RELIED_ON_BY_SCRIPTS = {
     "peak_memory_bytes",
     "peak_memory_reason",
     "pictures",
+    "work",
     "error",
     "verdict",
 }
@@ -101,6 +103,11 @@ def full_record() -> Record:
             limits=LimitsRecord(ssim=0.9, max_diff=4, mean_diff=0.25, reason="measured"),
             golden="golden/tiny-sd/pndm-s20-g7.5-fp32.png",
         ),
+        work=WorkRecord(
+            verdict="more work",
+            message="more work: UNet calls 20 → 21 (+5.0 %)",
+            counts={"operators": {"aten::mm": 84}, "host_syncs": {}, "unet_calls": 21},
+        ),
         error=ErrorRecord(type="NotRepeatable", message="the first and the last call differ"),
     )
 
@@ -129,6 +136,11 @@ def test_the_names_that_scripts_rely_on_are_in_every_line():
 def test_the_documented_picture_scores_are_in_a_line():
     scores = {"verdict", "ssim_worst_tile", "ssim_grid", "max_diff", "changed_share", "mean_diff", "limits", "golden"}
     assert set(json.loads(full_record().to_line())["pictures"]) >= scores
+
+
+def test_the_documented_parts_of_the_work_are_in_a_line():
+    assert set(json.loads(full_record().to_line())["work"]) == {"verdict", "message", "counts"}
+    assert json.loads(record().to_line())["work"] is None
 
 
 def test_the_schema_s_version_is_in_every_line():

@@ -24,7 +24,7 @@ from bench.report.plots import MOST_SERIES, Timed, line_names
 from bench.report.quality import Quality, compare_with_references, pareto_front
 from bench.report.rerun import rerun_record
 from bench.report.sample import make_run
-from bench.report.story import BAD, GOOD, UNSURE
+from bench.report.story import BAD, GOOD, NOTE, UNSURE, Verdict
 from bench.report.summary import LONGEST, cell, publish_summary, render_summary
 from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
 from bench.results import RECORDS
@@ -312,6 +312,98 @@ def test_the_summary_is_added_to_that_of_the_ci_job(tmp_path, monkeypatch):
     publish_summary("ü" * LONGEST, tmp_path / SUMMARY)
     assert len(step.read_bytes()) < LONGEST + 200
     assert "the whole is in summary.md" in step.read_text()
+
+
+# Counted work
+
+
+MORE_SYNCS = "more work: host syncs 5 → 9 (+80.0 %, +1 per step): aten::_local_scalar_dense +4"
+
+
+def give_work(run: Path, *given: tuple[str, str]) -> list[Record]:
+    """Gives the first records other verdicts on their work, each with its message; returns them."""
+    records = records_of(run)
+    for number, (verdict, message) in enumerate(given):
+        work = records[number].work.model_copy(update={"verdict": verdict, "message": message})
+        failed = {"verdict": verdict} if verdict == "more work" and records[number].verdict == "identical" else {}
+        records[number] = records[number].model_copy(update={"work": work, **failed})
+    (run / RECORDS).write_text("".join(record.to_line() for record in records))
+    return records[: len(given)]
+
+
+def test_a_run_whose_only_fault_is_more_work_is_red_and_says_what_is_more(tmp_path):
+    run = make_run(tmp_path / "more", 3, changed_every=0)
+    (record,) = give_work(run, ("more work", MORE_SYNCS))
+    story = story_told(run)
+    assert (story.headline, story.kind) == ("1 of 3 cases failed: 1 more work.", BAD)
+    worst = story.entries[0]
+    assert (worst.title, worst.problems) == (record.case, (MORE_SYNCS,))
+    assert (worst.verdict.kind, worst.more) == (BAD, ())
+    text = render_summary(story)
+    assert f"- {record.case}: {cell(MORE_SYNCS)}" in text
+    assert "✗ 1 work: more work" in text
+    tell(run)
+    first = next(one for one in Parsed(run / REPORT).named("details") if "case" in one["class"])
+    assert ("failed" in first["class"], "open" in first, first["data-work"]) == (True, True, "more work")
+    assert MORE_SYNCS in (run / REPORT).read_text()
+
+
+def test_more_work_is_told_beside_a_changed_picture(tmp_path):
+    run = make_run(tmp_path / "both", 3, changed_every=3)
+    give_work(run, ("more work", MORE_SYNCS))
+    worst = story_told(run).entries[0]
+    assert [(verdict.word, verdict.kind) for verdict in (worst.verdict, *worst.more)] == [
+        ("changed", BAD), ("more work", BAD),
+    ]  # fmt: skip
+    assert len(worst.problems) == 2
+    assert worst.problems[1] == MORE_SYNCS
+
+
+def test_less_work_is_no_fault_and_is_told(tmp_path):
+    run = make_run(tmp_path / "less", 3, changed_every=0)
+    (record,) = give_work(run, ("less work", "less work: host syncs 9 → 5"))
+    story = story_told(run)
+    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens; 1 with less work.", GOOD)
+    entry = next(entry for entry in story.entries if entry.title == record.case)
+    assert (entry.failed, entry.problems, entry.notes) == (False, (), ("less work: host syncs 9 → 5",))
+    row = next(line for line in render_summary(story).splitlines() if line.startswith(f"| {record.case} "))
+    assert "identical, less work" in row
+    assert "host syncs 9 → 5" in row
+
+
+def test_work_that_could_not_be_compared_is_counted_as_such_and_no_fault(tmp_path):
+    run = make_run(tmp_path / "other", 2, changed_every=0)
+    give_work(run, ("not compared", "not compared: the golden was made on cpu, this run is on cuda"))
+    story = story_told(run)
+    assert story.kind == GOOD
+    assert ("work", Verdict("not compared", NOTE), 1) in story.counts
+    tell(run)
+    assert "made on cpu, this run is on cuda" in (run / REPORT).read_text()
+
+
+def test_every_sum_of_the_work_stands_in_its_table_and_under_its_case(whole_run, page):
+    (work,) = [section for section in story_told(whole_run).sections if section.key == "work"]
+    (table,) = work.tables
+    assert len(table.rows) == CASES
+    for record in records_of(whole_run):
+        counts = record.work.counts
+        expected = {
+            sum(counts["operators"].values()), sum(counts["host_syncs"].values()), counts["copied_bytes"],
+            counts["peak_bytes"], counts["unet_calls"], counts["flops"], counts["tokens"],
+        }  # fmt: skip
+        row = next(row for row in table.rows if row[0].text == record.case)
+        assert expected <= {value.number for value in row}
+        assert expected <= {number for number, _ in page.numbers[record.case]}
+
+
+def test_a_run_that_counted_nothing_tells_nothing_of_work(tmp_path):
+    run = make_run(tmp_path / "uncounted", 2, changed_every=0)
+    (run / RECORDS).write_text(
+        "".join(record.model_copy(update={"work": None}).to_line() for record in records_of(run))
+    )
+    story = story_told(run)
+    assert "work" not in {section.key for section in story.sections}
+    assert not [question for question, _, _ in story.counts if question == "work"]
 
 
 # Several runs

@@ -15,12 +15,16 @@ from PIL import Image
 
 from bench import run as runs
 from bench.device import Cpu
-from bench.pipelines import PipelineError
+from bench.goldens import NOT_COMPARED, PASSED, WORK_MISSING
+from bench.optimizations import OPTIMIZATIONS, Knob
+from bench.pipelines import LoadedPipeline, PipelineError
 from bench.records import Record, read_records
 from bench.results import RECORDS, RunFolder
 from bench.run import GoldenPolicy, Run
 from bench.sampling import BrokenPicture
 from bench.suite import DDPM, STABLE_DIFFUSION
+from bench.timing import Measurement, measure
+from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, count_work, counted_call
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 
@@ -45,9 +49,9 @@ def announced() -> list[str]:
 
 @pytest.fixture
 def start(tmp_path: Path, announced: list[str]) -> Start:
-    """``start(name, update=...)`` is a new run with the store and the results of the test."""
+    """``start(name, update=..., counts_work=...)`` is a new run with the store and the results of the test."""
 
-    def make(name: str = "run", update: str | None = None) -> Run:
+    def make(name: str = "run", update: str | None = None, counts_work: bool = True) -> Run:
         return Run(
             device=Cpu(),
             folder=RunFolder(tmp_path / "results", name),
@@ -55,6 +59,7 @@ def start(tmp_path: Path, announced: list[str]) -> Start:
             suite_folder=tmp_path,
             environment={"libraries": {"torch": torch.__version__}},
             announce=announced.append,
+            counts_work=counts_work,
         )
 
     return make
@@ -300,3 +305,184 @@ def test_the_tally_adds_up_loading_and_calls(start, tiny_case):
     run.picture(tiny_case(DDPM, seed=1))
     assert run.tally.loading_s == loading
     assert run.tally.in_pipeline_s > calls
+
+
+# Counted work
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done with the pipeline, in order: ``call`` or ``count``."""
+    log: list[str] = []
+
+    def counting(loaded: LoadedPipeline, case: Any) -> Any:
+        log.append("count")
+        return counted_call(loaded, case)
+
+    monkeypatch.setattr(runs, "counted_call", counting)
+    monkeypatch.setattr(runs, "count_work", lambda *of: counting(*of)[1])
+    return log
+
+
+def note_calls(run: Run, case: Any, monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
+    owner = type(run.pipeline(case).pipeline)
+    plain = owner.__call__
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        log.append("call")
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(owner, "__call__", call)
+
+
+@pytest.mark.parametrize("kind", [STABLE_DIFFUSION, DDPM])
+def test_a_picture_check_and_a_measurement_of_a_case_count_the_same_work(kind, start, tiny_case):
+    case = tiny_case(kind)
+    accepted = start("accepted", update="auto").picture(case).work
+    pictured, measured = start("pictured").picture(case), start("measured").benchmark(case, repeat, 2)
+    assert accepted is not None
+    assert accepted.verdict == NOT_COMPARED
+    for record in (pictured, measured):
+        assert record.work is not None
+        assert (record.verdict, record.work.verdict) == ("identical", SAME_WORK)
+        assert record.work.counts == accepted.counts
+    assert Work.from_json(accepted.counts or {}).unet_calls == measured.unet_calls
+
+
+def test_a_picture_check_takes_one_call_for_pictures_and_work(start, tiny_case, monkeypatch, calls):
+    run, case = start(), tiny_case(DDPM)
+    note_calls(run, case, monkeypatch, calls)
+    run.picture(case)
+    assert calls == ["count", "call"]
+
+
+def test_a_measurement_counts_after_its_last_sample(start, tiny_case, monkeypatch, calls):
+    run, case = start(), tiny_case(DDPM)
+    note_calls(run, case, monkeypatch, calls)
+
+    def noting(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
+        samples = repeat(target, setup, rounds)
+        calls.append("sampled")
+        return samples
+
+    run.benchmark(case, noting, 2)
+    assert calls[-4:] == ["call", "sampled", "count", "call"]
+    assert calls.count("count") == 1
+
+
+def test_a_run_that_looks_at_pictures_only_counts_nothing(start, tiny_case, calls):
+    case = tiny_case(DDPM)
+    run = start(counts_work=False)
+    assert run.picture(case).work is None
+    assert run.benchmark(case, repeat, 2).work is None
+    assert calls == []
+
+
+def test_pictures_only_need_no_counts_in_the_golden(start, tiny_case):
+    case = tiny_case(DDPM)
+    start("accepted", update="auto", counts_work=False).picture(case)
+    assert start("pictures", counts_work=False).picture(case).verdict == "identical"
+    record = start("all").picture(case)
+    assert record.verdict == WORK_MISSING
+    assert record.work is not None
+    assert "--golden-update" in record.work.message
+
+
+def read_a_value_each_step(patch: pytest.MonkeyPatch, loaded: LoadedPipeline) -> None:
+    forward = loaded.pipeline.unet.forward
+
+    def reading(sample: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        sample[0, 0, 0, 0].item()
+        return forward(sample, *rest, **more)
+
+    patch.setattr(loaded.pipeline.unet, "forward", reading)
+
+
+def clone_in_a_block(patch: pytest.MonkeyPatch, loaded: LoadedPipeline) -> None:
+    block = loaded.pipeline.unet.mid_block.resnets[0]
+    forward = block.forward
+    patch.setattr(block, "forward", lambda hidden, *rest, **more: forward(hidden.clone(), *rest, **more))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (read_a_value_each_step, ("more work: host syncs ", "+1 per step", "aten::_local_scalar_dense +4")),
+        (clone_in_a_block, ("more work: copied bytes ", "aten::clone +4")),
+    ],
+)
+@pytest.mark.parametrize("timed", [False, True], ids=["pictured", "measured"])
+def test_a_fault_that_no_picture_shows_turns_its_case_red(timed, fault, words, start, tiny_case):
+    broken, sound = tiny_case(DDPM), tiny_case(DDPM, seed=5)
+    for case in (broken, sound):
+        start("accepted", update="auto").picture(case)
+    run = start()
+    with pytest.MonkeyPatch.context() as patch:
+        fault(patch, run.pipeline(broken))
+        record = run.benchmark(broken, repeat, 2) if timed else run.picture(broken)
+    assert record.verdict == MORE_WORK
+    assert record.pictures is not None
+    assert record.pictures.verdict == "identical"
+    assert record.work is not None
+    assert all(word in record.work.message for word in words), record.work.message
+    assert run.picture(sound).verdict == "identical"
+
+
+def test_the_repair_of_a_fault_passes_and_is_told(start, tiny_case, monkeypatch):
+    case = tiny_case(DDPM)
+    run = start("accepted", update="auto")
+    with monkeypatch.context() as patch:
+        read_a_value_each_step(patch, run.pipeline(case))
+        run.picture(case)
+    record = start().picture(case)
+    assert record.verdict in PASSED
+    assert record.work is not None
+    assert (record.work.verdict, "-1 per step" in record.work.message) == (LESS_WORK, True)
+
+
+@pytest.fixture
+def compiled_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``compile`` compiles one layer, whose compiled code gives other values, so that pictures show which one ran."""
+
+    def apply(pipeline: Any) -> None:
+        layer = pipeline.unet.time_embedding.linear_1
+        forward = layer.forward
+        layer.forward = lambda sample: forward(sample) + torch.compiler.is_compiling()
+        layer.compile(backend="eager")
+
+    knob = OPTIMIZATIONS["compile"]
+    monkeypatch.setitem(OPTIMIZATIONS, "compile", Knob(knob.kinds, apply, knob.count, compiles=True))
+
+
+@pytest.mark.usefixtures("compiled_in_part")
+def test_the_pictures_of_a_compiled_case_are_those_of_its_compiled_code(start, tiny_case, tmp_path):
+    case = tiny_case(DDPM, optimizations=("compile",))
+    start("accepted", update="auto", counts_work=False).picture(case)
+    run = start()
+    first, second = run.picture(case), run.picture(case)
+    for record in (first, second):
+        assert record.pictures is not None
+        assert record.pictures.verdict == "identical"
+        assert record.work is not None
+        assert record.work.counts is not None
+        assert (record.work.counts["graphs"], record.work.counts["graph_breaks"]) == (1, 0)
+    assert first.work == second.work
+
+
+def test_a_compiled_case_that_is_measured_is_counted_in_its_own_process(start, tiny_case, load_tiny, monkeypatch):
+    case = tiny_case(DDPM)
+    start("accepted", update="auto").picture(case)
+    asked: list[bool] = []
+
+    def alone(case: Any, device: str, rounds: int, folder: Path, *, counts_work: bool) -> tuple[Any, Measurement]:
+        asked.append(counts_work)
+        loaded = load_tiny(case)
+        return loaded, measure(loaded, case, Cpu(), repeat, rounds, count=count_work if counts_work else None)
+
+    monkeypatch.setattr(runs, "measure_alone", alone)
+    monkeypatch.setattr(runs, "compiles", lambda names: True)
+    record = start().benchmark(case, repeat, 2)
+    assert record.work is not None
+    assert record.work.verdict == SAME_WORK
+    assert start(counts_work=False).benchmark(case, repeat, 2).work is None
+    assert asked == [True, False]

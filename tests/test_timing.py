@@ -25,6 +25,7 @@ from bench.run import NOT_REPEATABLE, GoldenPolicy, Run
 from bench.sampling import generate
 from bench.suite import DDPM, STABLE_DIFFUSION, Case
 from bench.timing import measure, measure_phases
+from bench.work import count_work
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 
@@ -338,8 +339,8 @@ def run(tmp_path: Path) -> Run:
 
 
 def accept(run: Run, case: Case, loaded: LoadedPipeline) -> None:
-    """Writes the pictures of the pipeline as the case's golden."""
-    origin = describe_origin(case, loaded.weights, loaded.revision, run.device, {})
+    """Writes the pictures of the pipeline and its work as the case's golden."""
+    origin = describe_origin(case, loaded.weights, loaded.revision, run.device, {}, work=count_work(loaded, case))
     quiet: list[str] = []
     images = generate(loaded, case)
     check_golden(case, images, origin, run.goldens.root, run.device, update="auto", announce=quiet.append)

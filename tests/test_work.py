@@ -16,7 +16,7 @@ from diffusers.models.resnet import ResnetBlock2D
 
 from bench.device import Cpu
 from bench.pipelines import LoadedPipeline, load_pipeline
-from bench.sampling import generate
+from bench.sampling import generate, prepare_call
 from bench.suite import DDPM, STABLE_DIFFUSION, Case, read_suite
 from bench.training.architectures import TOKENS
 from bench.work import (
@@ -29,6 +29,8 @@ from bench.work import (
     compare_work,
     compiled_graphs,
     count_work,
+    counted_call,
+    forget_compiled,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
@@ -108,6 +110,45 @@ def test_counting_leaves_the_pictures_and_the_pipeline_alone(kind, ddim_case, lo
     assert [image.tobytes() for image in generate(loaded, case)] == [image.tobytes() for image in before]
     assert not getattr(getattr(loaded.pipeline, "text_encoder", loaded.pipeline.unet), "_forward_pre_hooks", None)
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (STABLE_DIFFUSION, {}),
+        (STABLE_DIFFUSION, {"scheduler": "ddim"}),
+        (STABLE_DIFFUSION, {"scheduler": "euler"}),
+        (STABLE_DIFFUSION, {"scheduler": "euler-ancestral"}),
+        (STABLE_DIFFUSION, {"dtype": "bfloat16"}),
+        (STABLE_DIFFUSION, {"dtype": "float16"}),
+        (STABLE_DIFFUSION, {"optimizations": ("attention-slicing",)}),
+        (STABLE_DIFFUSION, {"optimizations": ("channels-last",)}),
+        (STABLE_DIFFUSION, {"optimizations": ("channels-last",), "dtype": "bfloat16"}),
+        (STABLE_DIFFUSION, {"optimizations": ("fused-qkv",)}),
+        (STABLE_DIFFUSION, {"optimizations": ("vae-slicing",)}),
+        (DDPM, {}),
+        (DDPM, {"dtype": "bfloat16"}),
+        (DDPM, {"scheduler": "dpmpp-2m"}),
+    ],
+    ids=str,
+)
+def test_a_counted_call_makes_the_pictures_of_a_plain_one_to_the_last_bit(kind, settings, tiny_case, load_tiny):
+    case = tiny_case(kind, **settings)
+    loaded = load_tiny(case)
+    counted, _ = counted_call(loaded, case)
+    plain = loaded.pipeline(**prepare_call(loaded, case)).images
+    assert torch.equal(counted, plain)
+
+
+def test_deterministic_algorithms_are_no_other_work(ddim_case, load_tiny, sound):
+    """Picture checks ask torch for them and timing runs do not, and both compare with the same golden."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(not before, warn_only=True)
+    try:
+        for kind in (STABLE_DIFFUSION, DDPM):
+            assert count_work(load_tiny(ddim_case(kind)), ddim_case(kind)) == sound(kind)
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)
 
 
 def test_what_is_counted_is_what_was_done(ddim_case, sound):
@@ -421,3 +462,14 @@ def test_a_compiled_case_has_graphs_and_the_work_of_before_compilation(breaks, g
     assert (work.graphs, work.graph_breaks) == (graphs, breaks)
     assert replace(work, graphs=None, graph_breaks=None) == broken != plain
     assert compiled_graphs() == (graphs, breaks)
+
+
+def test_a_compiled_case_is_compiled_anew_once_that_is_forgotten(compiler, ddim_case, load_tiny):
+    case = ddim_case(DDPM, steps=1)
+    loaded = load_tiny(case)
+    loaded.pipeline.unet.time_embedding.linear_1.compile(backend="eager")
+    for _ in range(2):
+        forget_compiled()
+        assert compiled_graphs() == (0, 0)
+        generate(loaded, case)
+        assert compiled_graphs() == (1, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from bench.isolation import ProcessDied
 from bench.optimizations import NotApplied
 from bench.pipelines import PipelineError
 from bench.plugin.session import Session
+from bench.reasons import failure
 from bench.records import Record
 from bench.sampling import BrokenPicture
 from bench.suite import Case
@@ -21,23 +22,22 @@ from bench.suite import Case
 SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied)
 
 
-def _finish(session: Session, node: pytest.Item, case: Case, work: Callable[[], Record]) -> None:
-    """Runs the work and fails the test with one sentence unless the pictures are right."""
+def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callable[[], Record]) -> None:
+    """Makes a record and fails the test with one sentence unless pictures and work are right."""
     __tracebackhide__ = True
     try:
-        record = work()
+        record = make_record()
     except SENTENCES as error:
         pytest.fail(f"{case.id}: {error}", pytrace=False)
     session.records[node.nodeid] = record
     node.user_properties += properties(record)
     if record.verdict not in PASSED:
-        why = record.error.message if record.error else record.pictures.message if record.pictures else ""
         kept = session.run.folder.path / "grids" / case.model.name
-        pytest.fail(f"{case.id}: {record.verdict}: {why.rstrip('.')}. Pictures: {kept}", pytrace=False)
+        pytest.fail(f"{case.id}: {failure(record)}. Pictures: {kept}", pytrace=False)
 
 
 def properties(record: Record) -> list[tuple[str, object]]:
-    """Figures for JUnit: times in seconds, memory in bytes."""
+    """Figures for JUnit: times in seconds, memory in bytes, work in calls and bytes."""
     figures: dict[str, Any] = {
         "verdict": record.verdict,
         "environment": record.environment,
@@ -49,11 +49,20 @@ def properties(record: Record) -> list[tuple[str, object]]:
     }
     if record.pictures:
         figures |= {name: getattr(record.pictures, name) for name in ("ssim_worst_tile", "max_diff", "changed_share")}
+    if record.work:
+        figures["work"] = record.work.verdict
+        figures |= _sums(record.work.counts or {})
     return [(name, value) for name, value in figures.items() if value is not None]
 
 
+def _sums(counts: Mapping[str, Any]) -> dict[str, int]:
+    """What was counted, each as one number."""
+    sums = {name: sum(counts[name].values()) for name in ("operators", "host_syncs") if name in counts}
+    return sums | {name: counts[name] for name in ("copied_bytes", "flops") if name in counts}
+
+
 def check_picture(session: Session, node: pytest.Item, case: Case) -> None:
-    """Makes the grid of a case and fails unless it is its golden."""
+    """Makes the grid of a case and fails unless it is its golden, made with no more work."""
     __tracebackhide__ = True
     _finish(session, node, case, lambda: session.run.picture(case))
 
@@ -68,7 +77,7 @@ def _replay(benchmark: Any, samples: Sequence[float]) -> None:
 
 
 def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any) -> None:
-    """Measures a case with pytest-benchmark and fails unless its grid is its golden."""
+    """Measures a case with pytest-benchmark and fails unless its grid is its golden, made with no more work."""
     __tracebackhide__ = True
 
     measured_elsewhere = True
@@ -79,11 +88,11 @@ def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any
         benchmark.pedantic(target, setup=lambda: ((), setup()), rounds=rounds, iterations=1)
         return list(benchmark.stats.stats.data) if benchmark.stats else []
 
-    def work() -> Record:
+    def make_record() -> Record:
         record = session.run.benchmark(case, repeat, session.options.rounds)
         if measured_elsewhere:
             _replay(benchmark, record.samples_s)
         benchmark.extra_info.update(record.model_dump(mode="json", by_alias=True, exclude={"samples_s"}))
         return record
 
-    _finish(session, node, case, work)
+    _finish(session, node, case, make_record)

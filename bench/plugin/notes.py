@@ -76,6 +76,8 @@ def rerun_options(config: pytest.Config) -> tuple[str, ...]:
         value = config.getoption(name)
         if value and value != "auto":
             options += [f"--{name.replace('_', '-')}", str(value)]
+    if config.getoption("pictures_only"):
+        options.append("--pictures-only")
     for model in config.getoption("model"):
         options += ["--model", model]
     if config.getoption("markexpr") == "slow":

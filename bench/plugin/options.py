@@ -27,6 +27,7 @@ class Options:
     golden_update: str | None
     results: Path
     slow: bool
+    pictures_only: bool
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Options:
@@ -38,6 +39,9 @@ class Options:
         rounds = config.getoption("rounds")
         if rounds < 2:
             raise pytest.UsageError(f"--rounds {rounds}: at least 2 are needed to compare the first with the last.")
+        pictures_only = config.getoption("pictures_only")
+        if pictures_only and config.getoption("golden_update"):
+            raise pytest.UsageError("--golden-update accepts pictures and work together: leave out --pictures-only.")
 
         def path(name: str, default: Path) -> Path:
             given = config.getoption(name)
@@ -53,6 +57,7 @@ class Options:
             golden_update=config.getoption("golden_level") if config.getoption("golden_update") else None,
             results=path("results", config.rootpath / "results"),
             slow="slow" in (config.getoption("markexpr") or ""),
+            pictures_only=pictures_only,
         )
 
 
@@ -129,7 +134,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--golden-update",
         action="store_true",
-        help="accept the pictures of the selected cases as their goldens; the run fails for what it wrote",
+        help="accept pictures and work of the selected cases as their goldens; the run fails for what it wrote",
     )
     group.addoption(
         "--golden-level",
@@ -137,6 +142,11 @@ def add_options(parser: pytest.Parser) -> None:
         default="auto",
         help="where --golden-update writes: for every device, this device type, or this exact device (default: auto: "
         "the reference unless it comes from another device type)",
+    )
+    group.addoption(
+        "--pictures-only",
+        action="store_true",
+        help="judge the pictures alone: no work is counted, and an upgrade check measures neither time nor memory",
     )
     group.addoption("--results", metavar="PATH", help="where each run gets its folder (default: results/)")
     _add_upgrade_options(parser)
@@ -155,7 +165,6 @@ def _add_upgrade_options(parser: pytest.Parser) -> None:
         "--min-change", default="3%", metavar="PERCENT", help="smallest change of time or memory that matters "
         "(default: 3%%)"
     )  # fmt: skip
-    group.addoption("--pictures-only", action="store_true", help="compare pictures, measure neither time nor memory")
     group.addoption("--environments", metavar="PATH", help="where environments are cached (default: .environments/)")
     group.addoption("--environments-list", action="store_true", help="list the cached environments and stop")
     group.addoption("--environments-prune", action="store_true", help="remove cached environments not in use and stop")

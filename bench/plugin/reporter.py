@@ -111,6 +111,9 @@ class Reporter:
         else:
             terminalreporter.section("pictures")
         write(f"verdicts: {terminal.verdict_counts(records)}")
+        write(f"work: {terminal.work_counts(records) or 'not counted'}")
+        for line in terminal.savings(records):
+            write(line, yellow=True)
         for line in terminal.worst_cases(records):
             write(line, red=True)
         write_results(write, session.run.folder.path)

@@ -100,6 +100,7 @@ def start_session(config: pytest.Config) -> Session:
         suite_folder=options.suite.parent,
         environment=describe_environment(device, config.rootpath),
         announce=announcer(config),
+        counts_work=not options.pictures_only,
     )
     if timing and not upgrade:
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)

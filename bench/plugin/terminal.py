@@ -12,9 +12,11 @@ from rich.table import Table
 
 from bench.console import table_text
 from bench.goldens import PASSED
+from bench.reasons import failure, saved_work
 from bench.records import Record
 from bench.run import Tally
 from bench.suite import Case
+from bench.work import LESS_WORK
 
 TABLE_WIDTH = 118
 # Share of the work after which the time left is told: before, loading would weigh too much in it.
@@ -46,7 +48,7 @@ def _per_step(record: Record) -> float | None:
     return steps[len(steps) // 2]
 
 
-def _work(case: Case) -> float:
+def _expected_work(case: Case) -> float:
     """Rough cost of a case, for the estimate of the time left: UNet evaluations."""
     settings = case.settings
     order = 2 if settings.scheduler == "heun" else 1
@@ -58,7 +60,7 @@ class Progress:
     """Numbers the cases as they end and estimates the time left from the work of those still to come."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        self._work = {case.id: _work(case) for case in cases}
+        self._work = {case.id: _expected_work(case) for case in cases}
         self._total = len(cases)
         self._done: dict[str, float] = {}
         self._began = time.monotonic()
@@ -74,7 +76,11 @@ class Progress:
         width = max(map(len, self._work), default=0)
         per_image = f"{_milliseconds(_per_image(record)):>7} ms/image  " if record and record.median_s else ""
         count = f"[{len(self._done):>{len(str(self._total))}}/{self._total}]"
-        return f"{count} {case_id:<{width}}  {per_image}{record.verdict if record else outcome:<14}  {until}".rstrip()
+        return f"{count} {case_id:<{width}}  {per_image}{_verdict(record) if record else outcome:<14}  {until}".rstrip()
+
+
+def _verdict(record: Record) -> str:
+    return f"{record.verdict}, {LESS_WORK}" if saved_work(record) else record.verdict
 
 
 def _memory(record: Record) -> str:
@@ -97,7 +103,7 @@ def render_table(records: Sequence[Record], colour: bool) -> str:
             _milliseconds(record.first_call_s),
             _memory(record),
             _ssim(record),
-            record.verdict,
+            _verdict(record),
             style=None if record.verdict in PASSED else "red",
         )
     return table_text(table, TABLE_WIDTH, colour)
@@ -113,15 +119,24 @@ def verdict_counts(records: Sequence[Record]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
+def work_counts(records: Sequence[Record]) -> str:
+    """How often each verdict on the work was given; empty where nothing was counted."""
+    counts = Counter(record.work.verdict for record in records if record.work)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+
+
+def savings(records: Sequence[Record], count: int = 3) -> list[str]:
+    """The first cases that pass with less work than their golden, and how many more there are."""
+    lines = [f"{record.case}: {told}" for record in records if (told := saved_work(record))]
+    rest = [f"{len(lines) - count} more with less work"] if len(lines) > count else []
+    return lines[:count] + rest
+
+
 def worst_cases(records: Sequence[Record], count: int = 3) -> list[str]:
     """The cases that look least like their golden, those without a score first."""
     failed = [record for record in records if record.verdict not in PASSED]
     failed.sort(key=lambda record: -1.0 if not record.pictures else record.pictures.ssim_worst_tile or -1.0)
-    lines = []
-    for record in failed[:count]:
-        why = record.error.message if record.error else record.pictures.message if record.pictures else ""
-        lines.append(f"{record.case}: {record.verdict}: {why}")
-    return lines
+    return [f"{record.case}: {failure(record)}" for record in failed[:count]]
 
 
 def where_the_time_went(count: int, wall_s: float, tally: Tally) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from bench.goldens import BROKEN, MISSING, PASSED
+from bench.goldens import BROKEN, MISSING, NOT_COMPARED, PASSED, WORK_MISSING
 from bench.grids import split_grid
 from bench.limits import DEFAULT_LIMITS, SAME
+from bench.reasons import BAD_WORK, reasons, saved_work
 from bench.records import LimitsRecord, Pictures, Record, read_records
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
@@ -40,12 +41,14 @@ from bench.report.story import (
     scores_of,
     seconds,
     ssim,
+    sums_of,
     tiles_of,
     worst_first,
 )
 from bench.results import ENVIRONMENTS, RECORDS
 from bench.run_notes import RunNotes, read_notes
 from bench.similarity import IDENTICAL, Incomparable, compare
+from bench.work import LESS_WORK, SAME_WORK
 
 FIRST = "compared with"
 
@@ -106,6 +109,10 @@ def verdict_of(word: str) -> Verdict:
     return Verdict(word, GOOD if word in PASSED else BAD)
 
 
+def _work_verdict(word: str) -> Verdict:
+    return Verdict(word, BAD if word in BAD_WORK else NOTE if word == NOT_COMPARED else GOOD)
+
+
 def _failures_first(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """The least like its golden first; what has no score at all before that."""
 
@@ -118,11 +125,14 @@ def _failures_first(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 def _entry(run: RunFiles, record: Record, key: str) -> Entry:
     pictures = record.pictures
     settings = record.settings
+    saved = saved_work(record)
     return Entry(
         key=key,
         title=record.case,
         verdict=verdict_of(record.verdict),
-        problems=() if record.verdict in PASSED else (_why(record),),
+        more=_work_verdicts(record),
+        problems=_problems(record),
+        notes=(saved,) if saved else (),
         before=kept_picture(run.folder, record.case, "golden", "golden"),
         after=kept_picture(run.folder, record.case, "", "this run"),
         tiles=tiles_of(settings, pictures.ssim_tiles if pictures else None),
@@ -136,10 +146,18 @@ def _entry(run: RunFiles, record: Record, key: str) -> Entry:
     )
 
 
-def _why(record: Record) -> str:
+def _work_verdicts(record: Record) -> tuple[Verdict, ...]:
+    """What the verdict of the case does not say already."""
+    if not record.work or record.work.verdict in (SAME_WORK, record.verdict) or record.verdict == WORK_MISSING:
+        return ()
+    return (_work_verdict(record.work.verdict),)
+
+
+def _problems(record: Record) -> tuple[str, ...]:
+    told = reasons(record)
     if record.error:
-        return f"{record.error.type}: {record.error.message}"
-    return record.pictures.message if record.pictures else record.verdict
+        return (f"{record.error.type}: {told[0]}", *told[1:])
+    return told
 
 
 def _group(record: Record) -> dict[str, str]:
@@ -148,6 +166,7 @@ def _group(record: Record) -> dict[str, str]:
         "verdict": record.verdict,
         "scheduler": str(record.settings.get("scheduler", "")),
         "dtype": str(record.settings.get("dtype", "")),
+        "work": record.work.verdict if record.work else "",
     }
 
 
@@ -167,8 +186,16 @@ def _figures(record: Record) -> tuple[tuple[str, Value], ...]:
         if record.peak_memory_bytes is not None
         else Value(f"not known: {record.peak_memory_reason}" if record.peak_memory_reason else ""),
         "UNet calls": count(record.unet_calls),
+        **_work_figures(record),
     }
     return tuple((name, value) for name, value in found.items() if value.text)
+
+
+def _work_figures(record: Record) -> dict[str, Value]:
+    if not record.work:
+        return {}
+    sums = sums_of(record.work.counts or {})
+    return {"work": Value(record.work.message)} | {name: count(amount) for name, amount in sums.items()}
 
 
 def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, str]:
@@ -181,15 +208,23 @@ def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, 
         return f"{len(failed)} of {plural(len(entries), 'case')} failed: {told}.", BAD
     if _warnings(runs):
         return f"{plural(len(entries), 'case')} passed, but the run is not whole.", BAD
+    less = _cases_with_less(entries)
     identical = sum(entry.verdict.word == IDENTICAL for entry in entries)
     if identical == len(entries):
-        return f"All {plural(len(entries), 'case')} look exactly like their goldens.", GOOD
-    return f"All {plural(len(entries), 'case')} look like their goldens, {identical} of them exactly.", GOOD
+        return f"All {plural(len(entries), 'case')} look exactly like their goldens{less}.", GOOD
+    return f"All {plural(len(entries), 'case')} look like their goldens, {identical} of them exactly{less}.", GOOD
+
+
+def _cases_with_less(entries: Sequence[Entry]) -> str:
+    number = sum(verdict.word == LESS_WORK for entry in entries for verdict in entry.more)
+    return f"; {number} with less work" if number else ""
 
 
 def _counts(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> list[Count]:
     words = Counter(entry.verdict for entry in entries)
     counts = [("verdict", verdict, number) for verdict, number in words.most_common()]
+    work = Counter(record.work.verdict for run in runs for record in run.records if record.work)
+    counts += [("work", _work_verdict(word), number) for word, number in work.most_common()]
     for reason, number in _left_out(runs).items():
         counts.append(("", Verdict(f"left out: {reason}", NOTE), number))
     return counts
@@ -245,7 +280,27 @@ def flattened(environment: Mapping[str, Any]) -> dict[str, str]:
     return flat
 
 
-def _sections(timed: Sequence[Timed], runs: Sequence[RunFiles]) -> tuple[Section, ...]:
+def _sections(shown: Sequence[Timed], runs: Sequence[RunFiles]) -> tuple[Section, ...]:
+    return (*_measured_sections(shown, runs), *_work_section(shown))
+
+
+def _work_section(shown: Sequence[Timed]) -> tuple[Section, ...]:
+    """A row of sums for each case whose work was counted."""
+    counted = [(one, one.record.work) for one in shown if one.record.work and one.record.work.counts]
+    if not counted:
+        return ()
+    columns = tuple(dict.fromkeys(name for _, work in counted for name in sums_of(work.counts or {})))
+    rows = []
+    for one, work in counted:
+        sums = sums_of(work.counts or {})
+        amounts = (count(sums.get(name)) for name in columns)
+        rows.append((Value(one.name), Value(work.verdict), *amounts))
+    keys = tuple(one.key for one, _ in counted)
+    table = Table("All that was counted", ("case", "verdict", *columns), tuple(rows), keys)
+    return (Section("work", "Work", tables=(table,), notes=("One call of each case, counted and not timed.",)),)
+
+
+def _measured_sections(timed: Sequence[Timed], runs: Sequence[RunFiles]) -> tuple[Section, ...]:
     measured = [one for one in timed if one.record.median_s is not None]
     if not measured:
         return ()
@@ -265,7 +320,7 @@ def _times_table(timed: Sequence[Timed]) -> Table:
         record = one.record
         phases = record.phases_s
         return (
-            Value(f"{record.case}{f' ({one.run})' if one.run else ''}"),
+            Value(one.name),
             seconds(seconds_per_image(record)),
             seconds(record.median_s),
             seconds(record.mad_s),
@@ -351,6 +406,7 @@ def _alone_entry(run: RunFiles, record: Record, key: str) -> Entry:
         verdict=Verdict(FIRST, NOTE),
         more=(verdict_of(record.verdict),) if record.verdict in PASSED else (Verdict(record.verdict, UNSURE),),
         problems=(),
+        notes=(),
         before=None,
         after=kept_picture(run.folder, record.case, "", run.name),
         tiles=tiles_of(record.settings, None),

@@ -12,6 +12,7 @@ from bench.report.rerun import UPGRADED, rerun_case
 from bench.report.story import (
     BAD,
     GOOD,
+    UNET_CALLS,
     UNSURE,
     Count,
     Entry,
@@ -28,6 +29,7 @@ from bench.report.story import (
     plural,
     scores_of,
     seconds,
+    sums_of,
     tiles_of,
     worst_first,
 )
@@ -173,6 +175,7 @@ def _entry(case: CaseFound, folder: Path, key: str, command: str) -> Entry:
             "speed": case.speed.verdict if case.speed else "",
             "scheduler": str(case.settings.get("scheduler", "")),
             "dtype": str(case.settings.get("dtype", "")),
+            "work": case.work.verdict if case.work else "",
         },
         command=command,
     )
@@ -210,7 +213,7 @@ def _figures(case: CaseFound) -> tuple[tuple[str, Value], ...]:
     if case.memory_reason:
         rows.append(("memory", Value(f"not known: {case.memory_reason}")))
     rows += [
-        (f"UNet calls, {side}", Value(str(calls), calls))
+        (f"{UNET_CALLS}, {side}", Value(str(calls), calls))
         for side, calls in zip(SIDES, case.unet_calls, strict=True)
         if calls is not None
     ]
@@ -219,15 +222,8 @@ def _figures(case: CaseFound) -> tuple[tuple[str, Value], ...]:
 
 
 def _counted(side: str, work: Mapping[str, Any]) -> list[tuple[str, Value]]:
-    """The sums of what was counted on one side."""
-    amounts = {
-        "operators": sum(work["operators"].values()),
-        "host syncs": sum(work["host_syncs"].values()),
-        "copied bytes": work["copied_bytes"],
-        "peak bytes": work["peak_bytes"],
-        "FLOPs": work["flops"],
-    }
-    return [(f"{name}, {side}", count(amount)) for name, amount in amounts.items()]
+    """The sums of what was counted on one side, without those that were counted anyway."""
+    return [(f"{name}, {side}", count(amount)) for name, amount in sums_of(work).items() if name != UNET_CALLS]
 
 
 def _sections(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Section, ...]:

@@ -17,7 +17,7 @@ from bench.report.pictures import LARGEST_WITHIN, Card, cards_of
 from bench.report.story import SIGNS, Entry, Story
 
 # What a filter may ask for, in the order of the form.
-FILTERS = ("model", "verdict", "speed", "release", "scheduler", "dtype")
+FILTERS = ("model", "verdict", "speed", "work", "release", "scheduler", "dtype")
 
 
 @dataclass(frozen=True)

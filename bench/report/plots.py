@@ -38,11 +38,15 @@ PHASES = ("load", "first call", "text encoding", "denoising", "decoding")
 
 @dataclass(frozen=True)
 class Timed:
-    """A record with times, its address in the page, and the run it is of where there are several."""
+    """A record, its address in the page, and the run it is of where there are several."""
 
     record: Record
     key: str
     run: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.record.case} ({self.run})" if self.run else self.record.case
 
 
 # What may tell lines apart, the most telling first.

@@ -15,10 +15,11 @@ from PIL import Image
 from bench.goldens import PASSED
 from bench.grids import make_grid, split_grid
 from bench.limits import DEFAULT_LIMITS, SAME
-from bench.records import LimitsRecord, PhasesRecord, Pictures, Record
+from bench.records import LimitsRecord, PhasesRecord, Pictures, Record, WorkRecord
 from bench.results import ENVIRONMENTS, RunFolder
 from bench.run_notes import RunNotes, write_notes
 from bench.similarity import compare
+from bench.work import SAME_WORK, Work
 
 GOLDENS = Path(__file__).parents[2] / "golden" / "emoji-sd"
 SCHEDULERS = ("pndm", "ddim", "euler", "dpmpp-2m", "unipc", "heun")
@@ -34,6 +35,21 @@ def _pictures(path: Path, changed: bool) -> tuple[list[Image.Image], list[Image.
     if changed:
         made[2] = made[2].rotate(8, fillcolor=(255, 255, 255))
     return made, golden
+
+
+def _work(steps: int) -> WorkRecord:
+    """As much as it might be: sixty kinds of operators, in proportion to the steps."""
+    counts = Work(
+        operators={f"aten::operator{number:02d}": (number + 1) * steps for number in range(60)},
+        host_syncs={"aten::_local_scalar_dense": steps + 1},
+        copies=18 * steps,
+        copied_bytes=2_000_000 * steps,
+        peak_bytes=90_000_000,
+        unet_calls=steps,
+        flops=3_000_000_000 * steps,
+        tokens=2 * TILES * 16,
+    )
+    return WorkRecord(verdict=SAME_WORK, message=SAME_WORK, counts=counts.to_json())
 
 
 def _records(count: int, changed_every: int, prompts: Sequence[str], folder: RunFolder) -> Iterator[Record]:
@@ -82,6 +98,7 @@ def _records(count: int, changed_every: int, prompts: Sequence[str], folder: Run
                 limits=LimitsRecord(**asdict(limits)),
                 **asdict(similarity),
             ),
+            work=_work(steps),
             verdict=verdict,
         )  # fmt: skip
 

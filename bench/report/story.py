@@ -15,6 +15,7 @@ from bench.records import LimitsRecord
 from bench.results import picture_path
 
 GOOD, BAD, UNSURE, NOTE = "good", "bad", "unsure", "note"
+UNET_CALLS = "UNet calls"
 # So that a kind is never told by its colour alone.
 SIGNS = {BAD: "✗", UNSURE: "?", GOOD: "✓", NOTE: "·"}
 
@@ -331,6 +332,22 @@ def tiles_of(settings: Mapping[str, Any], scores: Iterable[float] | None) -> tup
         Tile(number + 1, first + number, prompts[number] if number < len(prompts) else "", known[number])
         for number in range(min(images, len(known)))
     )
+
+
+def sums_of(counts: Mapping[str, Any]) -> dict[str, int]:
+    """What was counted of one call (``Work.to_json``), each quantity as one number under its name for readers."""
+    sums = {
+        "host syncs": sum(counts.get("host_syncs", {}).values()),
+        UNET_CALLS: counts.get("unet_calls"),
+        "tokens encoded": counts.get("tokens"),
+        "FLOPs": counts.get("flops"),
+        "copied bytes": counts.get("copied_bytes"),
+        "peak bytes": counts.get("peak_bytes"),
+        "operators": sum(counts.get("operators", {}).values()),
+        "graphs": counts.get("graphs"),
+        "graph breaks": counts.get("graph_breaks"),
+    }
+    return {name: amount for name, amount in sums.items() if amount is not None}
 
 
 def plural(number: int, noun: str) -> str:

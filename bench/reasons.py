@@ -1,0 +1,36 @@
+"""Why a case did not pass, in words, for every place that tells it."""
+
+from __future__ import annotations
+
+from bench.goldens import MISSING, PASSED
+from bench.records import Record
+from bench.work import LESS_WORK, MORE_WORK
+
+BAD_WORK = frozenset({MORE_WORK, MISSING})
+
+
+def reasons(record: Record) -> tuple[str, ...]:
+    """What is wrong with the pictures or kept the case from ending, then what is wrong with the work; empty if it
+    passed."""
+    if record.verdict in PASSED:
+        return ()
+    found = []
+    if record.error:
+        found.append(record.error.message)
+    elif record.pictures and record.pictures.verdict not in PASSED:
+        found.append(record.pictures.message)
+    if record.work and (record.work.verdict in BAD_WORK or record.work.verdict == record.verdict):
+        found.append(record.work.message)
+    return tuple(dict.fromkeys(found))
+
+
+def failure(record: Record) -> str:
+    """The verdict of a case that failed and its reasons, in one line without a full stop."""
+    text = "; ".join(reason.rstrip(".") for reason in reasons(record))
+    return text if text.startswith(record.verdict) else f"{record.verdict}: {text}"
+
+
+def saved_work(record: Record) -> str | None:
+    """What a case that passed does less of than its golden."""
+    passed_with_less = record.verdict in PASSED and record.work and record.work.verdict == LESS_WORK
+    return record.work.message if record.work and passed_with_less else None
