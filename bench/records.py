@@ -69,6 +69,15 @@ class ErrorRecord(_Part):
     type: str
     message: str = Field(description="first line")
 
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorRecord:
+        text = str(error).strip()
+        return cls(type=type(error).__name__, message=text.splitlines()[0] if text else "")
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
 
 class Record(_Part):
     """One case of one run. Times in seconds, memory in bytes."""

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,22 +15,26 @@ from typing import Any
 from PIL import Image
 
 from bench import environment as environments
-from bench.device import Device
-from bench.goldens import CHANGED, PASSED, Check, Golden, check_golden, describe_origin, same_pixels
+from bench.device import Device, DeviceError
+from bench.golden_store import Golden, GoldenError, describe_origin
+from bench.goldens import CHANGED, PASSED, Check, check_golden, same_pixels
 from bench.grids import make_grid
-from bench.isolation import measure_alone
+from bench.isolation import ProcessDied, measure_alone
 from bench.limits import default_limits
-from bench.optimizations import compiles
-from bench.pipelines import LoadedPipeline, load_pipeline
+from bench.optimizations import NotApplied, compiles
+from bench.pipelines import LoadedPipeline, PipelineError, load_pipeline
 from bench.records import ErrorRecord, PhasesRecord, Record
 from bench.results import RunFolder
-from bench.sampling import generate, to_images
+from bench.sampling import BrokenPicture, generate, to_images
+from bench.schedulers import UnknownOption
 from bench.similarity import IDENTICAL, compare, difference_picture
 from bench.suite import Case
 from bench.timing import Measurement, Repeat, measure
 from bench.work import Work, count_work, counted_call, forget_compiled
 
 NOT_REPEATABLE, RAISES = "not repeatable", "raises"
+# Errors that are sentences of our own: a traceback would only hide them, and no golden holds them.
+SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied, UnknownOption)
 
 
 @dataclass(frozen=True)
@@ -135,11 +140,21 @@ class Run:
             loaded = self.pipeline(case)
             record.update(_origin_of(loaded))
             began = time.perf_counter()
-            images, work = self._pictured(loaded, case)
+            images, work, error = self._made(loaded, case)
             self.tally.in_pipeline_s += time.perf_counter() - began
-            check = self._check(case, images, loaded, work)
-            record.update(pictures=check.pictures, work=check.work, verdict=check.verdict)
+            check = self._check(case, images, loaded, work, error)
+            record.update(pictures=check.pictures, work=check.work, error=error, verdict=check.verdict)
         return Record(**record)
+
+    def _made(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None, ErrorRecord | None]:
+        """Pictures and work of a case, or what the libraries raise, which a golden may hold as well."""
+        try:
+            return *self._pictured(loaded, case), None
+        except SENTENCES:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            return [], None, ErrorRecord.of(error)
 
     def _pictured(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None]:
         """One call gives pictures and work, but for compiled cases, which are not counted as they run."""
@@ -158,7 +173,7 @@ class Run:
             "schema": 1,
             "case": case.id,
             "model": case.model.name,
-            "settings": case.settings.model_dump(mode="json"),
+            "settings": case.settings.described() | {"slow": case.settings.slow},
             "device": self.device.type,
             "environment": self.environment_key,
             "load_average": environments.load_average(),
@@ -168,27 +183,34 @@ class Run:
         try:
             yield record
         except BaseException as error:
-            text = str(error).strip()
-            record["error"] = ErrorRecord(type=type(error).__name__, message=text.splitlines()[0] if text else "")
+            record["error"] = ErrorRecord.of(error)
             raise
         finally:
             self.folder.append(Record(**record))
 
-    def _check(self, case: Case, images: list[Image.Image], loaded: LoadedPipeline, work: Work | None) -> Check:
-        self.folder.save_picture(case.id, make_grid(images, images[0].size))
+    def _check(
+        self,
+        case: Case,
+        images: list[Image.Image],
+        loaded: LoadedPipeline,
+        work: Work | None,
+        error: ErrorRecord | None = None,
+    ) -> Check:
+        if images:
+            self.folder.save_picture(case.id, make_grid(images, images[0].size))
         libraries = self.environment["libraries"]
-        origin = describe_origin(case, loaded.weights, loaded.revision, self.device, libraries, work=work)
+        origin = describe_origin(case, loaded.weights, loaded.revision, self.device, libraries, work=work, error=error)
         check = check_golden(
             case, images, origin, self.goldens.root, self.device,
             update=self.goldens.update, announce=self.announce,
         )  # fmt: skip
-        if check.pictures.verdict != IDENTICAL and check.golden:
+        if check.pictures.verdict != IDENTICAL and check.golden and check.golden.tiles:
             self._keep(case, images, check.golden)
         return check
 
     def _keep(self, case: Case, images: list[Image.Image], golden: Golden) -> None:
         self.folder.save_picture(case.id, make_grid(golden.tiles, golden.tiles[0].size), "golden")
-        if len(images) == len(golden.tiles) and images[0].size == golden.tiles[0].size:
+        if images and len(images) == len(golden.tiles) and images[0].size == golden.tiles[0].size:
             self.folder.save_picture(case.id, difference_picture(images, golden.tiles), "difference")
 
     def _unrepeatable(self, case: Case, measured: Measurement) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,20 +62,33 @@ def prepare_call(loaded: LoadedPipeline, case: Case) -> dict[str, Any]:
     return call_arguments(case)
 
 
-def prepared(loaded: LoadedPipeline, case: Case) -> Callable[[], Any]:
+@dataclass(frozen=True)
+class Prepared:
     """All that a case does, ready to be done: called, it returns the images as the pipeline gives them."""
-    settings, pipeline = case.settings, loaded.pipeline
+
+    pipeline: Any
+    make: Callable[[], Any]
+
+    def __call__(self) -> Any:
+        return self.make()
+
+
+def prepared(loaded: LoadedPipeline, case: Case) -> Prepared:
+    """The call of a case, whatever its task and its scenario."""
+    settings, scenario = case.settings, SCENARIOS[case.settings.scenario]
     arguments = prepare_call(loaded, case)
     if settings.task != TEXT_TO_IMAGE:
-        arguments = task_arguments(settings.task, arguments, _size(pipeline, arguments))
-    call = Call(
-        case=case,
-        pipeline=pipeline_for(pipeline, settings.task),
-        arguments=arguments,
-        new_scheduler=lambda: new_scheduler(loaded, case),
-        new_generators=lambda: generators(settings.seeds),
+        arguments = task_arguments(settings.task, arguments, _size(loaded.pipeline, arguments))
+    call = scenario.prepared(
+        Call(
+            case=case,
+            pipeline=pipeline_for(loaded.pipeline, settings.task),
+            arguments=arguments,
+            new_scheduler=lambda: new_scheduler(loaded, case),
+            new_generators=lambda: generators(settings.seeds),
+        )
     )
-    return lambda: SCENARIOS[settings.scenario].make(call)
+    return Prepared(call.pipeline, lambda: scenario.make(call))
 
 
 def _size(pipeline: Any, arguments: dict[str, Any]) -> tuple[int, int]:

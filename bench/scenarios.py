@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,26 +49,32 @@ class Call:
     def seed(self) -> int:
         return int(self.case.settings.seed)
 
-    def on(self, pipeline: Any) -> Any:
-        """The images of the same call of another pipeline."""
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline(**self.arguments).images
-
 
 @dataclass(frozen=True)
 class Scenario:
     """A way of calling.
 
     Attributes:
+        make: makes the call, or several, and returns the images of one.
+        pipeline: another pipeline for the call, made before it.
         like_plain: makes the pictures of the plain call, and is compared with that one's golden.
         kinds: the pipelines that have it.
         draws_on_device: the noise is not drawn on the CPU, so that each type of device has its own pictures.
     """
 
-    make: Callable[[Call], Any]
+    make: Callable[[Call], Any] = Call.__call__
+    pipeline: Callable[[Call], Any] | None = None
     like_plain: bool = False
     kinds: frozenset[str] = frozenset({STABLE_DIFFUSION, DDPM})
     draws_on_device: bool = False
+
+    def prepared(self, call: Call) -> Call:
+        """The call with the pipeline of this scenario."""
+        if self.pipeline is None:
+            return call
+        pipeline = self.pipeline(call)
+        pipeline.set_progress_bar_config(disable=True)
+        return replace(call, pipeline=pipeline)
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -187,7 +193,7 @@ def _ddim_pipeline(call: Call) -> Any:
     """The weights in ``DDIMPipeline``, which takes ``eta``."""
     import diffusers
 
-    return call.on(diffusers.DDIMPipeline(unet=call.pipeline.unet, scheduler=call.pipeline.scheduler))
+    return diffusers.DDIMPipeline(unet=call.pipeline.unet, scheduler=call.pipeline.scheduler)
 
 
 @contextlib.contextmanager
@@ -213,24 +219,24 @@ def _load(call: Call, folder: Path, safety_checker: bool = False) -> Any:
 def _saved_and_loaded(call: Call) -> Any:
     """Saved with its scheduler, and loaded again."""
     with _saved(call.pipeline) as folder:
-        return call.on(_load(call, folder))
+        return _load(call, folder)
 
 
 def _stored_in_float32(call: Call) -> Any:
     """Weights stored in float32 and loaded in the case's dtype."""
     with _saved(call.pipeline, torch.float32) as folder:
-        return call.on(_load(call, folder))
+        return _load(call, folder)
 
 
 def _loaded_without_dtype(call: Call) -> Any:
     """Weights stored in float16 and loaded without naming a dtype."""
     checker = {"safety_checker": None} if hasattr(call.pipeline, "safety_checker") else {}
     with _saved(call.pipeline, torch.float16) as folder:
-        return call.on(type(call.pipeline).from_pretrained(folder, local_files_only=True, **checker))
+        return type(call.pipeline).from_pretrained(folder, local_files_only=True, **checker)
 
 
 def _safety_checker(threshold: float) -> Callable[[Call], Any]:
-    def make(call: Call) -> Any:
+    def load(call: Call) -> Any:
         """With a safety checker that was loaded from disk; it blackens pictures over its threshold."""
         from transformers import CLIPImageProcessor
 
@@ -244,9 +250,9 @@ def _safety_checker(threshold: float) -> Callable[[Call], Any]:
             }
         )
         with _saved(pipeline) as folder:
-            return call.on(_load(call, folder, safety_checker=True))
+            return _load(call, folder, safety_checker=True)
 
-    return make
+    return load
 
 
 def tiny_safety_checker(threshold: float) -> Any:
@@ -281,25 +287,25 @@ _SD = frozenset({STABLE_DIFFUSION})
 _DDPM = frozenset({DDPM})
 
 SCENARIOS = {
-    PLAIN: Scenario(Call.__call__),
+    PLAIN: Scenario(),
     "singles": Scenario(_singles, like_plain=True),
     "called-twice": Scenario(_called_twice, like_plain=True),
     "numpy-output": Scenario(_numpy_output, like_plain=True),
-    "saved-and-loaded": Scenario(_saved_and_loaded, like_plain=True),
-    "stored-in-float32": Scenario(_stored_in_float32, like_plain=True),
+    "saved-and-loaded": Scenario(pipeline=_saved_and_loaded, like_plain=True),
+    "stored-in-float32": Scenario(pipeline=_stored_in_float32, like_plain=True),
     "after-interruption": Scenario(_after_interruption, like_plain=True, kinds=_SD),
     "callback": Scenario(_callback, like_plain=True, kinds=_SD),
     "prompt-embeddings": Scenario(_prompt_embeddings, like_plain=True, kinds=_SD),
     "given-latents": Scenario(_given_latents, like_plain=True, kinds=_SD),
     "decoded-apart": Scenario(_decoded_apart, like_plain=True, kinds=_SD),
-    "safety-checker": Scenario(_safety_checker(threshold=NEVER), like_plain=True, kinds=_SD),
-    "safety-checker-blackens": Scenario(_safety_checker(threshold=SOMETIMES), kinds=_SD),
+    "safety-checker": Scenario(pipeline=_safety_checker(threshold=NEVER), like_plain=True, kinds=_SD),
+    "safety-checker-blackens": Scenario(pipeline=_safety_checker(threshold=SOMETIMES), kinds=_SD),
     "one-generator": Scenario(_one_generator),
     "generator-of-two-calls": Scenario(_generator_of_two_calls),
     "global-seed": Scenario(_global_seed, draws_on_device=True),
     "interrupted": Scenario(_interrupted, kinds=_SD),
-    "loaded-without-dtype": Scenario(_loaded_without_dtype),
+    "loaded-without-dtype": Scenario(pipeline=_loaded_without_dtype),
     "tiled-vae": Scenario(_tiled_vae, kinds=_SD),
     "free-u": Scenario(_free_u, kinds=_SD),
-    "ddim-pipeline": Scenario(_ddim_pipeline, kinds=_DDPM),
+    "ddim-pipeline": Scenario(pipeline=_ddim_pipeline, kinds=_DDPM),
 }

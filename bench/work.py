@@ -31,7 +31,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from bench.optimizations import compiles
 from bench.pipelines import LoadedPipeline
-from bench.sampling import prepare_call
+from bench.sampling import prepared
 from bench.timing import before_call
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
         The pipeline's output, and the work. The output is that of a plain call to the last bit, but for a compiled
         case, whose code did not run.
     """
-    arguments = prepare_call(loaded, case)
+    call = prepared(loaded, case)
     compiled = compiles(tuple(case.settings.optimizations))
     graphs, graph_breaks = compiled_graphs() if compiled else (None, None)
     operators, methods = OperatorCounter(), _MethodCounter()
@@ -306,12 +306,12 @@ def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
     with (
         _no_collections(),
         torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext(),
-        before_call(loaded.pipeline.unet, lambda: unet_calls.append(None)),
-        _counted_tokens(loaded.pipeline) as tokens,
+        before_call(call.pipeline.unet, lambda: unet_calls.append(None)),
+        _counted_tokens(call.pipeline) as tokens,
         methods,
         operators,
     ):
-        output = loaded.pipeline(**arguments).images
+        output = call()
     return output, Work(
         operators=dict(sorted(operators.operators.items())),
         host_syncs=dict(sorted((operators.host_syncs + methods.host_syncs).items())),

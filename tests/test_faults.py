@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from bench import sampling
-from bench.goldens import PASSED, describe_origin, judge
+from bench.golden_store import describe_origin
+from bench.goldens import PASSED, judge
 from bench.run import Run
 from bench.suite import Case
 

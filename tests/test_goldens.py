@@ -13,24 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.goldens import (
-    BROKEN,
-    MISSING,
-    NOT_COMPARED,
-    PASSED,
-    STALE,
-    WORK_MISSING,
-    Check,
+from bench.golden_store import (
     GoldenError,
-    check_golden,
+    Place,
     describe_origin,
     find_golden,
-    golden_path,
+    golden_place,
     read_golden,
-    same_pixels,
     unused_goldens,
     write_golden,
 )
+from bench.goldens import BROKEN, MISSING, NOT_COMPARED, PASSED, STALE, WORK_MISSING, Check, check_golden, same_pixels
 from bench.limits import default_limits
 from bench.records import LimitsRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
@@ -84,9 +77,9 @@ def origin_of(case=CASE, *, weights=WEIGHTS, device=PROCESSOR, limits=None):
 
 
 def accept(root, images, case=CASE, *, device=PROCESSOR, level="reference", weights=WEIGHTS, limits=None):
-    path = golden_path(root, case.id, device, level)
-    write_golden(path, images, origin_of(case, weights=weights, device=device, limits=limits))
-    return path
+    place = golden_place(root, case, device, level)
+    write_golden(place, images, origin_of(case, weights=weights, device=device, limits=limits))
+    return place.picture
 
 
 def check(root, images, case=CASE, *, device=PROCESSOR, weights=WEIGHTS, update=None, announced=None):
@@ -139,7 +132,7 @@ def test_the_accepted_pictures_are_identical_to_their_golden(root, golden):
 
 
 def test_a_golden_gives_back_the_pictures_and_the_origin_that_were_written(golden):
-    kept = read_golden(golden)
+    kept = read_golden(Place(golden))
     assert same_pixels(kept.tiles, pictures())
     assert kept.origin.case == CASE.id
     assert kept.origin.settings["prompts"] == ["a fox", "a cat", "an owl"]
@@ -378,7 +371,7 @@ STORES: dict[str, list[tuple[str, Any]]] = {
 @pytest.mark.parametrize("accepted", STORES.values(), ids=STORES)
 def test_after_an_update_the_next_run_passes_whichever_goldens_there_were(root, accepted):
     for number, (level, made_on) in enumerate(accepted):
-        write_golden(golden_path(root, CASE.id, GPU, level), pictures(50 + number), origin_of(device=made_on))
+        write_golden(golden_place(root, CASE, GPU, level), pictures(50 + number), origin_of(device=made_on))
     assert check(root, pictures(), device=GPU, update="auto").verdict not in PASSED
     assert check(root, pictures(), device=GPU).verdict == IDENTICAL
 
@@ -403,17 +396,17 @@ def test_an_update_writes_at_the_level_that_was_asked_for(root, level, reference
     check(root, pictures(), device=GPU, update=level)
     written = {name for name, content in contents(root).items() if before.get(name) != content}
     assert written == {f"{CASE.id}{suffix}.png", f"{CASE.id}{suffix}.json"}
-    assert read_golden(root / f"{CASE.id}{suffix}.png").origin.device == {"type": "cuda", "name": GPU.name}
+    assert read_golden(Place(root / f"{CASE.id}{suffix}.png")).origin.device == {"type": "cuda", "name": GPU.name}
 
 
 def test_the_golden_of_the_exact_device_comes_before_its_type_s_and_before_the_reference(root):
     written = {level: accept(root, pictures(), device=GPU, level=level) for level in LEVELS}
     assert [path.name for path in written.values()] == [f"pndm-s20-g7.5-fp32{suffix}.png" for suffix in LEVELS.values()]
     for path in written.values():
-        assert find_golden(root, CASE.id, GPU) == path
+        assert find_golden(root, CASE, GPU) == Place(path)
         path.unlink()
         path.with_suffix(".json").unlink()
-    assert find_golden(root, CASE.id, GPU) is None
+    assert find_golden(root, CASE, GPU) is None
 
 
 @pytest.mark.parametrize(
@@ -423,11 +416,11 @@ def test_the_golden_of_the_exact_device_comes_before_its_type_s_and_before_the_r
 )
 def test_a_device_never_sees_the_golden_of_another(root, device, level):
     written = {level: accept(root, pictures(), device=GPU, level=level) for level in LEVELS}
-    assert find_golden(root, CASE.id, device) == written[level]
+    assert find_golden(root, CASE, device) == Place(written[level])
 
 
 def test_golden_files_have_no_character_that_a_file_system_refuses(root):
-    path = golden_path(root, CASE.id, PROCESSOR, "device")
+    path = golden_place(root, CASE, PROCESSOR, "device").picture
     assert path.name == "pndm-s20-g7.5-fp32@cpu-some-processor-r-9000.png"
 
 
@@ -545,18 +538,20 @@ def test_files_that_belong_to_no_case_are_unused(root):
     for name in [*(f"{stem}{suffix}" for stem in used for suffix in (".png", ".json")), *pairs, *stray]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("")
-    found = unused_goldens(root, ["tiny-sd/a-s5", "tiny-sd/b-s20-g7.5", "tiny-sd/not-accepted-yet"])
-    assert [path.relative_to(root).as_posix() for path in found] == sorted(pairs + stray)
+    ids = ["tiny-sd/a-s5", "tiny-sd/b-s20-g7.5", "tiny-sd/not-accepted-yet"]
+    cases: Any = [SimpleNamespace(id=name, settings=SimpleNamespace(sentinel="")) for name in ids]
+    found = unused_goldens(root, cases)
+    assert sorted(found) == sorted(str(root / name) for name in pairs + stray)
 
 
 def test_a_golden_that_lost_its_picture_or_its_origin_still_belongs_to_its_case(root, golden):
     golden.unlink()
-    assert unused_goldens(root, [CASE.id]) == []
-    assert unused_goldens(root, []) == [golden.with_suffix(".json")]
+    assert unused_goldens(root, [CASE]) == []
+    assert unused_goldens(root, []) == [str(golden.with_suffix(".json"))]
 
 
 def test_a_store_that_does_not_exist_has_no_unused_goldens(root):
-    assert unused_goldens(root, [CASE.id]) == []
+    assert unused_goldens(root, [CASE]) == []
 
 
 def test_pictures_are_the_same_only_in_number_order_and_every_pixel():
@@ -579,7 +574,7 @@ def counted_golden(root, golden):
 
 def test_a_golden_gives_back_the_work_that_was_written(root):
     check_work(root, WORK, update="auto")
-    kept = read_golden(golden_path(root, CASE.id, PROCESSOR, "reference")).origin.work
+    kept = read_golden(golden_place(root, CASE, PROCESSOR, "reference")).origin.work
     assert kept == WORK.to_json()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.goldens import unused_goldens
+from bench.golden_store import unused_goldens
 
 
 @pytest.mark.golden
@@ -15,6 +15,6 @@ def test_picture(case, pictured):
 def test_every_golden_is_used(bench_session):
     """A golden that no case uses guards nothing, and hides that its case was lost."""
     root = bench_session.options.golden_dir
-    unused = unused_goldens(root, [case.id for case in bench_session.suite.cases])
-    listed = ", ".join(str(path) for path in unused)
+    unused = unused_goldens(root, bench_session.suite.cases)
+    listed = ", ".join(unused)
     assert not unused, f"no case of {bench_session.suite.file} uses {listed}: delete them, or restore their cases."

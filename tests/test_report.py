@@ -31,15 +31,7 @@ from bench.results import RECORDS
 from bench.run_notes import FILE as NOTES
 from bench.run_notes import RunNotes, read_notes, write_notes
 from bench.upgrade.decision import Decision
-from bench.upgrade.outcome import (
-    CaseFound,
-    Figure,
-    PicturesFound,
-    SideFound,
-    UpgradeFound,
-    WorkFound,
-    write_upgrade,
-)
+from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, WorkFound, write_upgrade
 from bench.upgrade.timeline_outcome import CaseInRelease, ReleaseFound, TimelineFound
 
 NASTY = """<script>alert(1)</script><img src=x onerror=alert(2)> "'`&amp; | **bold** [a](b)"""

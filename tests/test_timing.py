@@ -18,7 +18,8 @@ from PIL import Image
 from bench import device as devices
 from bench import timing
 from bench.device import Cpu, PeakMemory
-from bench.goldens import check_golden, describe_origin
+from bench.golden_store import describe_origin
+from bench.goldens import check_golden
 from bench.pipelines import LoadedPipeline
 from bench.results import RunFolder
 from bench.run import NOT_REPEATABLE, GoldenPolicy, Run

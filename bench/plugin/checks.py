@@ -7,19 +7,12 @@ from typing import Any
 
 import pytest
 
-from bench.device import DeviceError
-from bench.goldens import PASSED, GoldenError
-from bench.isolation import ProcessDied
-from bench.optimizations import NotApplied
-from bench.pipelines import PipelineError
+from bench.goldens import PASSED
 from bench.plugin.session import Session
 from bench.reasons import failure
 from bench.records import Record
-from bench.sampling import BrokenPicture
+from bench.run import SENTENCES
 from bench.suite import Case
-
-# Errors that are sentences of our own: a traceback would only hide them.
-SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied)
 
 
 def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callable[[], Record]) -> None:

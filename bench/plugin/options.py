@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.goldens import EXACT, REFERENCE, TYPE
+from bench.golden_store import EXACT, REFERENCE, TYPE
 from bench.suite import SUITE_FILE
 from bench.upgrade.amounts import percent, seconds
 from bench.upgrade.sides import CURRENT

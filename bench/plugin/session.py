@@ -86,7 +86,7 @@ def start_session(config: pytest.Config) -> Session:
             require_device(device, options.require_device)
         if timing and not upgrade and isinstance(device, Accelerator):
             check_clock(device)
-        selection = select_cases(suite, options.models, slow_dtypes(device), options.slow)
+        selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
     except (SuiteError, DeviceError) as error:
         raise pytest.UsageError(str(error)) from None
     if not timing:
@@ -142,14 +142,18 @@ def case_of(item: pytest.Item) -> Case | None:
 
 
 def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
-    """The selected cases as pytest parameters, with their marks."""
+    """The selected cases as pytest parameters, with their marks; sentinels are never timed."""
 
     def synchronized() -> float:
         return clock(session.device)
 
     slow = slow_dtypes(session.device)
     for case in session.selection.cases:
+        if timed and case.settings.sentinel:
+            continue
         marks = [pytest.mark.slow] if is_slow(case, slow) else []
+        if case.settings.sentinel:
+            marks.append(pytest.mark.sentinel)
         if session.device.type != "cpu":
             marks.append(pytest.mark.gpu)
         if timed:

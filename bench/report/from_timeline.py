@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+from bench.goldens import WORKS_NOW
 from bench.report.story import (
     BAD,
     GOOD,
@@ -25,7 +26,6 @@ from bench.report.story import (
     worst_first,
 )
 from bench.similarity import WITHIN_LIMITS
-from bench.upgrade.outcome import WORKS_NOW
 from bench.upgrade.pictures import AFTER, BEFORE
 from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, ReleaseFound, TimelineFound
 from bench.upgrade.timeline_summary import told

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bench.goldens import WORKS_NOW
 from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
 from bench.upgrade.comparison import SideResult
-from bench.upgrade.outcome import WORKS_NOW
 from bench.upgrade.pictures import compare_pictures
 from bench.upgrade.timeline_outcome import FIRST, RAISES, CaseInRelease
 

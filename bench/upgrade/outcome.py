@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.goldens import RAISES_AS_BEFORE, WORKS_NOW
 from bench.records import LimitsRecord
 from bench.similarity import IDENTICAL, WITHIN_LIMITS
 from bench.upgrade.decision import MORE, SLOWER, Decision
@@ -21,12 +22,6 @@ from bench.work import MORE_WORK
 
 UPGRADE = "upgrade.json"
 SCHEMA_FILE = Path(__file__).with_name("upgrade.schema.json")
-RAISES_NOW, WORKS_NOW, RAISES_ELSE, RAISES_AS_BEFORE = (
-    "raises now",
-    "works now",
-    "raises something else",
-    "raises as before",
-)
 NOT_REPEATABLE = "not repeatable"
 GOOD_PICTURES = frozenset({IDENTICAL, WITHIN_LIMITS, WORKS_NOW, RAISES_AS_BEFORE})
 WORSE = frozenset({SLOWER, MORE})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from bench.goldens import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.grids import make_grid
 from bench.records import LimitsRecord
 from bench.results import RunFolder
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, compare, difference_picture
 from bench.upgrade.comparison import SideResult
-from bench.upgrade.outcome import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW, PicturesFound
+from bench.upgrade.outcome import PicturesFound
 
 BROKEN = "broken"
 BEFORE, AFTER = "before", "after"

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.goldens import RAISES_AS_BEFORE
 from bench.limits import DEFAULT_LIMITS, SAME
 from bench.records import LimitsRecord
 from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
 from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
 from bench.upgrade.decision import CANNOT_TELL, SLOWER, Decision, decide
 from bench.upgrade.lockstep import places_for
-from bench.upgrade.outcome import RAISES_AS_BEFORE, Figure
+from bench.upgrade.outcome import Figure
 from bench.upgrade.pictures import compare_pictures
 from bench.upgrade.release_pictures import Bench, Unusable
 from bench.upgrade.search import BAD, GOOD, SKIP, Undecided

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from bench.goldens import RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.similarity import CHANGED
-from bench.upgrade.outcome import RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.upgrade.pictures import BROKEN
 from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, TimelineFound
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.goldens import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.records import LimitsRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
-from bench.upgrade.outcome import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.upgrade.pictures import BROKEN
 
 TIMELINE = "timeline.json"

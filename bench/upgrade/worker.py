@@ -155,13 +155,12 @@ class Worker:
             pin(request["cores"])
 
         calls: list[None] = []
-        pipeline = self._loaded.pipeline
         call = prepared(self._loaded, self._case)
-        with before_call(pipeline.unet, lambda: calls.append(None)):
+        with before_call(call.pipeline.unet, lambda: calls.append(None)):
             began = self._clock()
             output = call()
             call_s = self._clock() - began
-        images = to_images(pipeline, output)
+        images = to_images(call.pipeline, output)
         return {
             "call_s": call_s,
             "unet_calls": len(calls),

@@ -1,0 +1,224 @@
+"""Goldens of sentinels: groups in two files, cases that must be like another, and cases that raise."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.golden_store import describe_origin, find_golden, golden_place, read_golden, unused_goldens
+from bench.goldens import (
+    BROKEN,
+    CHANGED,
+    IDENTICAL,
+    MISSING,
+    PASSED,
+    RAISES_AS_BEFORE,
+    RAISES_ELSE,
+    RAISES_NOW,
+    STALE,
+    WITHIN_LIMITS,
+    WORKS_NOW,
+    check_golden,
+)
+from bench.records import ErrorRecord
+from bench.suite import Case, Model, Settings
+from bench.work import Work
+
+PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor")
+GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100")
+MODEL = Model(name="tiny-sd", kind="stable-diffusion", source="embedded")
+ERROR = ErrorRecord(type="IndexError", message="index 5 is out of bounds")
+OTHER_ERROR = ErrorRecord(type="IndexError", message="index 6 is out of bounds")
+
+
+def sentinel(**settings: Any) -> Case:
+    usual = {"scheduler": "pndm", "steps": 5, "guidance": 7.5, "images": 1, "prompts": ("a fox",), "sentinel": "ways"}
+    return Case(model=MODEL, settings=Settings(**(usual | settings)))
+
+
+PLAIN, TWICE, OTHER = sentinel(), sentinel(scenario="called-twice"), sentinel(steps=7)
+
+
+def pictures(number: int = 0, lift: int = 0) -> list[Image.Image]:
+    levels = np.random.default_rng(number).integers(40, 200, (32, 32, 3), dtype=np.uint8)
+    return [Image.fromarray(levels + np.uint8(lift))]
+
+
+def work(syncs: int) -> Work:
+    return Work(
+        {"aten::mm": 9}, {"item": syncs}, copies=0, copied_bytes=0, peak_bytes=9, unet_calls=5, flops=9, tokens=9
+    )
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Checks what a case made against the store, as a run does."""
+
+    def check_case(case, images=(), error=None, *, update=None, syncs=None, device=PROCESSOR):
+        counted = None if syncs is None else work(syncs)
+        origin = describe_origin(case, "w" * 64, None, device, {"torch": "2.9.0"}, error=error, work=counted)
+        return check_golden(case, list(images), origin, tmp_path, device, update=update, announce=lambda _line: None)
+
+    return check_case
+
+
+def verdict(found) -> str:
+    assert found.verdict in PASSED or found.verdict == found.pictures.verdict
+    return found.pictures.verdict
+
+
+def test_a_sentinel_is_missing_until_it_is_accepted_and_the_accepting_run_is_no_pass(check):
+    assert verdict(check(PLAIN, pictures())) == MISSING
+    assert verdict(check(PLAIN, pictures(), update="auto")) == MISSING
+    assert verdict(check(PLAIN, pictures())) == IDENTICAL
+    assert verdict(check(OTHER, pictures())) == MISSING
+
+
+def test_all_sentinels_of_a_group_share_two_files(check, tmp_path):
+    for case in (PLAIN, OTHER):
+        check(case, pictures(case.settings.steps), update="auto")
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["ways.json", "ways.png"]
+    assert verdict(check(PLAIN, pictures(5))) == IDENTICAL
+    assert verdict(check(OTHER, pictures(7))) == IDENTICAL
+    assert verdict(check(OTHER, pictures(5))) == CHANGED
+
+
+def test_the_message_names_the_file_and_the_case(check):
+    check(PLAIN, pictures(), update="auto")
+    assert "tiny-sd/ways.png (pndm-s5-g7.5-fp32)" in check(PLAIN, pictures(1)).pictures.message
+
+
+def test_a_group_may_have_goldens_of_a_device_type_too(check, tmp_path):
+    check(PLAIN, pictures(), update="auto")
+    check(PLAIN, pictures(1), update="type", device=GPU)
+    check(OTHER, pictures(7), update="reference")
+    assert golden_place(tmp_path, PLAIN, GPU, "type").picture.name == "ways@cuda.png"
+    assert verdict(check(PLAIN, pictures(1), device=GPU)) == IDENTICAL
+    assert verdict(check(PLAIN, pictures())) == IDENTICAL
+    assert find_golden(tmp_path, OTHER, GPU) == golden_place(tmp_path, OTHER, GPU, "reference")
+
+
+def test_a_case_that_must_be_like_another_has_no_pictures_of_its_own(check, tmp_path):
+    check(PLAIN, pictures(), update="auto")
+    check(TWICE, pictures(), update="auto")
+    golden = read_golden(golden_place(tmp_path, TWICE, PROCESSOR, "reference"))
+    assert (golden.origin.like, golden.origin.pixels) == (PLAIN.id, "")
+    assert verdict(check(TWICE, pictures())) == IDENTICAL
+    assert verdict(check(TWICE, pictures(1))) == CHANGED
+
+
+def test_it_follows_the_other_case_when_that_is_accepted_anew(check):
+    for case in (PLAIN, TWICE):
+        check(case, pictures(), update="auto")
+    check(PLAIN, pictures(1), update="auto")
+    assert verdict(check(TWICE, pictures())) == CHANGED
+    assert verdict(check(TWICE, pictures(1))) == IDENTICAL
+
+
+def test_no_update_makes_it_pass_with_other_pictures(check):
+    for case in (PLAIN, TWICE):
+        check(case, pictures(), update="auto")
+    found = check(TWICE, pictures(1), update="auto")
+    assert verdict(found) == CHANGED
+    assert f"differs from {PLAIN.id}, which it must be like" in found.pictures.message
+    assert verdict(check(TWICE, pictures(1))) == CHANGED
+
+
+def test_small_differences_from_the_other_case_are_within_limits_and_nothing_is_written(check, tmp_path):
+    for case in (PLAIN, TWICE):
+        check(case, pictures(), update="auto")
+    nearly = pictures()
+    nearly[0].putpixel((3, 3), tuple(level + 1 for level in nearly[0].getpixel((3, 3))))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert verdict(check(TWICE, nearly, update="auto")) == WITHIN_LIMITS
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_it_is_broken_without_the_golden_of_the_other_case(check):
+    check(TWICE, pictures(), update="auto")
+    found = check(TWICE, pictures())
+    assert verdict(found) == BROKEN
+    assert PLAIN.id in found.pictures.message
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "expected"),
+    [
+        (None, ERROR, RAISES_NOW),
+        (ERROR, None, WORKS_NOW),
+        (ERROR, OTHER_ERROR, RAISES_ELSE),
+        (ERROR, ERROR, RAISES_AS_BEFORE),
+    ],
+)
+def test_what_a_case_raises_is_a_golden_too(check, then, now, expected):
+    check(PLAIN, [] if then else pictures(), then, update="auto")
+    found = check(PLAIN, [] if now else pictures(), now)
+    assert verdict(found) == expected
+    assert (found.verdict in PASSED) == (expected == RAISES_AS_BEFORE)
+    for error in (now, then):
+        assert error is None or error.sentence in found.pictures.message
+
+
+def test_an_update_accepts_that_a_case_raises_and_that_it_works_again(check):
+    for images, error in (([], ERROR), (pictures(), None), ([], OTHER_ERROR)):
+        assert check(PLAIN, images, error, update="auto").verdict not in PASSED
+        assert check(PLAIN, images, error).verdict in PASSED
+
+
+def test_the_known_issue_is_told(check):
+    case = sentinel(issue="https://example.org/issues/1")
+    check(case, [], ERROR, update="auto")
+    assert "https://example.org/issues/1" in check(case, [], ERROR).pictures.message
+
+
+def test_a_case_that_must_be_like_another_may_raise_as_well(check):
+    check(PLAIN, pictures(), update="auto")
+    check(TWICE, [], ERROR, update="auto")
+    assert verdict(check(TWICE, [], ERROR)) == RAISES_AS_BEFORE
+    assert verdict(check(TWICE, pictures())) == WORKS_NOW
+
+
+def test_a_timed_case_may_raise_too(check, tmp_path):
+    timed = sentinel(sentinel="")
+    check(timed, pictures(), update="auto")
+    assert verdict(check(timed, [], ERROR)) == RAISES_NOW
+    check(timed, [], ERROR, update="auto")
+    assert verdict(check(timed, [], ERROR)) == RAISES_AS_BEFORE
+    assert [path.suffix for path in tmp_path.rglob("*.*")] == [".json"]
+
+
+def test_other_settings_make_a_sentinel_stale_also_where_it_raises(check):
+    check(PLAIN, [], ERROR, update="auto")
+    other = PLAIN.model_copy(update={"settings": PLAIN.settings.model_copy(update={"prompts": ("a cat",)})})
+    assert verdict(check(other, [], ERROR)) == STALE
+
+
+def test_work_of_a_sentinel_is_compared_and_accepted(check):
+    check(PLAIN, pictures(), update="auto", syncs=5)
+    assert check(PLAIN, pictures(), syncs=5).verdict == IDENTICAL
+    assert check(PLAIN, pictures(), syncs=10).verdict == "more work"
+    check(PLAIN, pictures(), update="auto", syncs=10)
+    assert check(PLAIN, pictures(), syncs=10).verdict == IDENTICAL
+
+
+def test_a_damaged_group_breaks_all_its_cases(check, tmp_path):
+    check(PLAIN, pictures(), update="auto")
+    (tmp_path / "tiny-sd" / "ways.json").write_text("{")
+    for case in (PLAIN, OTHER):
+        found = check(case, pictures())
+        assert verdict(found) == BROKEN
+        assert "ways.json" in found.pictures.message
+
+
+def test_entries_and_groups_that_no_case_uses_are_named(check, tmp_path):
+    for case in (PLAIN, TWICE, OTHER, sentinel(sentinel="lost")):
+        check(case, pictures(), update="auto")
+    assert unused_goldens(tmp_path, [PLAIN, TWICE, OTHER]) == [
+        str(tmp_path / "tiny-sd" / name) for name in ("lost.json", "lost.png")
+    ]
+    unused = unused_goldens(tmp_path, [PLAIN, TWICE, sentinel(sentinel="lost")])
+    assert unused == [f"{tmp_path / 'tiny-sd' / 'ways.png'} (pndm-s7-g7.5-fp32)"]
