@@ -10,8 +10,7 @@ BAD_WORK = frozenset({MORE_WORK, MISSING})
 
 
 def reasons(record: Record) -> tuple[str, ...]:
-    """What is wrong with the pictures or kept the case from ending, then what is wrong with the work; empty if it
-    passed."""
+    """What is wrong: an error or the pictures, then the work; empty where the case passed."""
     if record.verdict in PASSED:
         return ()
     found = []
@@ -32,5 +31,5 @@ def failure(record: Record) -> str:
 
 def saved_work(record: Record) -> str | None:
     """What a case that passed does less of than its golden."""
-    passed_with_less = record.verdict in PASSED and record.work and record.work.verdict == LESS_WORK
-    return record.work.message if record.work and passed_with_less else None
+    work = record.work
+    return work.message if work and work.verdict == LESS_WORK and record.verdict in PASSED else None
