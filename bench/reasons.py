@@ -14,10 +14,10 @@ def reasons(record: Record) -> tuple[str, ...]:
     if record.verdict in PASSED:
         return ()
     found = []
-    if record.error:
-        found.append(record.error.message)
-    elif record.pictures and record.pictures.verdict not in PASSED:
+    if record.pictures and record.pictures.verdict not in PASSED:
         found.append(record.pictures.message)
+    elif record.error:
+        found.append(record.error.sentence)
     if record.work and (record.work.verdict in BAD_WORK or record.work.verdict == record.verdict):
         found.append(record.work.message)
     return tuple(dict.fromkeys(found))

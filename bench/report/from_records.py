@@ -131,7 +131,7 @@ def _entry(run: RunFiles, record: Record, key: str) -> Entry:
         title=record.case,
         verdict=verdict_of(record.verdict),
         more=_work_verdicts(record),
-        problems=_problems(record),
+        problems=reasons(record),
         notes=(saved,) if saved else (),
         before=kept_picture(run.folder, record.case, "golden", "golden"),
         after=kept_picture(run.folder, record.case, "", "this run"),
@@ -151,13 +151,6 @@ def _work_verdicts(record: Record) -> tuple[Verdict, ...]:
     if not record.work or record.work.verdict in (SAME_WORK, record.verdict) or record.verdict == WORK_MISSING:
         return ()
     return (_work_verdict(record.work.verdict),)
-
-
-def _problems(record: Record) -> tuple[str, ...]:
-    told = reasons(record)
-    if record.error:
-        return (f"{record.error.type}: {told[0]}", *told[1:])
-    return told
 
 
 def _group(record: Record) -> dict[str, str]:
