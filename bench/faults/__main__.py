@@ -133,8 +133,8 @@ def report(options: argparse.Namespace) -> int:
 
 def cover(options: argparse.Namespace) -> int:
     """Writes the cases that get the marker ``quick``."""
+    from bench.faults import quick
     from bench.faults.cover import choose_cases, seen_faults
-    from bench.faults.quick import QUICK_FILE, write_quick
 
     outcomes = latest(read_outcomes(options.results / OUTCOMES))
     if CONTROL not in outcomes:
@@ -144,13 +144,13 @@ def cover(options: argparse.Namespace) -> int:
     chosen = choose_cases(seen_by, seconds)
     if not chosen:
         raise FaultsError(f"{options.results / OUTCOMES}: no fault was seen, so no case is needed; measure first.")
-    write_quick(chosen)
+    quick.write_quick(chosen, quick.QUICK_FILE)
     once = sum(len(cases & set(chosen)) == 1 for cases in seen_by.values())
     print(
         f"{len(chosen)} of {len(seconds)} cases see all {len(seen_by)} faults, {len(seen_by) - once} of them twice: "
         f"{sum(seconds[case] for case in chosen):.1f} s instead of {sum(seconds.values()):.1f} s"
     )
-    print(f"written: {QUICK_FILE}")
+    print(f"written: {quick.QUICK_FILE}")
     return 0
 
 

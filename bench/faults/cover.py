@@ -27,7 +27,7 @@ def seen_faults(outcomes: Mapping[str, FaultOutcome]) -> dict[str, frozenset[str
 def choose_cases(
     seen_by: Mapping[str, frozenset[str]], seconds: Mapping[str, float], sights: int = SIGHTS
 ) -> list[str]:
-    """A cheap set of cases in which each fault is seen by ``sights`` cases, or by all that see it where these are fewer.
+    """A cheap set of cases in which each fault is seen by ``sights`` of them, or by all that see it if these are fewer.
 
     Args:
         seen_by: the cases that see a fault, by fault.

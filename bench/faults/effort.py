@@ -245,10 +245,10 @@ FAULTS = (
         "unet-image-by-image",
         AREA,
         "The UNet takes the images of a batch one by one.",
-        pull(331),
+        pull(168),
         wrapped(UNETS, "forward", _image_by_image),
     ),
-    Fault("unet-called-twice", AREA, "The UNet is called twice a step for guidance.", pull(331), _two_halves),
+    Fault("unet-called-twice", AREA, "The UNet is called twice a step for guidance.", pull(168), _two_halves),
     Fault(
         "prompt-encoded-in-every-step",
         AREA,

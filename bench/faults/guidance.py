@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.faults.fault import Fault, everywhere, issue, pull, returning, wrapped
+from bench.faults.fault import Fault, everywhere, pull, returning, wrapped
 
 AREA = "guidance"
 PIPELINES = "StableDiffusionPipeline StableDiffusionImg2ImgPipeline StableDiffusionInpaintPipeline"
@@ -63,7 +63,7 @@ FAULTS = (
         "guidance-stronger",
         AREA,
         "Guidance is 2 % stronger than was asked for.",
-        issue(5689),
+        pull(5698),
         returning(PIPELINES, "guidance_scale", lambda self: self._guidance_scale * 1.02),
     ),
     Fault(

@@ -15,7 +15,7 @@ from bench.records import Record
 from bench.suite import Case
 
 CONTROL = "(no fault)"
-RAISES, WORKS, DIED, WORK = "raises", "works", "process died", "work"
+RAISES, DIED, WORK = "raises now", "process died", "work"
 SSIM, DIFFERENCE, SHARE, SHIFT = "SSIM", "largest difference", "changed share", "colour shift"
 
 
@@ -113,15 +113,10 @@ def ratios(record: Record) -> dict[str, float | None]:
 def judge(record: Record, seconds: float) -> CaseOutcome:
     """What the suite says of a record."""
     passed = record.verdict in PASSED
-    by = {} if passed else ratios(record) or {_other(record): None}
+    by = {} if passed else ratios(record) or {record.verdict: None}
     work = getattr(record, "work", None)
     told = [one.message for one in (record.pictures, work if WORK in by else None) if one is not None]
     return CaseOutcome(record.case, passed, record.verdict, seconds, by, "" if passed else "; ".join(told))
-
-
-def _other(record: Record) -> str:
-    """What a case failed by where no measure is over its limit: a broken picture, another exception, none at all."""
-    return WORKS if record.pictures and record.verdict.startswith("works") else record.verdict
 
 
 def raised(case: str, error: Exception, seconds: float) -> CaseOutcome:

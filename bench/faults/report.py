@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from bench.faults.fault import Fault
 from bench.faults.outcomes import CONTROL, FaultOutcome
 
+LISTED = 10
+
 
 def unseen(faults: Mapping[str, Fault], outcomes: Mapping[str, FaultOutcome]) -> list[str]:
     return [name for name in faults if name in outcomes and not outcomes[name].seen]
@@ -30,9 +32,10 @@ def render_report(faults: Mapping[str, Fault], outcomes: Mapping[str, FaultOutco
     lines.append("")
     seen = [name for name in ran if name not in missed]
     rows = [_row(faults[name], outcomes[name]) for name in seen]
-    lines += _table(("fault", "seen by", "cases", "times over the limit"), rows, ":-- :-- --: --:")
+    lines += _table(("fault", "what", "seen by", "cases", "times over the limit"), rows, ":-- :-- :-- --: --:")
     if missing:
-        lines += ["", f"Not run: {', '.join(missing)}."]
+        more = f" and {len(missing) - LISTED} others" if len(missing) > LISTED else ""
+        lines += ["", f"Not run: {', '.join(missing[:LISTED])}{more}."]
     if missed:
         lines += ["", f"**NOT SEEN: {len(missed)} of {len(ran)} faults**", ""]
         lines += [f"- `{name}`: {_told(faults[name])}" for name in missed]
@@ -49,15 +52,17 @@ def _areas(faults: Mapping[str, Fault], ran: Sequence[str], missed: Sequence[str
 
 
 def _told(fault: Fault) -> str:
-    where = "/".join(fault.source.split("/")[-2:]).replace("pull/", "PR ").replace("issues/", "issue ")
-    return f"{fault.what.rstrip('.')} ([{where.replace('commit/', '')}]({fault.source}))"
+    """What a fault is, and where it was made, as a link such as ``transformers issue 36686``."""
+    *_, repository, kind, number = fault.source.split("/")
+    kind = {"pull": "PR", "issues": "issue"}.get(kind, kind)
+    where = f"{'' if repository == 'diffusers' else f'{repository} '}{kind} {number}"
+    return f"{fault.what.rstrip('.')} ([{where}]({fault.source}))"
 
 
 def _row(fault: Fault, outcome: FaultOutcome) -> tuple[str, ...]:
-    margin = (
-        "" if outcome.margin is None else f"{outcome.margin:,.1f}" if outcome.margin < 10 else f"{outcome.margin:,.0f}"
-    )
-    return _told(fault), ", ".join(outcome.measures), f"{len(outcome.seen_by)}", margin
+    margin = outcome.margin
+    times = "" if margin is None else f"{margin:,.1f}" if margin < 10 else f"{margin:,.0f}"
+    return f"`{fault.name}`", _told(fault), ", ".join(outcome.measures), str(len(outcome.seen_by)), times
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
