@@ -203,6 +203,19 @@ class TestCommand:
         assert main(["run", "--fault", "gremlins", "--results", str(tmp_path)]) == 4
         assert capsys.readouterr().err == "error: --fault gremlins: not in the catalogue; 'list' names all.\n"
 
+    def test_a_stopped_run_says_how_to_go_on(self, results: Path, monkeypatch: Any, capsys: Any) -> None:
+        def stop(*_arguments: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("bench.faults.__main__.read_outcomes", stop)
+        assert main(["report", "--results", str(results)]) == 2
+        assert capsys.readouterr().err.startswith("stopped; the same command goes on from")
+
+    def test_no_process_is_refused(self, capsys: Any) -> None:
+        with pytest.raises(SystemExit):
+            main(["run", "--processes", "0"])
+        assert "at least 1" in capsys.readouterr().err
+
     def test_list_names_every_fault(self, capsys: Any) -> None:
         assert main(["list"]) == 0
         assert len(capsys.readouterr().out.splitlines()) == len(FAULTS)
@@ -215,7 +228,7 @@ class TestSelection:
         sentinels = [one for one in cases if getattr(one.settings, "sentinel", None)]
         assert chosen
         assert not any(one.settings.slow or one.settings.dtype == "float16" for one in chosen)
-        assert not sentinels or all(one.settings.sentinel for one in chosen)
+        assert not sentinels or chosen == [one for one in chosen if one in sentinels]
 
     def test_texts_choose_by_id(self, bench_session: Any) -> None:
         chosen = select_cases(bench_session.suite.cases, ["emoji-sd/pndm-s5-", "emoji-ddpm/ddim-s20-fp32"])

@@ -162,6 +162,13 @@ def list_faults(_options: argparse.Namespace) -> int:
     return 0
 
 
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.faults", description=(__doc__ or "").split("\n", maxsplit=1)[0]
@@ -171,7 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--case", nargs="+", default=[], metavar="TEXT", help="cases with one of these in their id (default: sentinels)"
     )
-    parser.add_argument("--processes", type=int, default=2, help="children at once, one thread each (default: 2)")
+    parser.add_argument(
+        "--processes", type=_at_least_one, default=2, help="children at once, one thread each (default: 2)"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help=f"(default: {RESULTS})")
     parser.add_argument("--suite", type=Path, default=SUITE_FILE, metavar="PATH")
     parser.add_argument("--golden-dir", type=Path, default=ROOT / "golden", metavar="PATH")
@@ -182,6 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FaultsError, OutcomeError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 4
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from {options.results / OUTCOMES}.", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
