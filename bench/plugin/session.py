@@ -22,6 +22,7 @@ from bench.device import (
     slow_dtypes,
 )
 from bench.environment import describe_environment
+from bench.faults.quick import quick_cases
 from bench.plugin.options import Options, UpgradeOptions
 from bench.plugin.selection import Selection, is_slow, select_cases
 from bench.records import Record, read_records
@@ -32,7 +33,11 @@ from bench.suite import Case, Suite, SuiteError, read_suite
 
 @dataclass
 class Session:
-    """``records`` holds what this process ran, by node id; the run's folder holds what all processes did."""
+    """``records`` holds what this process ran, by node id; the run's folder holds what all processes did.
+
+    Attributes:
+        quick: ids of the cases with that marker.
+    """
 
     options: Options
     suite: Suite
@@ -42,6 +47,7 @@ class Session:
     timing: bool
     upgrade: UpgradeOptions | None = None
     records: dict[str, Record] = field(default_factory=dict)
+    quick: frozenset[str] = frozenset()
 
     def all_records(self) -> list[Record]:
         path = self.run.folder.path / RECORDS
@@ -87,6 +93,7 @@ def start_session(config: pytest.Config) -> Session:
         if timing and not upgrade and isinstance(device, Accelerator):
             check_clock(device)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
+        quick = quick_cases()
     except (SuiteError, DeviceError) as error:
         raise pytest.UsageError(str(error)) from None
     if not timing:
@@ -104,7 +111,7 @@ def start_session(config: pytest.Config) -> Session:
     )
     if timing and not upgrade:
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
-    return Session(options, suite, device, selection, run, timing and not upgrade, upgrade)
+    return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
 
 
 class _FreshFile:
@@ -156,6 +163,8 @@ def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
             marks.append(pytest.mark.sentinel)
         if session.device.type != "cpu":
             marks.append(pytest.mark.gpu)
+        if case.id in session.quick:
+            marks.append(pytest.mark.quick)
         if timed:
             marks.append(pytest.mark.benchmark(group=case.model.name, timer=synchronized))
         yield pytest.param(case, id=case.id, marks=marks)

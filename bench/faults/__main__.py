@@ -1,0 +1,200 @@
+"""Does the suite see real mistakes? ``run`` makes them one by one, ``report`` tells, ``cover`` finds the cases needed.
+
+``run`` can be stopped and goes on where it was; without ``--fault`` it takes all that has no outcome yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.faults.outcomes import (
+    CONTROL,
+    FaultOutcome,
+    OutcomeError,
+    append,
+    latest,
+    read_outcomes,
+    suite_hash,
+)
+from bench.suite import SUITE_FILE, Case, SuiteError, read_suite
+
+if TYPE_CHECKING:
+    from bench.faults.runner import Task
+
+RESULTS = Path("results/faults")
+OUTCOMES = "outcomes.jsonl"
+ROOT = Path(__file__).parents[2]
+
+
+class FaultsError(Exception):
+    """Something asked for cannot be had; one sentence."""
+
+
+def select_cases(cases: Sequence[Case], texts: Sequence[str]) -> list[Case]:
+    """Sentinels if there are any, else every case; of embedded models, and none that is slow.
+
+    With texts: the cases, sentinels or not, whose id holds one of them.
+
+    Raises:
+        FaultsError: there is none.
+    """
+    from bench.device import Cpu, slow_dtypes
+    from bench.plugin.selection import is_slow
+
+    slow = slow_dtypes(Cpu())
+    usable = [case for case in cases if case.model.source == "embedded" and not is_slow(case, slow)]
+    if texts:
+        chosen = [case for case in usable if any(text in case.id for text in texts)]
+        if not chosen:
+            raise FaultsError(f"--case {' '.join(texts)}: no case of an embedded model has that in its id.")
+        return chosen
+    sentinels = [case for case in usable if getattr(case.settings, "sentinel", None)]
+    return sentinels or usable
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures; returns 1 if a fault was not seen."""
+    from bench.device import Cpu
+    from bench.environment import describe_environment
+    from bench.faults.catalogue import FAULTS
+    from bench.faults.runner import Task, import_libraries, run_tasks
+
+    unknown = [name for name in options.fault if name not in FAULTS]
+    if unknown:
+        raise FaultsError(f"--fault {unknown[0]}: not in the catalogue; 'list' names all.")
+    cases = tuple(select_cases(read_suite(options.suite).cases, options.case))
+    environment = describe_environment(Cpu(), ROOT)
+    suite = suite_hash(cases, environment["libraries"])
+    path = options.results / OUTCOMES
+    known = latest(read_outcomes(path), suite) if path.is_file() else {}
+    import_libraries()
+
+    def task(name: str) -> Task:
+        fault = FAULTS.get(name)
+        return Task(fault, cases, suite, options.suite.parent, options.golden_dir, environment)
+
+    def keep(outcome: FaultOutcome) -> None:
+        append(path, outcome)
+        known[outcome.fault] = outcome
+
+    if CONTROL not in known or options.again:
+        run_tasks([task(CONTROL)], 1, keep)
+        print(f"without a fault: {len(cases)} cases in {known[CONTROL].seconds:.1f} s", flush=True)
+    red = known[CONTROL].seen_by
+    if red:
+        raise FaultsError(
+            f"{len(red)} of {len(cases)} cases fail without any fault, first {red[0].case} ({red[0].message}); "
+            "mend or accept them, then run again with --again."
+        )
+    wanted = [name for name in options.fault or FAULTS if options.again or name not in known]
+    _measure([task(name) for name in wanted], options.processes, keep)
+    return report(options)
+
+
+def _measure(tasks: Sequence[Task], processes: int, keep: Callable[[FaultOutcome], None]) -> None:
+    from bench.faults.runner import run_tasks
+
+    began, done = time.perf_counter(), 0
+    width = max((len(task.name) for task in tasks), default=0)
+
+    def tell(outcome: FaultOutcome) -> None:
+        nonlocal done
+        keep(outcome)
+        done += 1
+        left = (time.perf_counter() - began) / done * (len(tasks) - done)
+        seen = f"seen by {len(outcome.seen_by)}: {', '.join(outcome.measures)}" if outcome.seen else "NOT SEEN"
+        counted = f"[{done:{len(str(len(tasks)))}}/{len(tasks)}]"
+        print(f"{counted} {outcome.fault:{width}}  {outcome.seconds:5.1f} s, {_clock(left)} left  {seen}", flush=True)
+
+    run_tasks(tasks, processes, tell)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def report(options: argparse.Namespace) -> int:
+    """Prints the tables and writes them beside the outcomes; returns 1 if a fault was not seen."""
+    from bench.faults.catalogue import FAULTS
+    from bench.faults.report import render_report, unseen
+
+    outcomes = latest(read_outcomes(options.results / OUTCOMES))
+    text = render_report(FAULTS, outcomes)
+    (options.results / "report.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 1 if unseen(FAULTS, outcomes) else 0
+
+
+def cover(options: argparse.Namespace) -> int:
+    """Writes the cases that get the marker ``quick``."""
+    from bench.faults import quick
+    from bench.faults.cover import choose_cases, seen_faults
+
+    outcomes = latest(read_outcomes(options.results / OUTCOMES))
+    if CONTROL not in outcomes:
+        raise FaultsError(f"{options.results / OUTCOMES}: no run without a fault in it; measure first, with 'run'.")
+    seconds = {case.case: case.seconds for case in outcomes[CONTROL].cases}
+    seen_by = seen_faults(outcomes)
+    chosen = choose_cases(seen_by, seconds)
+    if not chosen:
+        raise FaultsError(f"{options.results / OUTCOMES}: no fault was seen, so no case is needed; measure first.")
+    quick.write_quick(chosen, quick.QUICK_FILE)
+    once = sum(len(cases & set(chosen)) == 1 for cases in seen_by.values())
+    print(
+        f"{len(chosen)} of {len(seconds)} cases see all {len(seen_by)} faults, {len(seen_by) - once} of them twice: "
+        f"{sum(seconds[case] for case in chosen):.1f} s instead of {sum(seconds.values()):.1f} s"
+    )
+    print(f"written: {quick.QUICK_FILE}")
+    return 0
+
+
+def list_faults(_options: argparse.Namespace) -> int:
+    from bench.faults.catalogue import FAULTS
+
+    for fault in FAULTS.values():
+        print(f"{fault.name}  ({fault.area})  {fault.what}  {fault.source}")
+    return 0
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.faults", description=(__doc__ or "").split("\n", maxsplit=1)[0]
+    )
+    parser.add_argument("do", choices=("run", "report", "cover", "list"))
+    parser.add_argument("--fault", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    parser.add_argument(
+        "--case", nargs="+", default=[], metavar="TEXT", help="cases with one of these in their id (default: sentinels)"
+    )
+    parser.add_argument(
+        "--processes", type=_at_least_one, default=2, help="children at once, one thread each (default: 2)"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help=f"(default: {RESULTS})")
+    parser.add_argument("--suite", type=Path, default=SUITE_FILE, metavar="PATH")
+    parser.add_argument("--golden-dir", type=Path, default=ROOT / "golden", metavar="PATH")
+    parser.add_argument("--again", action="store_true", help="also what has an outcome already")
+    options = parser.parse_args(arguments)
+    try:
+        return {"run": run, "report": report, "cover": cover, "list": list_faults}[options.do](options)
+    except (FaultsError, OutcomeError, SuiteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from {options.results / OUTCOMES}.", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,65 @@
+"""The few cases that see every fault, found by greedy set cover.
+
+Each step takes the case that sees most of what is still needed per second (Chvatal 1979, "A Greedy Heuristic for the
+Set-Covering Problem"); where each fault is to be seen twice, its second sight counts as much as its first (Dobson
+1982). Cases that the later ones made needless are taken out again, dearest first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from bench.faults.outcomes import CONTROL, FaultOutcome
+
+SIGHTS = 2
+
+
+def seen_faults(outcomes: Mapping[str, FaultOutcome]) -> dict[str, frozenset[str]]:
+    """The cases that see a fault, for each fault that any sees."""
+    return {
+        name: frozenset(case.case for case in outcome.seen_by)
+        for name, outcome in outcomes.items()
+        if name != CONTROL and outcome.seen
+    }
+
+
+def choose_cases(
+    seen_by: Mapping[str, frozenset[str]], seconds: Mapping[str, float], sights: int = SIGHTS
+) -> list[str]:
+    """A cheap set of cases in which each fault is seen by ``sights`` of them, or by all that see it if these are fewer.
+
+    Args:
+        seen_by: the cases that see a fault, by fault.
+        seconds: what a case costs.
+    """
+    needed = {fault: min(sights, len(cases)) for fault, cases in seen_by.items()}
+    sees: dict[str, set[str]] = {}
+    for fault, cases in seen_by.items():
+        for case in cases:
+            sees.setdefault(case, set()).add(fault)
+    chosen: list[str] = []
+    left = dict(needed)
+    while any(left.values()):
+        candidates = [case for case in sorted(sees) if case not in chosen]
+        best = max(candidates, key=lambda case: sum(left[fault] > 0 for fault in sees[case]) / _cost(seconds, case))
+        chosen.append(best)
+        for fault in sees[best]:
+            left[fault] = max(0, left[fault] - 1)
+    return sorted(_without_needless(chosen, sees, needed, seconds))
+
+
+def _cost(seconds: Mapping[str, float], case: str) -> float:
+    return max(seconds[case], 1e-3)
+
+
+def _without_needless(
+    chosen: Sequence[str], sees: Mapping[str, set[str]], needed: Mapping[str, int], seconds: Mapping[str, float]
+) -> list[str]:
+    sights = Counter(fault for case in chosen for fault in sees[case])
+    kept = list(chosen)
+    for case in sorted(chosen, key=lambda case: -_cost(seconds, case)):
+        if all(sights[fault] > needed[fault] for fault in sees[case]):
+            kept.remove(case)
+            sights.subtract(sees[case])
+    return kept

@@ -1,0 +1,179 @@
+"""What came of the suite's cases with a fault, and how far from their limits that was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.goldens import PASSED
+from bench.records import Record
+from bench.suite import Case
+
+CONTROL = "(no fault)"
+RAISES, DIED, WORK = "raises now", "process died", "work"
+SSIM, DIFFERENCE, SHARE, SHIFT = "SSIM", "largest difference", "changed share", "colour shift"
+
+
+class OutcomeError(Exception):
+    """A file of outcomes cannot be used; one sentence."""
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """One case with one fault.
+
+    Attributes:
+        passed: the suite would have been green.
+        by: the measures that are over their limits, with how many times over; ``None`` where that is no number.
+    """
+
+    case: str
+    passed: bool
+    verdict: str
+    seconds: float
+    by: dict[str, float | None]
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class FaultOutcome:
+    """All cases with one fault, or with none (``CONTROL``).
+
+    Attributes:
+        suite: hash of the cases and libraries, as ``suite_hash`` makes it.
+    """
+
+    fault: str
+    suite: str
+    seconds: float
+    cases: tuple[CaseOutcome, ...]
+
+    @property
+    def seen_by(self) -> tuple[CaseOutcome, ...]:
+        return tuple(case for case in self.cases if not case.passed)
+
+    @property
+    def seen(self) -> bool:
+        return bool(self.seen_by)
+
+    @property
+    def measures(self) -> dict[str, float | None]:
+        """Every measure that showed the fault, with the largest ratio to its limit."""
+        largest: dict[str, float | None] = {}
+        for case in self.seen_by:
+            for measure, ratio in case.by.items():
+                known = largest.get(measure)
+                largest[measure] = max(ratio, known) if ratio is not None and known is not None else ratio or known
+        return largest
+
+    @property
+    def margin(self) -> float | None:
+        """The largest ratio of a measure to its limit; ``None`` where only other things than numbers showed it."""
+        ratios = [ratio for ratio in self.measures.values() if ratio is not None]
+        return max(ratios) if ratios else None
+
+
+def suite_hash(cases: Iterable[Case], libraries: dict[str, str | None]) -> str:
+    """Ties outcomes to what was run: the settings of all cases, and the libraries."""
+    digest = hashlib.sha256(json.dumps(libraries, sort_keys=True).encode())
+    for case in sorted(cases, key=lambda case: case.id):
+        digest.update(f"{case.id} {case.settings.model_dump_json()}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def ratios(record: Record) -> dict[str, float | None]:
+    """The measures of a record that are over their limits, each as a multiple of its limit.
+
+    SSIM as the ratio of what is missing from 1. A limit of 0 makes any excess infinite, which is told as ``None``.
+    """
+    over: dict[str, float | None] = {}
+    pictures = record.pictures
+    if pictures and pictures.limits and pictures.ssim_worst_tile is not None:
+        limits = pictures.limits
+        measured = {
+            SSIM: (1 - pictures.ssim_worst_tile, 1 - limits.ssim),
+            DIFFERENCE: (pictures.max_diff, limits.max_diff),
+            SHARE: (pictures.changed_share, getattr(limits, "changed_share", None)),
+            SHIFT: (max(map(abs, pictures.mean_diff or (0.0,))), limits.mean_diff),
+        }
+        for measure, (value, limit) in measured.items():
+            if value is not None and limit is not None and value > limit:
+                over[measure] = value / limit if limit > 0 else None
+    work = getattr(record, "work", None)
+    if work is not None and work.verdict == "more work":
+        over[WORK] = None
+    return over
+
+
+def judge(record: Record, seconds: float) -> CaseOutcome:
+    """What the suite says of a record."""
+    passed = record.verdict in PASSED
+    by = {} if passed else ratios(record) or {record.verdict: None}
+    work = getattr(record, "work", None)
+    told = [one.message for one in (record.pictures, work if WORK in by else None) if one is not None]
+    return CaseOutcome(record.case, passed, record.verdict, seconds, by, "" if passed else "; ".join(told))
+
+
+def raised(case: str, error: Exception, seconds: float) -> CaseOutcome:
+    first = (str(error).strip() or "no reason given").splitlines()[0]
+    return CaseOutcome(case, False, RAISES, seconds, {RAISES: None}, f"{type(error).__name__}: {first}")
+
+
+def died(case: str, code: int | None) -> CaseOutcome:
+    return CaseOutcome(case, False, DIED, 0.0, {DIED: None}, f"the process ended with code {code}")
+
+
+def to_line(outcome: FaultOutcome) -> str:
+    return json.dumps(asdict(outcome)) + "\n"
+
+
+def from_line(line: str | bytes) -> FaultOutcome:
+    """
+    Raises:
+        ValueError: the line is no outcome.
+    """
+    try:
+        document: dict[str, Any] = json.loads(line)
+        cases = tuple(CaseOutcome(**case) for case in document.pop("cases"))
+        return FaultOutcome(**document, cases=cases)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def append(path: Path, outcome: FaultOutcome) -> None:
+    """One write call per line, so that a run that is stopped leaves whole lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, to_line(outcome).encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_outcomes(path: Path) -> list[FaultOutcome]:
+    """
+    Raises:
+        OutcomeError: there is no such file, or a line of it is damaged.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        raise OutcomeError(f"{path}: no such file; measure first, with 'run'.") from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(from_line(line))
+        except ValueError as error:
+            raise OutcomeError(f"{path}, line {number}: not an outcome ({error}); delete the line.") from None
+    return found
+
+
+def latest(outcomes: Sequence[FaultOutcome], suite: str | None = None) -> dict[str, FaultOutcome]:
+    """The last outcome of each fault by name, the control's among them: of this suite, or of the last one that ran."""
+    wanted = suite or (outcomes[-1].suite if outcomes else "")
+    return {outcome.fault: outcome for outcome in outcomes if outcome.suite == wanted}

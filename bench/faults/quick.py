@@ -1,0 +1,32 @@
+"""The cases with the marker ``quick``: few, and every known fault shows in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.suite import SuiteError
+
+QUICK_FILE = Path(__file__).with_name("quick.json")
+
+
+def quick_cases(path: Path = QUICK_FILE) -> frozenset[str]:
+    """The ids in the file; none if there is no file.
+
+    Raises:
+        SuiteError: it is no list of ids.
+    """
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return frozenset()
+    except ValueError:
+        ids = None
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise SuiteError(f"{path}: not a list of case ids; make it again with 'python -m bench.faults cover'.")
+    return frozenset(ids)
+
+
+def write_quick(ids: Iterable[str], path: Path = QUICK_FILE) -> None:
+    path.write_text(json.dumps(sorted(ids), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,152 @@
+"""Runs the cases of the suite with one fault after the other, each in a process of its own.
+
+The first process imports the libraries and forks a child for each fault: a fault lives and ends with its process, and
+no import is paid twice. It computes nothing and starts no threads, so that forking is safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.faults.fault import Fault
+from bench.faults.outcomes import CONTROL, CaseOutcome, FaultOutcome, died, judge, raised
+from bench.suite import Case
+
+# A fault that makes a step loop for ever ends with its process.
+LONGEST_S = 1800
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a child is to do.
+
+    Attributes:
+        fault: ``None`` for the control.
+        environment: of the run, as ``describe_environment`` tells it.
+    """
+
+    fault: Fault | None
+    cases: tuple[Case, ...]
+    suite: str
+    suite_folder: Path
+    goldens: Path
+    environment: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.fault.name if self.fault else CONTROL
+
+
+def import_libraries() -> None:
+    """Imports now what children would import each for itself: diffusers loads its parts when they are asked for."""
+    import diffusers
+    import transformers
+    from diffusers.pipelines.stable_diffusion import safety_checker  # noqa: F401
+
+    for name in ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"):
+        getattr(diffusers, name)
+    for name in ("CLIPTextModel", "CLIPTokenizer", "CLIPImageProcessor"):
+        getattr(transformers, name)
+
+
+def run_cases(task: Task) -> Iterator[CaseOutcome]:
+    """Makes the fault, then runs the cases one by one, pipelines loaded with the fault in place."""
+    import pytest
+
+    from bench.device import Cpu
+    from bench.results import RunFolder
+    from bench.run import GoldenPolicy, Run
+
+    with tempfile.TemporaryDirectory(prefix="fault-") as folder, pytest.MonkeyPatch.context() as patch:
+        run = Run(
+            device=Cpu(),
+            folder=RunFolder(Path(folder), "run"),
+            goldens=GoldenPolicy(task.goldens),
+            suite_folder=task.suite_folder,
+            environment=task.environment,
+            announce=lambda _line: None,
+        )
+        if task.fault:
+            task.fault.apply(patch)
+        for case in task.cases:
+            began = time.perf_counter()
+            try:
+                record = run.picture(case)
+            except Exception as error:
+                yield raised(case.id, error, time.perf_counter() - began)
+            else:
+                yield judge(record, time.perf_counter() - began)
+
+
+def _child(task: Task, sender: multiprocessing.connection.Connection) -> None:
+    import torch
+
+    from bench.device import make_deterministic
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.alarm(LONGEST_S)
+    with Path(os.devnull).open("w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    torch.set_num_threads(1)
+    make_deterministic()
+    for outcome in run_cases(task):
+        sender.send(outcome)
+    sender.close()
+
+
+@dataclass
+class _Running:
+    task: Task
+    process: Any
+    receiver: multiprocessing.connection.Connection
+    began: float
+    found: list[CaseOutcome] = field(default_factory=list)
+
+    def outcome(self) -> FaultOutcome:
+        """What was sent; where the process ended early, the case that it was at died with it."""
+        self.process.join()
+        found = list(self.found)
+        if len(found) < len(self.task.cases):
+            found.append(died(self.task.cases[len(found)].id, self.process.exitcode))
+        return FaultOutcome(self.task.name, self.task.suite, time.perf_counter() - self.began, tuple(found))
+
+
+def _start(task: Task) -> _Running:
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(task, sender), name=task.name)
+    process.start()
+    sender.close()
+    return _Running(task, process, receiver, time.perf_counter())
+
+
+def run_tasks(tasks: Sequence[Task], processes: int, done: Callable[[FaultOutcome], None]) -> None:
+    """Runs the tasks, so many at once, and tells of each when it has ended, in the order in which they end."""
+    waiting, running = list(tasks), dict[Any, _Running]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                started = _start(waiting.pop(0))
+                running[started.receiver] = started
+            for receiver in multiprocessing.connection.wait(list(running)):
+                one = running[receiver]
+                try:
+                    one.found.append(one.receiver.recv())
+                except EOFError:
+                    del running[receiver]
+                    done(one.outcome())
+    finally:
+        for one in running.values():
+            with contextlib.suppress(OSError):
+                one.process.terminate()
