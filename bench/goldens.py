@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.device import Device
 from bench.grids import make_grid, split_grid
-from bench.limits import default_limits
+from bench.limits import STRICT, CalibratedLimits, choose_limits, default_limits, tier_of
 from bench.records import LimitsRecord, Pictures
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
 from bench.suite import Case
@@ -46,7 +46,7 @@ class Origin(BaseModel):
         libraries: versions.
         date: day it was accepted, ISO 8601.
         pixels: SHA-256 of the picture's values, which ties the two files together.
-        limits: measured limits of this case, or ``None`` for the default of its dtype and device type.
+        limits: measured limits of this case with their evidence, or ``None`` for the defaults of its dtype.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +61,7 @@ class Origin(BaseModel):
     libraries: dict[str, str | None]
     date: str
     pixels: str = ""
-    limits: LimitsRecord | None = None
+    limits: CalibratedLimits | None = None
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,32 @@ def _pixels(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
+_AGAIN = "accept the case again with --golden-update"
+
+
+def read_origin(path: Path) -> Origin:
+    """The origin of the golden with this picture, without its picture.
+
+    Raises:
+        GoldenError: it is missing or damaged.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        return Origin.model_validate_json(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GoldenError(f"{beside}: missing beside {path.name}; {_AGAIN}.") from None
+    except (ValidationError, UnicodeDecodeError, OSError) as error:
+        raise GoldenError(f"{beside}: not the origin of a golden ({_first_line(error)}); {_AGAIN}.") from None
+
+
 def read_golden(path: Path) -> Golden:
     """Reads a golden and checks that picture and origin belong together.
 
     Raises:
         GoldenError: a file is missing, damaged, or not the picture that its origin describes.
     """
-    beside = path.with_suffix(".json")
-    again = "accept the case again with --golden-update"
-    try:
-        origin = Origin.model_validate_json(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise GoldenError(f"{beside}: missing beside {path.name}; {again}.") from None
-    except (ValidationError, UnicodeDecodeError, OSError) as error:
-        raise GoldenError(f"{beside}: not the origin of a golden ({_first_line(error)}); {again}.") from None
+    beside, origin = path.with_suffix(".json"), read_origin(path)
+    again = _AGAIN
     try:
         with Image.open(path) as opened:
             opened.load()
@@ -171,9 +183,11 @@ def write_golden(path: Path, images: list[Image.Image], origin: Origin) -> None:
             os.replace(new_picture, path)
             os.replace(new_origin, beside)
     except OSError as error:
-        raise GoldenError(
-            f"{path}: not written ({error.strerror or error}); free the disk or correct the folder."
-        ) from None
+        raise GoldenError(_not_written(path, error)) from None
+
+
+def _not_written(path: Path, error: OSError) -> str:
+    return f"{path}: not written ({error.strerror or error}); free the disk or correct the folder."
 
 
 def unused_goldens(root: Path, case_ids: Iterable[str]) -> list[Path]:
@@ -199,9 +213,46 @@ def _what_changed(now: Origin, then: Origin) -> list[str]:
 
 
 def _limits(golden: Golden, case: Case, device: Device) -> Limits:
-    if golden.origin.limits:
-        return Limits(**golden.origin.limits.model_dump())
-    return default_limits(case.settings.dtype, golden.origin.device["type"], device.type)
+    made_on = golden.origin.device
+    tier = tier_of(made_on["type"], made_on["name"], device)
+    return choose_limits(golden.origin.limits, case.settings.dtype, tier, device)
+
+
+def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
+    """How far two runs of a case on this very device may be apart.
+
+    Those measured for the strict tier of its golden if that is a golden of this type of device and of this recipe, else
+    the strict default. On which machine they were measured does not matter: both runs are on one machine here too.
+    """
+    path = find_golden(root, case.id, device)
+    if path:
+        with contextlib.suppress(GoldenError):
+            origin = read_origin(path)
+            settings = json.loads(case.settings.model_dump_json(exclude={"slow"}))
+            if origin.limits and origin.device["type"] == device.type and origin.settings == settings:
+                return Limits(**origin.limits.strict.model_dump())
+    return default_limits(case.settings.dtype, STRICT)
+
+
+def accept_limits(root: Path, case: Case, device: Device, limits: CalibratedLimits) -> Path:
+    """Writes the limits of a case into its golden's origin, atomically; the picture stays as it is.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        GoldenError: there is no golden, its origin is damaged, or it cannot be written; the old file is whole.
+    """
+    path = find_golden(root, case.id, device)
+    if path is None:
+        raise GoldenError(f"no golden of {case.id} in {root}; accept its picture with --golden-update first.")
+    beside, origin = path.with_suffix(".json"), read_origin(path).model_copy(update={"limits": limits})
+    try:
+        with _written_beside(beside, (origin.model_dump_json(indent=2) + "\n").encode()) as new_origin:
+            os.replace(new_origin, beside)
+    except OSError as error:
+        raise GoldenError(_not_written(beside, error)) from None
+    return beside
 
 
 def _pictures(

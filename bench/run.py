@@ -18,7 +18,7 @@ from bench.device import Device
 from bench.goldens import CHANGED, PASSED, Golden, check_golden, describe_origin, same_pixels
 from bench.grids import make_grid
 from bench.isolation import measure_alone
-from bench.limits import default_limits
+from bench.limits import PORTABLE, default_limits
 from bench.optimizations import compiles
 from bench.pipelines import LoadedPipeline, load_pipeline
 from bench.records import ErrorRecord, PhasesRecord, Pictures, Record
@@ -179,7 +179,7 @@ class Run:
         if same_pixels(measured.first_images, measured.images):
             return None
         similarity = compare(measured.images, measured.first_images)
-        limits = default_limits(case.settings.dtype, self.device.type, self.device.type)
+        limits = default_limits(case.settings.dtype, PORTABLE)
         if self.device.type != "cpu" and similarity.verdict(limits) != CHANGED:
             return None
         self.folder.save_picture(case.id, make_grid(measured.first_images, measured.first_images[0].size), "first")

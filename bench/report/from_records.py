@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.goldens import BROKEN, MISSING, PASSED
 from bench.grids import split_grid
-from bench.limits import DEFAULT_LIMITS, SAME
+from bench.limits import PORTABLE, default_limits
 from bench.records import LimitsRecord, Pictures, Record, read_records
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
@@ -385,7 +385,7 @@ def _compared_pictures(old_run: RunFiles, old: Record, run: RunFiles, record: Re
     tiles = [_tiles(one, of) for one, of in ((old_run, old), (run, record))]
     if not tiles[0] or not tiles[1]:
         return Pictures(verdict=MISSING, message="one of the runs has no picture of this case")
-    limits = DEFAULT_LIMITS[record.settings["dtype"], SAME]
+    limits = default_limits(record.settings["dtype"], PORTABLE)
     try:
         similarity = compare(tiles[1], tiles[0])
     except Incomparable as error:

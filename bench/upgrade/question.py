@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.limits import DEFAULT_LIMITS, SAME
 from bench.records import LimitsRecord
 from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
 from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
@@ -34,6 +33,7 @@ class Question(BaseModel):
         reference: the side, as text, with which others are compared.
         by: ``pictures`` (or that the case raises or not), ``speed``, or ``usable``: whether the side can be installed
             and imported at all.
+        limits: how far pictures may be apart.
         exact: whether pictures that differ within the limits count as changed too.
         min_change: of speed, as a share.
         budget_s: of one comparison of speed, in seconds.
@@ -43,7 +43,7 @@ class Question(BaseModel):
 
     case: str
     request: dict[str, Any]
-    dtype: str
+    limits: LimitsRecord
     reference: str
     by: Literal["pictures", "speed", "usable"]
     exact: bool
@@ -51,10 +51,6 @@ class Question(BaseModel):
     budget_s: float
     device: str
     environments: Path
-
-    @property
-    def limits(self) -> Limits:
-        return DEFAULT_LIMITS[self.dtype, SAME]
 
 
 class Answer(BaseModel):
@@ -125,7 +121,7 @@ class Judge:
         return self._by_pictures(before, now)
 
     def _by_pictures(self, before: SideResult, now: SideResult) -> Answer:
-        found = compare_pictures(before, now, self.question.limits)
+        found = compare_pictures(before, now, Limits(**self.question.limits.model_dump()))
         good = {IDENTICAL, RAISES_AS_BEFORE} | (set() if self.question.exact else {WITHIN_LIMITS})
         return Answer(
             answer=GOOD if found.verdict in good else BAD,
