@@ -54,6 +54,16 @@ def slow_dtypes(device: Device) -> frozenset[str]:
     return frozenset({"float16"} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else {"float16", "bfloat16"})
 
 
+def instruction_set(device: Device) -> str:
+    """What chooses among a processor's kernels besides its name, in words; empty for accelerators."""
+    if device.type != "cpu":
+        return ""
+    has = {"AMX": torch.cpu._is_amx_tile_supported(), "bfloat16": torch.ops.mkldnn._is_mkldnn_bf16_supported()}
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    parts = [torch.backends.cpu.get_cpu_capability(), *(name for name, there in has.items() if there)]
+    return " ".join([*parts, f"(oneDNN at most {held})"] if held else parts)
+
+
 def clock(device: Device) -> float:
     """Seconds of a monotonic clock, read when all work given to the device so far is done."""
     device.synchronize()

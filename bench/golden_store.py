@@ -17,7 +17,8 @@ from bench.atomic import as_png, write_together
 from bench.device import Device
 from bench.golden_groups import Entry, GroupError, read_group, unused_entries, write_entry
 from bench.grids import make_grid, split_grid
-from bench.records import ErrorRecord, LimitsRecord
+from bench.limits import CalibratedLimits
+from bench.records import ErrorRecord
 from bench.suite import Case
 from bench.work import Work
 
@@ -42,7 +43,7 @@ class Origin(BaseModel):
         pixels: SHA-256 of the picture's values, which ties the two files together.
         like: the case whose pictures these must be, where the case has none of its own.
         error: what the case raises; it has no pictures then.
-        limits: measured limits of this case, or ``None`` for the default of its dtype and device type.
+        limits: measured limits of this case with their evidence, or ``None`` for the defaults of its dtype.
         work: what one call of the case did, as ``Work.to_json`` gives it, or ``None`` where it was not counted.
     """
 
@@ -60,7 +61,7 @@ class Origin(BaseModel):
     pixels: str = ""
     like: str | None = None
     error: ErrorRecord | None = None
-    limits: LimitsRecord | None = None
+    limits: CalibratedLimits | None = None
     work: dict[str, Any] | None = None
 
     @field_validator("work")
@@ -218,24 +219,44 @@ def write_golden(place: Place, images: list[Image.Image], origin: Origin) -> Non
         GoldenError: the disk is full or the folder cannot be written; the old files are whole.
     """
     grid = make_grid(images, images[0].size) if images and not origin.like else None
-    described = origin.model_copy(update={"pixels": _pixels(grid) if grid else ""})
+    _write(place, grid, origin.model_copy(update={"pixels": _pixels(grid) if grid else ""}))
+
+
+def accept_limits(root: Path, case: Case, device: Device, limits: CalibratedLimits) -> Path:
+    """Writes the limits of a case into its golden's origin, atomically; the picture stays as it is.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        GoldenError: there is no golden, it is damaged, or it cannot be written; the old file is whole.
+    """
+    place = find_golden(root, case, device)
+    if place is None:
+        raise GoldenError(f"no golden of {case.id} in {root}; accept its picture with --golden-update first.")
+    golden = read_golden(place)
+    own = golden.tiles and not golden.origin.like
+    grid = make_grid(golden.tiles, golden.tiles[0].size) if own else None
+    _write(place, grid, golden.origin.model_copy(update={"limits": limits}))
+    return place.origin
+
+
+def _write(place: Place, grid: Image.Image | None, origin: Origin) -> None:
     try:
         if place.entry:
-            content = described.model_dump(mode="json", exclude_defaults=True)
-            write_entry(place.picture, place.entry, Entry(content, grid))
-        else:
-            text = (described.model_dump_json(indent=2) + "\n").encode()
-            pictures = {place.picture: as_png(grid)} if grid else {}
-            write_together({**pictures, place.origin: text})
-            if not grid:
-                place.picture.unlink(missing_ok=True)
+            write_entry(place.picture, place.entry, Entry(origin.model_dump(mode="json", exclude_defaults=True), grid))
+            return
+        text = (origin.model_dump_json(indent=2) + "\n").encode()
+        pictures = {place.picture: as_png(grid)} if grid else {}
+        write_together({**pictures, place.origin: text})
+        if not grid:
+            place.picture.unlink(missing_ok=True)
     except OSError as error:
-        raise GoldenError(
-            f"{place.picture}: not written ({error.strerror or error}); free the disk or correct the folder."
-        ) from None
+        reason = error.strerror or error
+        raise GoldenError(f"{place.picture}: not written ({reason}); free the disk or correct the folder.") from None
     except GroupError as error:
         raise GoldenError(
-            f"{place.picture}: not written, damaged ({error}); restore it and its origins first."
+            f"{place.picture}: not written, as the group is damaged ({error}); restore both files."
         ) from None
 
 

@@ -25,7 +25,7 @@ from bench.golden_store import (
     read_golden,
     write_golden,
 )
-from bench.limits import default_limits
+from bench.limits import STRICT, choose_limits, default_limits, tier_of
 from bench.records import ErrorRecord, LimitsRecord, Pictures, WorkRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
 from bench.suite import Case
@@ -60,19 +60,38 @@ class Check:
 
 def _what_changed(now: Origin, then: Origin) -> list[str]:
     """Why a golden is stale: its recipe is no longer the case's."""
-    changes = []
-    for key in sorted(set(now.settings) | set(then.settings)):
-        if now.settings.get(key) != then.settings.get(key):
-            changes.append(f"{key} was {then.settings.get(key)!r} and is {now.settings.get(key)!r}")
+    changes = [f"{key} was {before!r} and is {after!r}" for key, before, after in _changes(then.settings, now.settings)]
     if now.weights != then.weights:
         changes.append(f"weights were {then.weights[:12]} and are {now.weights[:12]}")
     return changes
 
 
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings that differ, each with both values; one that is missing is ``None``."""
+    pairs = ((key, then.get(key), now.get(key)) for key in sorted({*then, *now}))
+    return [(key, before, after) for key, before, after in pairs if before != after]
+
+
 def _limits(golden: Golden, case: Case, device: Device) -> Limits:
-    if golden.origin.limits:
-        return Limits(**golden.origin.limits.model_dump())
-    return default_limits(case.settings.dtype, golden.origin.device["type"], device.type)
+    made_on = golden.origin.device
+    tier = tier_of(made_on["type"], made_on["name"], device)
+    return choose_limits(golden.origin.limits, case.settings.dtype, tier, device)
+
+
+def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
+    """How far two runs of a case on this very device may be apart.
+
+    Those measured for the strict tier of its golden if that is a golden of this type of device and of this recipe, else
+    the strict default. On which machine they were measured does not matter: both runs are on one machine here too.
+    """
+    place = find_golden(root, case, device)
+    if place:
+        with contextlib.suppress(GoldenError):
+            origin = read_golden(place).origin
+            same = origin.device["type"] == device.type and not _changes(origin.settings, case.settings.described())
+            if origin.limits and same:
+                return Limits(**origin.limits.strict.model_dump())
+    return default_limits(case.settings.dtype, STRICT)
 
 
 def _pictures(

@@ -1,48 +1,156 @@
-"""The default limits of a golden, until they are measured case by case."""
+"""The limits of a golden: three tiers, by how near the machine is to the golden's, and where they were measured.
+
+A golden whose limits were measured (``pytest -m golden --golden-calibrate``) carries them with their evidence in its
+origin; others have the defaults of their dtype.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.device import Device, instruction_set
+from bench.records import LimitsRecord
 from bench.similarity import Limits
 
-SAME, OTHER = "same", "other"
+Tier = Literal["this machine", "this type of device", "another type of device"]
+STRICT: Tier = "this machine"
+PORTABLE: Tier = "this type of device"
+OTHER: Tier = "another type of device"
 
-# (dtype, device type of the golden compared with the run's): how far a grid may be from its golden.
+_NO_SHARE = 1.0  # where nearly every value may move by a level
+
+# (dtype, tier): how far a grid may be from its golden, or a candidate's grid from the baseline's.
+# "Upgrades" below: 195 settings of two small models under neighbouring releases of diffusers, transformers and torch on
+# one processor, where the hardest harmless step took another convolution kernel (diffusers 0.36 to 0.37).
 # "Harmless" below: the default cases against goldens made on a processor with AMX, run there with 1 and 2 threads, with
 # oneDNN and ATen held to AVX2 and to AVX-512 without bfloat16 (ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY), and for
 # float32 with the oldest supported libraries too. With AVX2 three of the DDPM's bfloat16 cases were not run.
-DEFAULT_LIMITS: dict[tuple[str, str], Limits] = {
-    ("float32", SAME): Limits(
+DEFAULT_LIMITS: dict[tuple[str, Tier], Limits] = {
+    ("float32", STRICT): Limits(
+        ssim=0.9999,
+        max_diff=2,
+        changed_share=0.002,
+        mean_diff=0.02,
+        reason="harmless upgrades: SSIM >= 0.99999, difference <= 1 on <= 0.08 % of values; real ones 0.9998, 2",
+    ),
+    ("bfloat16", STRICT): Limits(
+        ssim=0.9995,
+        max_diff=4,
+        changed_share=0.1,
+        mean_diff=0.2,
+        reason="harmless upgrades: SSIM >= 0.99988, difference <= 2 on <= 4.3 % of values; real ones 0.996, 14",
+    ),
+    ("float16", STRICT): Limits(
+        ssim=0.9999,
+        max_diff=2,
+        changed_share=0.02,
+        mean_diff=0.02,
+        reason="harmless upgrades: SSIM >= 0.99999, difference <= 1 on <= 0.7 % of values; real ones 0.9998, 2",
+    ),
+    ("float32", PORTABLE): Limits(
         ssim=0.9999,
         max_diff=3,
+        changed_share=0.01,
         mean_diff=0.05,
         reason="harmless: SSIM >= 0.99999, difference <= 1, shift <= 0.002; a repeated last sigma 0.9988",
     ),
-    ("bfloat16", SAME): Limits(
+    ("bfloat16", PORTABLE): Limits(
         ssim=0.96,
         max_diff=96,
+        changed_share=_NO_SHARE,
         mean_diff=4.0,
         reason="harmless: SSIM >= 0.984, difference <= 47, shift <= 2.2, about doubled; identical on one processor",
     ),
-    ("float16", SAME): Limits(
+    ("float16", PORTABLE): Limits(
         ssim=0.99,
         max_diff=24,
+        changed_share=_NO_SHARE,
         mean_diff=1.0,
         reason="not measured across processors; 8 times finer than bfloat16, so a quarter of its room",
     ),
     ("float32", OTHER): Limits(
         ssim=0.99,
         max_diff=32,
+        changed_share=_NO_SHARE,
         mean_diff=0.5,
         reason="not measured, no accelerator was at hand; TF32 convolutions round as coarsely as float16",
     ),
     ("bfloat16", OTHER): Limits(
-        ssim=0.93, max_diff=128, mean_diff=6.0, reason="not measured; wider than on the same type of device"
+        ssim=0.93,
+        max_diff=128,
+        changed_share=_NO_SHARE,
+        mean_diff=6.0,
+        reason="not measured; wider than on the same type of device",
     ),
     ("float16", OTHER): Limits(
-        ssim=0.97, max_diff=64, mean_diff=2.0, reason="not measured; wider than on the same type of device"
+        ssim=0.97,
+        max_diff=64,
+        changed_share=_NO_SHARE,
+        mean_diff=2.0,
+        reason="not measured; wider than on the same type of device",
     ),
 }
 
 
-def default_limits(dtype: str, golden_device_type: str, device_type: str) -> Limits:
-    return DEFAULT_LIMITS[dtype, SAME if golden_device_type == device_type else OTHER]
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VariationMeasured(_Frozen):
+    """How far one harmless variation moved a case from its golden."""
+
+    name: str
+    tier: Tier = Field(description="the narrowest tier that it is evidence for")
+    ssim: float = Field(description="of the worst tile")
+    max_diff: int = Field(description="8-bit levels")
+    changed_share: float
+    mean_diff: float = Field(description="largest mean difference of a channel of a tile, 8-bit levels, without sign")
+
+
+class CalibratedLimits(_Frozen):
+    """Measured limits of one case, and the evidence from which they follow.
+
+    Attributes:
+        strict: for the machine on which they were measured.
+        portable: for other machines with this type of device.
+        evidence: each variation that was run; those of the strict tier count for both.
+        left_out: variations that were not run, or that had no effect at all, each as a sentence with its reason.
+        margin: how the limits follow from the evidence, in words.
+        processor: name of the device.
+        instruction_set: see ``bench.device.instruction_set``.
+        date: ISO 8601.
+    """
+
+    strict: LimitsRecord
+    portable: LimitsRecord
+    evidence: tuple[VariationMeasured, ...] = Field(min_length=1)
+    left_out: tuple[str, ...] = ()
+    margin: str
+    processor: str
+    instruction_set: str
+    libraries: dict[str, str | None]
+    date: str
+
+
+def default_limits(dtype: str, tier: Tier) -> Limits:
+    return DEFAULT_LIMITS[dtype, tier]
+
+
+def tier_of(golden_device_type: str, golden_device_name: str, device: Device) -> Tier:
+    """How near a device is to the one on which a golden was made."""
+    if golden_device_type != device.type:
+        return OTHER
+    return STRICT if golden_device_name == device.name else PORTABLE
+
+
+def choose_limits(calibrated: CalibratedLimits | None, dtype: str, tier: Tier, device: Device) -> Limits:
+    """The limits of a golden on a device: the measured ones of the tier, else its default.
+
+    Measured strict limits need the same instructions too: virtual machines of different processors share names.
+    """
+    if calibrated is None or tier == OTHER:
+        return default_limits(dtype, tier)
+    strict = tier == STRICT and calibrated.instruction_set == instruction_set(device)
+    return Limits(**(calibrated.strict if strict else calibrated.portable).model_dump())

@@ -23,6 +23,10 @@ class _Part(BaseModel):
 class LimitsRecord(_Part):
     ssim: float = Field(description="smallest allowed SSIM of the worst tile")
     max_diff: int = Field(description="largest allowed difference of any value, 8-bit levels")
+    changed_share: float = Field(
+        default=1.0,
+        description="largest allowed share of values that differ; 1 is no limit",
+    )
     mean_diff: float = Field(description="largest allowed mean difference of a channel of a tile, 8-bit levels")
     reason: str
 

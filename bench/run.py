@@ -20,7 +20,7 @@ from bench.golden_store import Golden, GoldenError, describe_origin
 from bench.goldens import CHANGED, PASSED, Check, check_golden, same_pixels
 from bench.grids import make_grid
 from bench.isolation import ProcessDied, measure_alone
-from bench.limits import default_limits
+from bench.limits import PORTABLE, default_limits
 from bench.optimizations import NotApplied, compiles
 from bench.pipelines import LoadedPipeline, PipelineError, load_pipeline
 from bench.records import ErrorRecord, PhasesRecord, Record
@@ -221,7 +221,7 @@ class Run:
         if same_pixels(measured.first_images, measured.images):
             return None
         similarity = compare(measured.images, measured.first_images)
-        limits = default_limits(case.settings.dtype, self.device.type, self.device.type)
+        limits = default_limits(case.settings.dtype, PORTABLE)
         if self.device.type != "cpu" and similarity.verdict(limits) != CHANGED:
             return None
         self.folder.save_picture(case.id, make_grid(measured.first_images, measured.first_images[0].size), "first")

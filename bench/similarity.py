@@ -25,6 +25,8 @@ class Limits:
     Attributes:
         ssim: smallest SSIM of the worst tile, at most 1.
         max_diff: largest difference of any value, in 8-bit levels.
+        changed_share: largest share of values that differ at all, in [0, 1]; 1 is no limit. One level everywhere is
+            hardly a difference and still a change.
         mean_diff: largest mean difference of any channel of any tile, in 8-bit levels: a shift of colour or
             brightness, to which SSIM is nearly blind.
         reason: from which measurements these follow.
@@ -32,6 +34,7 @@ class Limits:
 
     ssim: float
     max_diff: int
+    changed_share: float
     mean_diff: float
     reason: str
 
@@ -71,6 +74,10 @@ class Similarity:
             found.append(f"SSIM {self.ssim_worst_tile:.5f} in {tile} (limit {limits.ssim})")
         if self.max_diff > limits.max_diff:
             found.append(f"largest difference {self.max_diff} levels (limit {limits.max_diff})")
+        if self.changed_share > limits.changed_share:
+            found.append(
+                f"{_percent(self.changed_share)} of the values differ (limit {_percent(limits.changed_share)})"
+            )
         if shift > limits.mean_diff:
             found.append(f"colour shift {shift:.2f} levels (limit {limits.mean_diff})")
         return found
@@ -79,6 +86,10 @@ class Similarity:
         if self.max_diff == 0:
             return IDENTICAL
         return CHANGED if self.excesses(limits) else WITHIN_LIMITS
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
 
 
 def ssim(one: np.ndarray, other: np.ndarray) -> float:

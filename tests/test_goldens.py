@@ -1,6 +1,7 @@
 """The life cycle of a golden, without a pipeline: missing, accepted, within limits, changed, stale, damaged, unused."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.device import instruction_set
 from bench.golden_store import (
     GoldenError,
     Place,
+    accept_limits,
     describe_origin,
     find_golden,
     golden_place,
@@ -23,18 +26,43 @@ from bench.golden_store import (
     unused_goldens,
     write_golden,
 )
-from bench.goldens import BROKEN, MISSING, NOT_COMPARED, PASSED, STALE, WORK_MISSING, Check, check_golden, same_pixels
-from bench.limits import default_limits
+from bench.goldens import (
+    BROKEN,
+    MISSING,
+    NOT_COMPARED,
+    PASSED,
+    STALE,
+    WORK_MISSING,
+    Check,
+    check_golden,
+    limits_side_by_side,
+    same_pixels,
+)
+from bench.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, VariationMeasured, default_limits
 from bench.records import LimitsRecord
-from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
+from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Limits
 from bench.suite import Case, Model, Settings
 from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work
 
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor (R) 9000")
+OTHER_PROCESSOR: Any = SimpleNamespace(type="cpu", name="Another Processor")
 GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100 80GB HBM3")
 OTHER_GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA A10")
 WEIGHTS, OTHER_WEIGHTS = "a" * 64, "b" * 64
-TOLERANT = LimitsRecord(ssim=0.9, max_diff=20, mean_diff=2.0, reason="measured for this test")
+TOLERANT = LimitsRecord(ssim=0.9, max_diff=20, changed_share=1.0, mean_diff=2.0, reason="measured for this test")
+GENEROUS = LimitsRecord(ssim=0.5, max_diff=99, changed_share=1.0, mean_diff=9.0, reason="measured elsewhere")
+CALIBRATED = CalibratedLimits(
+    strict=TOLERANT,
+    portable=GENEROUS,
+    evidence=(
+        VariationMeasured(name="1 thread", tier=STRICT, ssim=0.95, max_diff=9, changed_share=0.5, mean_diff=0.9),
+    ),
+    margin="twice the worst",
+    processor=PROCESSOR.name,
+    instruction_set=instruction_set(PROCESSOR),
+    libraries={"torch": "2.9.0"},
+    date="2026-11-22",
+)
 MODEL = Model(name="tiny-sd", kind="stable-diffusion", source="embedded")
 LEVELS = {"device": "@cuda-nvidia-h100-80gb-hbm3", "type": "@cuda", "reference": ""}
 
@@ -112,7 +140,7 @@ def root(tmp_path):
 @pytest.fixture
 def golden(root):
     """The accepted picture of the case, from the processor."""
-    return accept(root, pictures(), limits=TOLERANT)
+    return accept(root, pictures(), limits=CALIBRATED)
 
 
 def test_a_case_without_golden_is_missing_and_nothing_is_written(root):
@@ -140,7 +168,7 @@ def test_a_golden_gives_back_the_pictures_and_the_origin_that_were_written(golde
     assert kept.origin.weights == WEIGHTS
     assert kept.origin.device == {"type": PROCESSOR.type, "name": PROCESSOR.name}
     assert kept.origin.libraries == {"torch": "2.9.0", "diffusers": None}
-    assert kept.origin.limits == TOLERANT
+    assert kept.origin.limits == CALIBRATED
 
 
 @pytest.mark.parametrize(("levels", "verdict"), [(0, IDENTICAL), (2, WITHIN_LIMITS), (3, CHANGED)])
@@ -162,19 +190,82 @@ def test_a_changed_picture_is_told_with_golden_score_and_limit(root, golden):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("device", [PROCESSOR, GPU])
-def test_without_limits_of_its_own_a_golden_has_those_of_dtype_and_device_types(root, dtype, device):
+@pytest.mark.parametrize(("device", "tier"), [(PROCESSOR, STRICT), (OTHER_PROCESSOR, PORTABLE), (GPU, OTHER)])
+def test_without_limits_of_its_own_a_golden_has_those_of_dtype_and_tier(root, dtype, device, tier):
     case = case_with(dtype=dtype)
     accept(root, pictures(), case)
     found = check(root, brighter(pictures(), 1), case, device=device)
-    assert found.limits == LimitsRecord(**asdict(default_limits(dtype, "cpu", device.type)))
+    assert found.limits == LimitsRecord(**asdict(default_limits(dtype, tier)))
 
 
-def test_a_golden_of_another_device_type_is_judged_less_strictly():
-    same, other = default_limits("float32", "cpu", "cpu"), default_limits("float32", "cpu", "cuda")
-    assert same.ssim > other.ssim
-    assert same.max_diff < other.max_diff
-    assert same.mean_diff < other.mean_diff
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_farther_the_machine_of_the_golden_the_less_strict_are_the_defaults(dtype):
+    tiers = [default_limits(dtype, tier) for tier in (STRICT, PORTABLE, OTHER)]
+    for nearer, farther in itertools.pairwise(tiers):
+        assert nearer.ssim >= farther.ssim
+        assert nearer.max_diff < farther.max_diff
+        assert nearer.changed_share <= farther.changed_share
+        assert nearer.mean_diff < farther.mean_diff
+
+
+@pytest.mark.parametrize("device", [PROCESSOR, OTHER_PROCESSOR, GPU])
+def test_measured_limits_are_strict_on_their_machine_and_wider_on_others_of_its_type(root, golden, device):
+    expected = {
+        PROCESSOR.name: TOLERANT,
+        OTHER_PROCESSOR.name: GENEROUS,
+        GPU.name: LimitsRecord(**asdict(default_limits("float32", OTHER))),
+    }
+    assert check(root, brighter(pictures(), 1), device=device).limits == expected[device.name]
+
+
+def test_a_processor_of_the_same_name_with_other_instructions_is_another_machine(root, golden, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert check(root, brighter(pictures(), 1)).limits == GENEROUS
+
+
+@pytest.mark.parametrize("device", [PROCESSOR, OTHER_PROCESSOR])
+def test_two_runs_on_one_machine_are_judged_by_the_strict_limits_wherever_these_were_measured(root, golden, device):
+    assert limits_side_by_side(root, CASE, device) == Limits(**TOLERANT.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "damage"),
+    [
+        pytest.param(CASE, GPU, None, id="another type of device"),
+        pytest.param(case_with(prompts=("a fox", "a dog", "an owl")), PROCESSOR, None, id="another recipe"),
+        pytest.param(case_with(steps=4), PROCESSOR, None, id="no golden"),
+        pytest.param(CASE, PROCESSOR, lambda path: path.write_text("{"), id="damaged"),
+        pytest.param(CASE, PROCESSOR, lambda path: edit(path, limits=None), id="not measured"),
+    ],
+)
+def test_two_runs_of_a_case_without_measured_limits_have_the_strict_default(root, golden, asked, device, damage):
+    if damage:
+        damage(golden.with_suffix(".json"))
+    assert limits_side_by_side(root, asked, device) == default_limits("float32", STRICT)
+
+
+def test_accepting_limits_leaves_the_picture_and_all_else_of_the_origin_as_they_were(root):
+    path = accept(root, pictures())
+    before = read_golden(path)
+    picture = path.read_bytes()
+    assert accept_limits(root, CASE, PROCESSOR, CALIBRATED) == path.with_suffix(".json")
+    assert path.read_bytes() == picture
+    assert read_golden(path).origin == before.origin.model_copy(update={"limits": CALIBRATED})
+    assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
+
+
+def test_limits_that_cannot_be_written_leave_the_old_origin_whole(root, golden, monkeypatch):
+    before = contents(root)
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(GoldenError, match=r"No space left on device\); free the disk"):
+        accept_limits(root, CASE, PROCESSOR, CALIBRATED.model_copy(update={"margin": "other"}))
+    monkeypatch.undo()
+    assert contents(root) == before
+
+
+def test_limits_need_a_golden(root):
+    with pytest.raises(GoldenError, match=r"no golden of tiny-sd/pndm-s20-g7.5-fp32 in .*; accept its picture"):
+        accept_limits(root, CASE, PROCESSOR, CALIBRATED)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +318,10 @@ def test_pictures_of_other_number_size_or_mode_are_broken_and_name_the_golden(ro
     assert str(golden) in found.message
 
 
+def full_disk(*_paths):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def turn_into_folder(path):
     path.unlink()
     path.mkdir()
@@ -258,6 +353,9 @@ DAMAGES = {
     "unknown key in origin": (".json", lambda path: edit(path, colour="red")),
     "origin without seeds": (".json", lambda path: edit(path, seeds=[])),
     "origin without device": (".json", lambda path: edit(path, device={}, limits=None)),
+    "limits without tiers": (".json", lambda path: edit(path, limits=TOLERANT.model_dump())),
+    "limits without evidence": (".json", lambda path: edit(path, limits=CALIBRATED.model_dump() | {"evidence": []})),
+    "unknown key in limits": (".json", lambda path: edit(path, limits=CALIBRATED.model_dump() | {"colour": "red"})),
     "origin with half of the work": (".json", lambda path: edit(path, work={"flops": 12})),
     "origin with counts that are none": (".json", lambda path: edit(path, work=WORK.to_json() | {"flops": "many"})),
     "folder as origin": (".json", turn_into_folder),

@@ -100,7 +100,7 @@ def full_record() -> Record:
             max_diff=9,
             changed_share=0.125,
             mean_diff=(-1.0, 0.0, 2.5),
-            limits=LimitsRecord(ssim=0.9, max_diff=4, mean_diff=0.25, reason="measured"),
+            limits=LimitsRecord(ssim=0.9, max_diff=4, changed_share=0.5, mean_diff=0.25, reason="measured"),
             golden="golden/tiny-sd/pndm-s20-g7.5-fp32.png",
         ),
         work=WorkRecord(

@@ -1,10 +1,14 @@
 """How far one grid is from another: the worst tile decides, and what SSIM is blind to is seen too."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageFilter
 
+from bench.limits import STRICT, default_limits
 from bench.similarity import (
     CHANGED,
     IDENTICAL,
@@ -18,7 +22,7 @@ from bench.similarity import (
 )
 
 WIDTH, HEIGHT = 40, 32
-LOOSE = Limits(ssim=-1, max_diff=255, mean_diff=255, reason="everything passes")
+LOOSE = Limits(ssim=-1, max_diff=255, changed_share=1, mean_diff=255, reason="everything passes")
 
 
 def noise(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -51,9 +55,8 @@ def grain(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(-9, 10, (HEIGHT, WIDTH, 3))
 
 
-def limits(**given: float) -> Limits:
-    values = {"ssim": LOOSE.ssim, "max_diff": LOOSE.max_diff, "mean_diff": LOOSE.mean_diff} | given
-    return Limits(values["ssim"], int(values["max_diff"]), values["mean_diff"], "for this test")
+def limits(**given: Any) -> Limits:
+    return replace(LOOSE, reason="for this test", **given)
 
 
 def similarity(
@@ -148,6 +151,17 @@ def test_one_level_everywhere_is_a_colour_shift_that_ssim_does_not_see():
     assert found.verdict(limits(ssim=0.999, max_diff=4, mean_diff=0.25)) == CHANGED
 
 
+def test_one_level_up_here_and_down_there_is_seen_by_the_share_of_changed_values_alone():
+    golden: list[np.ndarray] = [noise(number) // 2 + 64 for number in range(2)]
+    checks = np.indices((HEIGHT, WIDTH)).sum(axis=0)[..., None] % 2 * 2 - 1
+    found = compare(pictures(*(add(tile, checks) for tile in golden)), pictures(*golden))
+    assert (found.max_diff, found.changed_share, found.mean_diff) == (1, 1.0, (0.0, 0.0, 0.0))
+    share = default_limits("float32", STRICT).changed_share
+    others = limits(ssim=0.999, max_diff=1, mean_diff=0)
+    assert found.excesses(replace(others, changed_share=share)) == ["100 % of the values differ (limit 0.2 %)"]
+    assert found.verdict(others) == WITHIN_LIMITS
+
+
 def test_darker_pictures_have_a_negative_shift():
     golden = add(soft(0) // 2, 64)
     found = compare(pictures(add(golden, -20)), pictures(golden))
@@ -203,13 +217,16 @@ def test_other_count_size_or_mode_is_incomparable_in_one_sentence(ours, golden, 
         ({"ssim": 0.91}, ["SSIM 0.90000 in tile 2 of 3 (limit 0.91)"]),
         ({"max_diff": 12}, []),
         ({"max_diff": 11}, ["largest difference 12 levels (limit 11)"]),
+        ({"changed_share": 0.5}, []),
+        ({"changed_share": 0.0008}, ["50 % of the values differ (limit 0.08 %)"]),
         ({"mean_diff": 1.5}, []),
         ({"mean_diff": 1.4}, ["colour shift 1.50 levels (limit 1.4)"]),
         (
-            {"ssim": 1, "max_diff": 0, "mean_diff": 0},
+            {"ssim": 1, "max_diff": 0, "changed_share": 0, "mean_diff": 0},
             [
                 "SSIM 0.90000 in tile 2 of 3 (limit 1)",
                 "largest difference 12 levels (limit 0)",
+                "50 % of the values differ (limit 0 %)",
                 "colour shift 1.50 levels (limit 0)",
             ],
         ),

@@ -20,7 +20,9 @@ from bench import timing
 from bench.device import Cpu, PeakMemory
 from bench.golden_store import describe_origin
 from bench.goldens import check_golden
+from bench.limits import STRICT, CalibratedLimits, VariationMeasured
 from bench.pipelines import LoadedPipeline
+from bench.records import LimitsRecord
 from bench.results import RunFolder
 from bench.run import NOT_REPEATABLE, GoldenPolicy, Run
 from bench.sampling import generate
@@ -398,5 +400,10 @@ def limitless_golden(run: Run, case: Case, loaded: LoadedPipeline) -> None:
     """A golden that no picture can miss, so that only repeatability is judged."""
     accept(run, case, loaded)
     for path in run.goldens.root.rglob("*.json"):
-        limits = '"limits": {"ssim": -1.0, "max_diff": 255, "mean_diff": 255.0, "reason": "a test"}'
-        path.write_text(path.read_text().replace('"limits": null', limits))
+        anything = LimitsRecord(ssim=-1.0, max_diff=255, mean_diff=255.0, reason="a test")
+        limits = CalibratedLimits(
+            strict=anything, portable=anything,
+            evidence=(VariationMeasured(name="none", tier=STRICT, ssim=1, max_diff=0, changed_share=0, mean_diff=0),),
+            margin="", processor="", instruction_set="", libraries={}, date="2026-11-22",
+        )  # fmt: skip
+        path.write_text(path.read_text().replace('"limits": null', f'"limits": {limits.model_dump_json()}'))

@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from packaging.version import Version
 from PIL import Image
 
-from bench.limits import DEFAULT_LIMITS, SAME
+from bench.limits import STRICT, default_limits
 from bench.report.from_timeline import story_of_timeline
 from bench.suite import read_suite
 from bench.upgrade import bisect, bisect_outcome, bisect_step, release_pictures, timeline, timeline_outcome
@@ -39,7 +39,7 @@ from bench.upgrade.timeline_summary import happened_lines
 from bench.upgrade.workers import WorkerBroken
 from tests.test_upgrade_environments import git, write_wheel
 
-LIMITS = DEFAULT_LIMITS["float32", SAME]
+LIMITS = default_limits("float32", STRICT)
 CASE, OTHER = "emoji-ddpm/ddim-s20-fp32", "emoji-sd/pndm-s5-g7.5-fp32"
 
 
@@ -1001,7 +1001,7 @@ def test_a_checkout_without_the_tag_is_one_sentence(repo):
 @pytest.fixture
 def step(repo, tmp_path, monkeypatch):
     """Runs a step on a worktree, with a judge that answers as told; its exit code."""
-    names = {"case": CASE, "request": {}, "dtype": "float32", "reference": "paint==1.0.0", "by": "pictures"}
+    names = {"case": CASE, "request": {}, "limits": asdict(LIMITS), "reference": "paint==1.0.0", "by": "pictures"}
     asked = Question(**names, exact=False, min_change=0.03, budget_s=1, device="cpu", environments=tmp_path)
 
     def step(answer):

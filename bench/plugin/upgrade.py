@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from bench.goldens import limits_side_by_side
 from bench.pipelines import PipelineError
 from bench.plugin.options import UpgradeOptions
 from bench.plugin.reporter import session_header, write_case_line, write_results
 from bench.plugin.session import UPGRADE_FILE, Session
+from bench.similarity import Limits
 from bench.suite import Case
 from bench.upgrade.check import UpgradeCheck, started_check
 from bench.upgrade.comparison import SIDES, Plan
@@ -71,7 +73,12 @@ class UpgradeSession:
             pythons = {name: self.environments[name].python for name in SIDES}
             self._check = self._stack.enter_context(
                 started_check(
-                    pythons, self.plan, self.session.run.folder, self.session.options.suite.parent, self.announce
+                    pythons,
+                    self.plan,
+                    self.session.run.folder,
+                    self.session.options.suite.parent,
+                    announce=self.announce,
+                    limits_of=self._limits_of,
                 )
             )
             self.announce("starting both sides")
@@ -81,6 +88,9 @@ class UpgradeSession:
         except WorkerBroken as error:
             self.close()
             raise pytest.UsageError(str(error)) from None
+
+    def _limits_of(self, case: Case) -> Limits:
+        return limits_side_by_side(self.session.options.golden_dir, case, self.session.device)
 
     def tells_of(self, nodeid: str) -> bool:
         """Whether ``upgrade.json`` says what came of this test, that of the import."""

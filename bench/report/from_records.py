@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.goldens import BROKEN, MISSING, NOT_COMPARED, PASSED, WORK_MISSING
 from bench.grids import split_grid
-from bench.limits import DEFAULT_LIMITS, SAME
+from bench.limits import PORTABLE, default_limits
 from bench.reasons import BAD_WORK, reasons, saved_work
 from bench.records import LimitsRecord, Pictures, Record, read_records
 from bench.report.plots import Timed, quality_chart, speed_charts
@@ -434,7 +434,7 @@ def _compared_pictures(old_run: RunFiles, old: Record, run: RunFiles, record: Re
     tiles = [_tiles(one, of) for one, of in ((old_run, old), (run, record))]
     if not tiles[0] or not tiles[1]:
         return Pictures(verdict=MISSING, message="one of the runs has no picture of this case")
-    limits = DEFAULT_LIMITS[record.settings["dtype"], SAME]
+    limits = default_limits(record.settings["dtype"], PORTABLE)
     try:
         similarity = compare(tiles[1], tiles[0])
     except Incomparable as error:

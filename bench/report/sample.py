@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.goldens import PASSED
 from bench.grids import make_grid, split_grid
-from bench.limits import DEFAULT_LIMITS, SAME
+from bench.limits import PORTABLE, default_limits
 from bench.records import LimitsRecord, PhasesRecord, Pictures, Record, WorkRecord
 from bench.results import ENVIRONMENTS, RunFolder
 from bench.run_notes import RunNotes, write_notes
@@ -62,7 +62,7 @@ def _records(count: int, changed_every: int, prompts: Sequence[str], folder: Run
         case = f"emoji-sd/{scheduler}-s{steps}-g7.5-{dtype}"
         changed = bool(changed_every) and number % changed_every == 0
         made, golden = _pictures(paths[number % len(paths)], changed)
-        limits = DEFAULT_LIMITS[dtype, SAME]
+        limits = default_limits(dtype, PORTABLE)
         similarity = compare(made, golden)
         verdict = similarity.verdict(limits)
         folder.save_picture(case, make_grid(made))

@@ -290,6 +290,7 @@ def scores_of(scored: Scored) -> tuple[Score, ...]:
     if scored.ssim_worst_tile is None or scored.max_diff is None or scored.mean_diff is None:
         return ()
     limits = scored.limits
+    share_limit = limits.changed_share if limits and limits.changed_share < 1 else None
     shift = max(map(abs, scored.mean_diff))
     channels = ", ".join(f"{value:+.2f}" for value in scored.mean_diff)
     return (
@@ -311,7 +312,12 @@ def scores_of(scored: Scored) -> tuple[Score, ...]:
             Value(f"at most {limits.mean_diff:g}", limits.mean_diff) if limits else None,
             _used(shift, limits.mean_diff) if limits else None,
         ),
-        Score("values that differ", share(scored.changed_share)),
+        Score(
+            "values that differ",
+            share(scored.changed_share),
+            Value(f"at most {100 * share_limit:.3g} %", share_limit) if share_limit is not None else None,
+            _used(scored.changed_share or 0.0, share_limit) if share_limit is not None else None,
+        ),
         Score("SSIM of the whole grid", ssim(scored.ssim_grid)),
     )
 

@@ -12,17 +12,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from packaging.version import Version
 
+from bench.goldens import limits_side_by_side
+from bench.records import LimitsRecord
 from bench.results import RunFolder, new_run_name
 from bench.suite import Case
 from bench.upgrade.amounts import percent, seconds
 from bench.upgrade.bisect_outcome import BisectFound, CommitsFound, Step, read_steps, write_bisect
 from bench.upgrade.bisect_step import StepRequest
-from bench.upgrade.choice import ROOT, Choice, Mistake, Requests, add_options, read_choice
+from bench.upgrade.choice import GOLDENS, ROOT, Choice, Mistake, Requests, add_options, read_choice
 from bench.upgrade.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
@@ -242,7 +244,7 @@ def run(options: argparse.Namespace) -> int:
     question = Question(
         case=case.id,
         request=Requests(choice.suite, choice.device).of(case),
-        dtype=case.settings.dtype,
+        limits=LimitsRecord(**asdict(limits_side_by_side(GOLDENS, case, choice.device))),
         reference=choice.side_of(choice.releases[0]),
         by=options.by,
         exact=options.exact,

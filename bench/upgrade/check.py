@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.grids import make_grid
-from bench.limits import DEFAULT_LIMITS
-from bench.limits import SAME as SAME_DEVICE
+from bench.limits import STRICT, default_limits
 from bench.pipelines import Checkpoint, find_checkpoint
 from bench.results import RunFolder
-from bench.similarity import IDENTICAL
+from bench.similarity import IDENTICAL, Limits
 from bench.suite import Case
 from bench.upgrade.comparison import (
     MIN_CHANGE_ONCE,
@@ -46,6 +45,7 @@ class UpgradeCheck:
     Attributes:
         sides: baseline and candidate, in this order.
         announce: told of what takes long.
+        limits_of: how far the two pictures of a case may be apart.
     """
 
     sides: Sides
@@ -53,6 +53,7 @@ class UpgradeCheck:
     folder: RunFolder
     suite_folder: Path
     announce: Callable[[str], None] = print
+    limits_of: Callable[[Case], Limits] = lambda case: default_limits(case.settings.dtype, STRICT)
     rng: random.Random = field(default_factory=random.Random)
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ class UpgradeCheck:
         checkpoint = self._checkpoint(case)
         request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
         baseline, candidate = self._pictures(request)
-        pictures = compare_pictures(baseline, candidate, DEFAULT_LIMITS[case.settings.dtype, SAME_DEVICE])
+        pictures = compare_pictures(baseline, candidate, self.limits_of(case))
         if pictures.verdict == IDENTICAL:
             self.folder.save_picture(case.id, make_grid(candidate.images, candidate.images[0].size))
         else:
@@ -176,9 +177,15 @@ def figures(samples: Samples, min_change: float) -> dict[str, Figure | str | Non
 
 @contextlib.contextmanager
 def started_check(
-    pythons: dict[str, Path], plan: Plan, folder: RunFolder, suite_folder: Path, announce: Callable[[str], None]
+    pythons: dict[str, Path],
+    plan: Plan,
+    folder: RunFolder,
+    suite_folder: Path,
+    *,
+    announce: Callable[[str], None],
+    limits_of: Callable[[Case], Limits],
 ) -> Iterator[UpgradeCheck]:
     """A check of these two interpreters; all of its processes end with the block."""
     forks = plan.device == "cpu"
     with Sides(pythons, plan.timeout_s, forks=forks) as sides:
-        yield UpgradeCheck(sides, plan, folder, suite_folder, announce)
+        yield UpgradeCheck(sides, plan, folder, suite_folder, announce, limits_of)

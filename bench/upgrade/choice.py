@@ -22,6 +22,7 @@ from bench.upgrade.releases import ReleasesError, parse_range, releases_between
 from bench.upgrade.sides import SideError, parse_side
 
 ROOT = Path(__file__).parents[2]
+GOLDENS = ROOT / "golden"
 _WORD = re.compile(r"[()]|[^\s()]+")
 _OPERATORS = frozenset({"and", "or", "not", "(", ")"})
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from bench.goldens import RAISES_AS_BEFORE
-from bench.limits import DEFAULT_LIMITS, SAME
 from bench.records import LimitsRecord
 from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
 from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
@@ -35,6 +34,7 @@ class Question(BaseModel):
         reference: the side, as text, with which others are compared.
         by: ``pictures`` (or that the case raises or not), ``speed``, or ``usable``: whether the side can be installed
             and imported at all.
+        limits: how far pictures may be apart.
         exact: whether pictures that differ within the limits count as changed too.
         min_change: of speed, as a share.
         budget_s: of one comparison of speed, in seconds.
@@ -44,7 +44,7 @@ class Question(BaseModel):
 
     case: str
     request: dict[str, Any]
-    dtype: str
+    limits: LimitsRecord
     reference: str
     by: Literal["pictures", "speed", "usable"]
     exact: bool
@@ -52,10 +52,6 @@ class Question(BaseModel):
     budget_s: float
     device: str
     environments: Path
-
-    @property
-    def limits(self) -> Limits:
-        return DEFAULT_LIMITS[self.dtype, SAME]
 
 
 class Answer(BaseModel):
@@ -126,7 +122,7 @@ class Judge:
         return self._by_pictures(before, now)
 
     def _by_pictures(self, before: SideResult, now: SideResult) -> Answer:
-        found = compare_pictures(before, now, self.question.limits)
+        found = compare_pictures(before, now, Limits(**self.question.limits.model_dump()))
         good = {IDENTICAL, RAISES_AS_BEFORE} | (set() if self.question.exact else {WITHIN_LIMITS})
         return Answer(
             answer=GOOD if found.verdict in good else BAD,

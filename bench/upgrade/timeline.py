@@ -15,12 +15,20 @@ from typing import Any
 
 from packaging.version import Version
 
-from bench.limits import DEFAULT_LIMITS, SAME
+from bench.goldens import limits_side_by_side
 from bench.report.page import Page
 from bench.results import RunFolder, new_run_name
-from bench.similarity import IDENTICAL, Limits
-from bench.suite import Case
-from bench.upgrade.choice import Choice, Mistake, Requests, add_options, cases_matching, default_cases, read_choice
+from bench.similarity import IDENTICAL
+from bench.upgrade.choice import (
+    GOLDENS,
+    Choice,
+    Mistake,
+    Requests,
+    add_options,
+    cases_matching,
+    default_cases,
+    read_choice,
+)
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.environments import Environment, changes
 from bench.upgrade.neighbours import Neighbours
@@ -132,10 +140,6 @@ class Timeline:
         keep_pictures(self.folder, f"{release}/{case.case}", before.result, result)
 
 
-def limits_of(case: Case) -> Limits:
-    return DEFAULT_LIMITS[case.settings.dtype, SAME]
-
-
 def write_reports(found: TimelineFound, folder: Path) -> Page:
     """``timeline.png``, ``summary.md`` and ``report.html``."""
     from bench.report.tell import tell
@@ -171,7 +175,7 @@ def run(options: argparse.Namespace) -> int:
         bench=Bench(
             choice.environments, forks=choice.device.type == "cpu", announce=lambda line: announce(f"  {line}")
         ),
-        neighbours=Neighbours({case.id: limits_of(case) for case in cases}),
+        neighbours=Neighbours({case.id: limits_side_by_side(GOLDENS, case, choice.device) for case in cases}),
         folder=folder,
         announce=announce,
     )
