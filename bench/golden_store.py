@@ -256,7 +256,7 @@ def _write(place: Place, grid: Image.Image | None, origin: Origin) -> None:
         raise GoldenError(f"{place.picture}: not written ({reason}); free the disk or correct the folder.") from None
     except GroupError as error:
         raise GoldenError(
-            f"{place.picture}: not written, as the group is damaged ({error}); restore both files."
+            f"{place.picture}: not written, the group is damaged ({error}); restore both files."
         ) from None
 
 

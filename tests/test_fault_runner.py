@@ -33,11 +33,11 @@ from bench.faults.quick import quick_cases, write_quick
 from bench.faults.report import render_report
 from bench.faults.runner import Task, run_cases, run_tasks
 from bench.plugin.session import case_parameters
-from bench.records import LimitsRecord, Pictures, Record
+from bench.records import LimitsRecord, Pictures, Record, WorkRecord
 from bench.schedulers import DDPM
 from bench.suite import SuiteError
 
-LIMITS = LimitsRecord(ssim=0.9999, max_diff=3, mean_diff=0.05, reason="made up")
+LIMITS = LimitsRecord(ssim=0.9999, max_diff=3, changed_share=0.01, mean_diff=0.05, reason="made up")
 
 
 def record(verdict: str = "changed", **pictures: Any) -> Record:
@@ -78,11 +78,8 @@ class TestMargins:
         assert judged.by == {}
 
     def test_more_work_counts_where_records_tell_of_it(self) -> None:
-        class WithWork(Record):
-            work: Any = None
-
-        told = type("Work", (), {"verdict": "more work", "message": "host syncs 1 → 2"})()
-        counted = WithWork.model_construct(**dict(record("more work")), work=told)
+        told = WorkRecord(verdict="more work", message="host syncs 1 → 2")
+        counted = record("more work").model_copy(update={"work": told})
         assert judge(counted, 0.5).by == {"work": None}
         assert "host syncs 1 → 2" in judge(counted, 0.5).message
 
@@ -225,10 +222,10 @@ class TestSelection:
     def test_sentinels_are_preferred_and_slow_cases_left_out(self, bench_session: Any) -> None:
         cases = [one for one in bench_session.suite.cases if one.model.source == "embedded"]
         chosen = select_cases(bench_session.suite.cases, [])
-        sentinels = [one for one in cases if getattr(one.settings, "sentinel", None)]
+        sentinels = [one for one in cases if one.settings.sentinel]
         assert chosen
-        assert not any(one.settings.slow or one.settings.dtype == "float16" for one in chosen)
-        assert not sentinels or chosen == [one for one in chosen if one in sentinels]
+        assert not any(one.settings.slow for one in chosen)
+        assert chosen == sentinels
 
     def test_texts_choose_by_id(self, bench_session: Any) -> None:
         chosen = select_cases(bench_session.suite.cases, ["emoji-sd/pndm-s5-", "emoji-ddpm/ddim-s20-fp32"])

@@ -246,11 +246,11 @@ def test_two_runs_of_a_case_without_measured_limits_have_the_strict_default(root
 
 def test_accepting_limits_leaves_the_picture_and_all_else_of_the_origin_as_they_were(root):
     path = accept(root, pictures())
-    before = read_golden(path)
+    before = read_golden(Place(path))
     picture = path.read_bytes()
     assert accept_limits(root, CASE, PROCESSOR, CALIBRATED) == path.with_suffix(".json")
     assert path.read_bytes() == picture
-    assert read_golden(path).origin == before.origin.model_copy(update={"limits": CALIBRATED})
+    assert read_golden(Place(path)).origin == before.origin.model_copy(update={"limits": CALIBRATED})
     assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from bench.goldens import PASSED
 from bench.records import Record
 from bench.suite import Case
+from bench.work import MORE_WORK
 
 CONTROL = "(no fault)"
 RAISES, DIED, WORK = "raises now", "process died", "work"
@@ -98,14 +99,13 @@ def ratios(record: Record) -> dict[str, float | None]:
         measured = {
             SSIM: (1 - pictures.ssim_worst_tile, 1 - limits.ssim),
             DIFFERENCE: (pictures.max_diff, limits.max_diff),
-            SHARE: (pictures.changed_share, getattr(limits, "changed_share", None)),
+            SHARE: (pictures.changed_share, limits.changed_share),
             SHIFT: (max(map(abs, pictures.mean_diff or (0.0,))), limits.mean_diff),
         }
         for measure, (value, limit) in measured.items():
-            if value is not None and limit is not None and value > limit:
+            if value is not None and value > limit:
                 over[measure] = value / limit if limit > 0 else None
-    work = getattr(record, "work", None)
-    if work is not None and work.verdict == "more work":
+    if record.work and record.work.verdict == MORE_WORK:
         over[WORK] = None
     return over
 
@@ -114,8 +114,7 @@ def judge(record: Record, seconds: float) -> CaseOutcome:
     """What the suite says of a record."""
     passed = record.verdict in PASSED
     by = {} if passed else ratios(record) or {record.verdict: None}
-    work = getattr(record, "work", None)
-    told = [one.message for one in (record.pictures, work if WORK in by else None) if one is not None]
+    told = [one.message for one in (record.pictures, record.work if WORK in by else None) if one]
     return CaseOutcome(record.case, passed, record.verdict, seconds, by, "" if passed else "; ".join(told))
 
 
