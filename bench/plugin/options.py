@@ -25,6 +25,7 @@ class Options:
     rounds: int
     golden_dir: Path
     golden_update: str | None
+    golden_calibrate: bool
     results: Path
     slow: bool
 
@@ -51,6 +52,7 @@ class Options:
             rounds=rounds,
             golden_dir=path("golden_dir", config.rootpath / "golden"),
             golden_update=config.getoption("golden_level") if config.getoption("golden_update") else None,
+            golden_calibrate=config.getoption("golden_calibrate"),
             results=path("results", config.rootpath / "results"),
             slow="slow" in (config.getoption("markexpr") or ""),
         )
@@ -137,6 +139,14 @@ def add_options(parser: pytest.Parser) -> None:
         default="auto",
         help="where --golden-update writes: for every device, this device type, or this exact device (default: auto: "
         "the reference unless it comes from another device type)",
+    )
+    group.addoption(
+        "--golden-calibrate",
+        action="store_true",
+        help="with -m golden: instead of checking the selected cases, measure how far harmless variations "
+        "of the machine (threads, kernels, instructions, batches) move each of them, and write the limits that follow, "
+        "with this evidence, into their goldens' origins; fails for a case that cannot be calibrated "
+        "or whose limits see nothing",
     )
     group.addoption("--results", metavar="PATH", help="where each run gets its folder (default: results/)")
     _add_upgrade_options(parser)
