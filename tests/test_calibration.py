@@ -308,6 +308,7 @@ def test_a_calibration_writes_limits_with_their_evidence_and_the_next_run_uses_t
     assert not found.problem
     assert golden_of(root, case).read_bytes() == picture
     limits = read_golden(golden_of(root, case)).origin.limits
+    assert limits
     assert limits == found.limits
     assert (limits.strict.max_diff, limits.portable.max_diff) == (6, 18)
     assert [one.name for one in limits.evidence] == ["another process", "channels last", "oneDNN off"]
