@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench.plugin.calibration import CALIBRATION, CalibrationReporter, check_options
 from bench.plugin.checks import check_picture, measure_case
 from bench.plugin.notes import NoteKeeper
 from bench.plugin.options import add_options
@@ -36,10 +37,15 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     session = config.stash[SESSION] = start_session(config)
+    if session.options.golden_calibrate:
+        check_options(config, session)
     if session.upgrade:
         upgrade = config.stash[UPGRADE] = UpgradeSession(session, session.upgrade, announcer(config))
         config.pluginmanager.register(UpgradeReporter(config, upgrade))
         config.pluginmanager.register(NoteKeeper(config, session, upgrade.tells_of))
+    elif session.options.golden_calibrate:
+        calibration = config.stash[CALIBRATION] = CalibrationReporter(config, session)
+        config.pluginmanager.register(calibration)
     else:
         config.pluginmanager.register(Reporter(config, session))
         config.pluginmanager.register(NoteKeeper(config, session))
@@ -83,8 +89,10 @@ def bench_session(pytestconfig) -> Session:
 
 
 @pytest.fixture
-def pictured(bench_session, request):
-    """``pictured(case)`` makes the grid of a case and fails unless it is its golden."""
+def pictured(bench_session, pytestconfig, request):
+    """``pictured(case)`` makes the grid of a case and fails unless it is its golden, or has measured limits."""
+    if bench_session.options.golden_calibrate:
+        return pytestconfig.stash[CALIBRATION].check
     return lambda case: check_picture(bench_session, request.node, case)
 
 

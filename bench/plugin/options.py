@@ -25,6 +25,7 @@ class Options:
     rounds: int
     golden_dir: Path
     golden_update: str | None
+    golden_calibrate: bool
     results: Path
     slow: bool
     pictures_only: bool
@@ -55,6 +56,7 @@ class Options:
             rounds=rounds,
             golden_dir=path("golden_dir", config.rootpath / "golden"),
             golden_update=config.getoption("golden_level") if config.getoption("golden_update") else None,
+            golden_calibrate=config.getoption("golden_calibrate"),
             results=path("results", config.rootpath / "results"),
             slow="slow" in (config.getoption("markexpr") or ""),
             pictures_only=pictures_only,
@@ -142,6 +144,14 @@ def add_options(parser: pytest.Parser) -> None:
         default="auto",
         help="where --golden-update writes: for every device, this device type, or this exact device (default: auto: "
         "the reference unless it comes from another device type)",
+    )
+    group.addoption(
+        "--golden-calibrate",
+        action="store_true",
+        help="with -m golden: instead of checking the selected cases, measure how far harmless variations "
+        "of the machine (threads, kernels, instructions, batches) move each of them, and write the limits that follow, "
+        "with this evidence, into their goldens' origins; fails for a case that cannot be calibrated "
+        "or whose limits see nothing",
     )
     group.addoption(
         "--pictures-only",

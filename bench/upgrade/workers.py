@@ -99,14 +99,14 @@ class WorkerProcess:
         if "error" in header:
             raise WorkerBroken(f"{header['error']}: {header['message']}", alive=True, side=self.name)
         if header.get("ended"):
-            raise self._broken(_describe_exit(header["ended"]))
+            raise self._broken(describe_exit(header["ended"]))
         return header, blobs
 
     def _broken(self, what: str) -> WorkerBroken:
         status = self.process.poll()
         self.kill()
         if status is not None and what == "ended":
-            what = _describe_exit(status)
+            what = describe_exit(status)
         words = last_words(self.log)
         last = f"; its last words: {words}" if words else ""
         return WorkerBroken(f"its process {what}{last}", alive=False, side=self.name)
@@ -123,7 +123,7 @@ class WorkerProcess:
                     pipe.close()
 
 
-def _describe_exit(status: int) -> str:
+def describe_exit(status: int) -> str:
     if status >= 0:
         return f"ended with exit code {status}"
     try:

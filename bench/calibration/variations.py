@@ -1,0 +1,263 @@
+"""Harmless variations: what may differ between two runs without anything being wrong.
+
+Each runs in a process of its own. Whether it took hold is looked at in that process: one without effect is no evidence.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from bench.limits import PORTABLE, STRICT, Tier
+from bench.scenarios import PLAIN
+
+if TYPE_CHECKING:
+    from bench.suite import Case
+
+Patch = Literal["eager attention", "channels last", "images apart"]
+FLOAT32, HALF = frozenset({"float32"}), frozenset({"bfloat16", "float16"})
+ALL = FLOAT32 | HALF
+
+
+class NoEffect(Exception):
+    """A variation did not take hold in its process; one sentence."""
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One harmless difference.
+
+    Attributes:
+        tier: the narrowest tier that it is evidence for: what may differ on one machine may on others too.
+        reason: why pictures made so are as right as the golden.
+        environment: variables of the process, set before torch is imported.
+        threads: of torch; ``None`` for its default.
+        onednn: whether torch may use oneDNN.
+        patch: what is done to the ready pipeline or to the calls.
+        dtypes: cases it is run with.
+        processors: whether it is about processors and their kernels alone.
+        needs: the instructions without which it would change nothing, by ``torch.cpu``'s names.
+        took_hold: raises ``NoEffect`` in the process, before anything is loaded, if it did not.
+    """
+
+    name: str
+    tier: Tier
+    reason: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    onednn: bool = True
+    patch: Patch | None = None
+    dtypes: frozenset[str] = ALL
+    processors: bool = False
+    took_hold: Callable[[], None] = lambda: None
+
+    def applies_to(self, case: Case) -> bool:
+        """Speed settings rule out other patches of the pipeline: which of the two would hold?
+
+        Images are made apart where each has its own generator and nothing is said of the batch as a whole.
+        """
+        settings = case.settings
+        if settings.dtype not in self.dtypes:
+            return False
+        if self.patch == "images apart":
+            return settings.images > 1 and settings.scenario == PLAIN and not settings.call
+        return self.patch is None or not settings.optimizations
+
+
+def _aten_is(wanted: str) -> Callable[[], None]:
+    def check() -> None:
+        found = torch.backends.cpu.get_cpu_capability()
+        if found != wanted:
+            raise NoEffect(f"torch's own kernels are those for {found}.")
+
+    return check
+
+
+def _onednn_is(wanted: str) -> Callable[[], None]:
+    def check() -> None:
+        told = onednn_instructions()
+        if told != wanted:
+            raise NoEffect(f"oneDNN uses {told or 'no kernels that it tells of'}.")
+
+    return check
+
+
+def _onednn_off() -> None:
+    if torch._C._get_mkldnn_enabled():
+        raise NoEffect("torch still uses oneDNN.")
+
+
+def onednn_instructions() -> str:
+    """The instructions that oneDNN chose here, in its own words, from the header of its log; empty if it tells none.
+
+    The log goes to file descriptor 1 past ``sys.stdout``.
+    """
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    with tempfile.TemporaryFile() as log:
+        try:
+            os.dup2(log.fileno(), 1)
+            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON), torch.no_grad():
+                torch.nn.functional.conv2d(torch.ones(8, 64, 32, 32), torch.ones(64, 64, 3, 3))
+            ctypes.CDLL(None).fflush(None)
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+        log.seek(0)
+        lines = log.read().decode(errors="replace").splitlines()
+    return next((line.partition("cpu,isa:")[2] for line in lines if "cpu,isa:" in line), "")
+
+
+PLAIN = Variation("another process", STRICT, "the same again; where its memory lies differs")
+
+VARIATIONS: tuple[Variation, ...] = (
+    PLAIN,
+    Variation("1 thread", STRICT, "sums are split among threads in another way", threads=1, processors=True),
+    Variation("2 threads", STRICT, "sums are split among threads in another way", threads=2, processors=True),
+    Variation(
+        "images apart",
+        STRICT,
+        "each image has its own generator, so a batch is no more than its images; kernels depend on the batch's size",
+        patch="images apart",
+    ),
+    Variation("eager attention", STRICT, "the same sums without the fused kernel", patch="eager attention"),
+    Variation("channels last", STRICT, "the same convolutions by other kernels", patch="channels last"),
+    # In the half dtypes AVX-512 is the least: oneDNN emulates bfloat16 on AVX2, far too slowly, and torch held to AVX2
+    # raises where oneDNN packs weights for AVX-512 (pack_vnni2).
+    Variation(
+        "oneDNN off",
+        PORTABLE,
+        "processors without oneDNN",
+        onednn=False,
+        dtypes=FLOAT32,
+        processors=True,
+        took_hold=_onednn_off,
+    ),
+    Variation(
+        "torch with AVX2",
+        PORTABLE,
+        "processors without AVX-512",
+        {"ATEN_CPU_CAPABILITY": "avx2"},
+        dtypes=FLOAT32,
+        processors=True,
+        took_hold=_aten_is("AVX2"),
+    ),
+    Variation(
+        "torch without AVX",
+        PORTABLE,
+        "processors without AVX2",
+        {"ATEN_CPU_CAPABILITY": "default"},
+        dtypes=FLOAT32,
+        processors=True,
+        took_hold=_aten_is("DEFAULT"),
+    ),
+    Variation(
+        "oneDNN with AVX2",
+        PORTABLE,
+        "processors without AVX-512",
+        {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+        dtypes=FLOAT32,
+        processors=True,
+        took_hold=_onednn_is("Intel AVX2"),
+    ),
+    Variation(
+        "oneDNN with AVX-512",
+        PORTABLE,
+        "processors with AVX-512 and neither bfloat16 nor AMX",
+        {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+        processors=True,
+        took_hold=_onednn_is("Intel AVX-512 with AVX512BW, AVX512VL, and AVX512DQ extensions"),
+    ),
+)
+
+
+def variations_here(device_type: str, threads: int) -> tuple[tuple[Variation, ...], tuple[str, ...]]:
+    """The variations that can be run on this machine, and why others are not.
+
+    Args:
+        threads: torch's default here, with which the plain process runs.
+    """
+    run, left_out = [], []
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    for variation in VARIATIONS:
+        if variation.processors and device_type != "cpu":
+            why = "about processors"
+        elif variation.threads == threads:
+            why = "what other processes have here"
+        elif variation.environment and not x86:
+            why = "about x86 processors"
+        else:
+            run.append(variation)
+            continue
+        left_out.append(f"{variation.name}: {why}")
+    return tuple(run), tuple(left_out)
+
+
+def take_hold(variation: Variation) -> None:
+    """Sets what must be set in the process after torch was imported, and looks whether all of it holds.
+
+    Raises:
+        NoEffect: it does not.
+    """
+    if variation.threads:
+        torch.set_num_threads(variation.threads)
+    if not variation.onednn:
+        torch._C._set_mkldnn_enabled(False)
+    variation.took_hold()
+
+
+def apply_patch(pipeline: Any, patch: Patch | None) -> None:
+    """Changes a ready pipeline.
+
+    Raises:
+        NoEffect: nothing was changed.
+    """
+    if patch == "eager attention":
+        _eager_attention(pipeline)
+    elif patch == "channels last":
+        from bench.optimizations import NotApplied, apply_optimizations
+
+        try:
+            apply_optimizations(pipeline, ("channels-last",))
+        except NotApplied as error:
+            raise NoEffect(str(error)) from None
+
+
+def _eager_attention(pipeline: Any) -> None:
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    changed = 0
+    for part in (pipeline.unet, getattr(pipeline, "vae", None)):
+        for module in part.modules() if part is not None else ():
+            if isinstance(module, Attention):
+                module.set_processor(AttnProcessor())
+                changed += 1
+    encoder: Any = getattr(pipeline, "text_encoder", None)
+    if hasattr(encoder, "set_attn_implementation"):
+        encoder.set_attn_implementation("eager")
+        changed += encoder.config._attn_implementation == "eager"
+    if not changed:
+        raise NoEffect("no attention was found in the pipeline.")
+
+
+def calls_of(case: Case, patch: Patch | None) -> list[Case]:
+    """The case itself, or one case per image."""
+    if patch != "images apart":
+        return [case]
+    return [_one_image(case, number) for number in range(case.settings.images)]
+
+
+def _one_image(case: Case, number: int) -> Case:
+    settings = case.settings
+    alone: dict[str, Any] = {"images": 1, "seed": settings.seed + number}
+    if settings.prompts:
+        alone["prompts"] = (settings.prompts[number],)
+    return case.model_copy(update={"settings": settings.model_copy(update=alone)})

@@ -1,0 +1,92 @@
+"""The process of one variation: a task on stdin, an answer per case on stdout, pickled.
+
+Run as ``python -m bench.calibration.worker``, with the variation's environment set.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from bench.calibration.messages import Answer, Made, NotHeld, Raised, Ready, Task
+from bench.calibration.variations import VARIATIONS, NoEffect, Patch, apply_patch, calls_of, take_hold
+from bench.device import Device, choose_device, make_deterministic
+from bench.pipelines import LoadedPipeline, load_pipeline
+from bench.sampling import generate
+from bench.suite import Case
+
+
+def answers(task: Task) -> Iterator[Ready | Answer]:
+    """``Ready`` or, if the variation does not hold here, ``NotHeld`` alone; then an answer for each case, in order."""
+    import torch
+
+    variation = next(one for one in VARIATIONS if one.name == task.variation)
+    make_deterministic()
+    torch.set_num_threads(task.threads)
+    try:
+        take_hold(variation)
+    except NoEffect as error:
+        yield NotHeld(str(error))
+        return
+    yield Ready()
+    loader = _Loader(choose_device(task.device), task, variation.patch)
+    for case in task.cases:
+        yield _answer(loader, case, variation.patch)
+
+
+class _Loader:
+    """Holds one pipeline at a time, as a run does."""
+
+    def __init__(self, device: Device, task: Task, patch: Patch | None) -> None:
+        self._device = device
+        self._task = task
+        self._patch: Patch | None = patch
+        self._key: object = None
+        self._loaded: LoadedPipeline | None = None
+
+    def of(self, case: Case) -> LoadedPipeline:
+        settings = case.settings
+        key = (case.model, settings.dtype, settings.optimizations)
+        if self._loaded is None or key != self._key:
+            self._loaded = None
+            loaded = load_pipeline(
+                case.model, settings.dtype, settings.optimizations, self._device, self._task.suite_folder
+            )
+            apply_patch(loaded.pipeline, self._patch)
+            self._key, self._loaded = key, loaded
+        return self._loaded
+
+
+def _answer(loader: _Loader, case: Case, patch: Patch | None) -> Answer:
+    try:
+        loaded = loader.of(case)
+        images = [image for call in calls_of(case, patch) for image in generate(loaded, call)]
+    except NoEffect as error:
+        return NotHeld(str(error))
+    except Exception as error:  # whatever the libraries raise is an answer
+        text = str(error).strip()
+        return Raised(f"{type(error).__name__}: {text.splitlines()[0] if text else 'no reason given'}")
+    return Made(images, loaded.weights, loaded.revision)
+
+
+def _private_stdout() -> BinaryIO:
+    """What was stdout, with what libraries print sent to stderr."""
+    sys.stdout.flush()
+    private = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return private
+
+
+def main() -> None:
+    stream = _private_stdout()
+    task = pickle.load(sys.stdin.buffer)
+    for answer in answers(task):
+        pickle.dump(answer, stream)
+        stream.flush()
+
+
+if __name__ == "__main__":
+    main()
