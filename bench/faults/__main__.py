@@ -1,4 +1,4 @@
-"""Does the suite see real mistakes? ``run`` makes them one by one, ``report`` tells, ``cover`` finds the cases needed.
+"""Does the suite see mistakes? ``run`` makes them one by one, ``report`` tells, ``cover`` finds the cases needed.
 
 ``run`` can be stopped and goes on where it was; without ``--fault`` it takes all that has no outcome yet.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.faults.fault import Apply, Fault, Patch, issue, pull, wrap, wrapped
+from bench.faults.fault import Apply, Fault, Patch, pull, wrap, wrapped
 from bench.faults.guidance import PIPELINES
 
 AREA = "safety checker"
@@ -55,7 +55,7 @@ FAULTS = (
         "checker-blackens-all",
         AREA,
         "The safety checker makes every picture black.",
-        issue(217),
+        pull(217),
         _checking(_all),
     ),
     Fault(

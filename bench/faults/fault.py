@@ -19,13 +19,14 @@ Apply = Callable[[Patch], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """A mistake that was really made, and how to make it again.
+    """A mistake like those that were really made, and how to make it.
 
     Attributes:
         name: a slug, the same for ever.
         area: the part of the work that it spoils.
         what: one sentence, in the present.
-        source: where this mistake or one of its kind was made, reported or mended.
+        source: where this mistake or one of its kind was made, reported or mended; for a few, only the change that
+            brought what it breaks.
         apply: makes it, by patches that end with the ``MonkeyPatch``.
         at_load: it must be made before the pipeline is loaded.
     """

@@ -293,14 +293,14 @@ FAULTS = (
         "euler-input-unscaled",
         AREA,
         "Euler does not scale the model's input.",
-        issue(1019),
+        pull(1019),
         wrapped(EULER, "scale_model_input", lambda _original: lambda self, sample, timestep: sample),
     ),
     Fault(
         "lms-input-unscaled",
         AREA,
         "LMS does not scale the model's input.",
-        issue(1019),
+        pull(1019),
         wrapped(LMS, "scale_model_input", lambda _original: lambda self, sample, timestep: sample),
     ),
     Fault(
