@@ -31,7 +31,7 @@ from bench.calibration.spread import (
 from bench.calibration.table import render_calibration
 from bench.calibration.variations import PLAIN, VARIATIONS, NoEffect, Variation, calls_of, variations_here
 from bench.device import Cpu
-from bench.golden_store import describe_origin, golden_place, read_golden, write_golden
+from bench.golden_store import Place, describe_origin, golden_place, read_golden, write_golden
 from bench.goldens import judge
 from bench.limits import PORTABLE, STRICT, VariationMeasured
 from bench.pipelines import weights_hash
@@ -299,15 +299,15 @@ def case(tiny_case: MakeCase, root: Path) -> Case:
     return case
 
 
-def golden_of(root: Path, case: Case) -> Path:
+def golden_of(root: Path, case: Case) -> Place:
     return golden_place(root, case, Cpu(), "reference")
 
 
 def test_a_calibration_writes_limits_with_their_evidence_and_the_next_run_uses_them(calibrate, case, root):
-    picture = golden_of(root, case).read_bytes()
+    picture = golden_of(root, case).picture.read_bytes()
     found = calibrate([case], {"channels last": made(altered(3)), "oneDNN off": made(altered(9))})[case.id]
     assert not found.problem
-    assert golden_of(root, case).read_bytes() == picture
+    assert golden_of(root, case).picture.read_bytes() == picture
     limits = read_golden(golden_of(root, case)).origin.limits
     assert limits
     assert limits == found.limits
@@ -354,12 +354,12 @@ def test_a_blind_case_gets_its_limits_and_a_problem_that_names_the_variation(cal
     ids=["golden differs", "raises", "dies", "other pictures", "does not come up", "stale"],
 )
 def test_a_case_that_cannot_be_calibrated_says_why_and_keeps_its_origin(calibrate, case, root, answers, words):
-    before = golden_of(root, case).with_suffix(".json").read_bytes()
+    before = golden_of(root, case).origin.read_bytes()
     found = calibrate([case], answers)[case.id]
     assert words in found.problem
     assert "\n" not in found.problem
     assert found.limits is None
-    assert golden_of(root, case).with_suffix(".json").read_bytes() == before
+    assert golden_of(root, case).origin.read_bytes() == before
 
 
 def test_a_case_without_golden_cannot_be_calibrated(calibrate, tiny_case):
@@ -368,7 +368,7 @@ def test_a_case_without_golden_cannot_be_calibrated(calibrate, tiny_case):
 
 
 def test_a_damaged_origin_cannot_be_calibrated(calibrate, case, root):
-    golden_of(root, case).with_suffix(".json").write_text('{"case": ')
+    golden_of(root, case).origin.write_text('{"case": ')
     assert "its golden is broken: " in calibrate([case], {})[case.id].problem
 
 

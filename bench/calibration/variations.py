@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from bench.limits import PORTABLE, STRICT, Tier
-from bench.scenarios import PLAIN
+from bench.scenarios import PLAIN as PLAIN_CALL
 
 if TYPE_CHECKING:
     from bench.suite import Case
@@ -68,7 +68,7 @@ class Variation:
         if settings.dtype not in self.dtypes:
             return False
         if self.patch == "images apart":
-            return settings.images > 1 and settings.scenario == PLAIN and not settings.call
+            return settings.images > 1 and settings.scenario == PLAIN_CALL and not settings.call
         return self.patch is None or not settings.optimizations
 
 
