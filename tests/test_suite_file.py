@@ -7,10 +7,10 @@ import typing
 import pytest
 
 from bench.optimizations import Optimization
-from bench.plugin.selection import select_cases
 from bench.scenarios import SCENARIOS
 from bench.schedulers import DDPM as DDPM_KIND
 from bench.schedulers import SCHEDULERS, STABLE_DIFFUSION, allowed_schedulers
+from bench.selection import select_cases
 from bench.suite import DTYPES, Settings, SuiteError, read_suite
 from bench.tasks import TASKS
 

@@ -45,7 +45,7 @@ def select_cases(cases: Sequence[Case], texts: Sequence[str]) -> list[Case]:
         FaultsError: there is none.
     """
     from bench.device import Cpu, slow_dtypes
-    from bench.plugin.selection import is_slow
+    from bench.selection import is_slow
 
     slow = slow_dtypes(Cpu())
     usable = [case for case in cases if case.model.source == "embedded" and not is_slow(case, slow)]

@@ -24,10 +24,10 @@ from bench.device import (
 from bench.environment import describe_environment
 from bench.faults.quick import quick_cases
 from bench.plugin.options import Options, UpgradeOptions
-from bench.plugin.selection import Selection, is_slow, select_cases
 from bench.records import Record, read_records
 from bench.results import RECORDS, RunFolder, new_run_name
 from bench.run import GoldenPolicy, Run
+from bench.selection import Selection, is_slow, select_cases
 from bench.suite import Case, Suite, SuiteError, read_suite
 
 

@@ -23,6 +23,7 @@ from bench.upgrade.comparison import (
     Plan,
     Samples,
     SideResult,
+    counted_picture_in,
     decide_memory,
     decide_once,
     load_request,
@@ -32,7 +33,7 @@ from bench.upgrade.comparison import (
 from bench.upgrade.decision import Decision, decide
 from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound, WorkFound
 from bench.upgrade.pictures import BROKEN, compare_pictures, keep_pictures
-from bench.upgrade.workers import Sides, WorkerBroken, started_worker
+from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh, started_worker
 from bench.work import compare_work
 
 IMPORT_PAIRS = 5
@@ -56,9 +57,11 @@ class UpgradeCheck:
     limits_of: Callable[[Case], Limits] = lambda case: default_limits(case.settings.dtype, STRICT)
     rng: random.Random = field(default_factory=random.Random)
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    _lasting: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _lasting_processes: list[WorkerProcess] = field(default_factory=list)
 
     def check(self, case: Case) -> CaseFound:
-        """Pictures of both sides, then speed and memory if both have some.
+        """Pictures and work of both sides, then speed and memory if both have some; of a sentinel, the first two.
 
         Raises:
             PipelineError: there is no checkpoint of the case's model.
@@ -66,14 +69,14 @@ class UpgradeCheck:
         began = time.perf_counter()
         checkpoint = self._checkpoint(case)
         request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
-        baseline, candidate = self._pictures(request)
+        baseline, candidate = self._sentinel(request) if case.settings.sentinel else self._pictures(request)
         pictures = compare_pictures(baseline, candidate, self.limits_of(case))
         if pictures.verdict == IDENTICAL:
             self.folder.save_picture(case.id, make_grid(candidate.images, candidate.images[0].size))
         else:
             keep_pictures(self.folder, case.id, baseline, candidate, SIDES)
         samples = None
-        if self.plan.speed and not baseline.error and not candidate.error:
+        if self.plan.speed and not case.settings.sentinel and not baseline.error and not candidate.error:
             try:
                 samples = measure_until_decided(self.sides, (request, request), self.plan, rng=self.rng)
             except WorkerBroken as error:
@@ -83,7 +86,7 @@ class UpgradeCheck:
                 pictures = _repeatable(pictures, samples)
         return CaseFound(
             case=case.id,
-            settings=case.settings.model_dump(mode="json"),
+            settings=case.settings.described() | {"slow": case.settings.slow},
             pictures=pictures,
             unet_calls=(baseline.unet_calls, candidate.unet_calls),
             work=_work(baseline, candidate),
@@ -99,7 +102,30 @@ class UpgradeCheck:
             self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder)
         return self._checkpoints[name]
 
+    def _sentinel(self, request: dict) -> tuple[SideResult, SideResult]:
+        """From processes that last, so that hundreds of small cases do not load their pipeline each for itself."""
+        found: list[SideResult] = []
+        for number in range(2):
+            try:
+                found.append(counted_picture_in(self._lasting_process(number), request))
+            except WorkerBroken as error:
+                self._end_lasting()
+                found.append(SideResult(error=str(error)))
+        return found[0], found[1]
+
+    def _lasting_process(self, number: int) -> WorkerProcess:
+        if not self._lasting_processes:
+            processes = [self._lasting.enter_context(fresh(worker)) for worker in self.sides.take()]
+            self._lasting_processes = processes
+        return self._lasting_processes[number]
+
+    def _end_lasting(self) -> None:
+        self._lasting_processes = []
+        with contextlib.suppress(WorkerBroken):
+            self._lasting.close()
+
     def _pictures(self, request: dict) -> tuple[SideResult, SideResult]:
+        self._end_lasting()
         found: list[SideResult] = []
         for number in range(2):
             try:

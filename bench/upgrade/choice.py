@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from bench.device import Device, DeviceError, choose_device, slow_dtypes
 from bench.pipelines import Checkpoint, PipelineError, find_checkpoint
+from bench.selection import is_slow
 from bench.suite import SUITE_FILE, Case, Suite, SuiteError, read_suite
 from bench.upgrade.comparison import load_request
 from bench.upgrade.releases import ReleasesError, parse_range, releases_between
@@ -120,14 +121,11 @@ def _check_alongside(library: str, alongside: str) -> None:
             raise Mistake(f"--with {shlex.quote(alongside)}: names {library} itself; give its releases as the range.")
 
 
-def default_cases(suite: Suite, device: Device) -> tuple[Case, ...]:
+def default_cases(suite: Suite, device: Device, *, sentinels: bool) -> tuple[Case, ...]:
     """The cases that run without being asked for: of no hub model, and not slow."""
     slow = slow_dtypes(device)
-    return tuple(
-        case
-        for case in suite.cases
-        if case.model.source != "hub" and not case.settings.slow and case.settings.dtype not in slow
-    )
+    usable = (case for case in suite.cases if case.model.source != "hub" and not is_slow(case, slow))
+    return tuple(case for case in usable if sentinels or not case.settings.sentinel)
 
 
 def cases_matching(cases: Sequence[Case], expression: str) -> tuple[Case, ...]:

@@ -145,6 +145,28 @@ def picture_of(worker: WorkerProcess, request: dict[str, Any], *, counted: bool 
         return SideResult(error=str(error))
 
 
+def counted_picture_in(process: WorkerProcess, request: dict[str, Any]) -> SideResult:
+    """Pictures and work of a case from one call in a process that may have made others before.
+
+    Raises:
+        WorkerBroken: the process is gone.
+    """
+    try:
+        process.ask("load", **request)
+        try:
+            reply = process.ask("counted_picture")
+        except WorkerBroken as error:
+            if not error.alive:
+                raise
+            reply = process.ask("picture")  # what it raises without being counted is what counts
+            return replace(_side_result(reply), work_reason=f"it could not be counted: {error}")
+        return replace(_side_result(reply), work=Work.from_json(reply[0]["work"]))
+    except WorkerBroken as error:
+        if not error.alive:
+            raise
+        return SideResult(error=str(error))
+
+
 def _work_of(process: WorkerProcess) -> dict[str, Any]:
     try:
         header, _ = process.ask("work")

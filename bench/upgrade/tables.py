@@ -6,6 +6,8 @@ from rich import box
 from rich.table import Table
 
 from bench.console import table_text
+from bench.goldens import RAISES_AS_BEFORE
+from bench.similarity import IDENTICAL
 from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
 from bench.work import LESS_WORK, SAME_WORK
@@ -40,8 +42,14 @@ def _cell(figure: Figure | None) -> str:
     return "" if figure is None else percent(figure)
 
 
+def _is_quiet(case: CaseFound) -> bool:
+    """A sentinel of which there is nothing to tell."""
+    same_pictures = case.pictures.verdict in (IDENTICAL, RAISES_AS_BEFORE)
+    return bool(case.settings.get("sentinel")) and same_pictures and (not case.work or case.work.verdict == SAME_WORK)
+
+
 def render_upgrade(found: UpgradeFound, colour: bool) -> str:
-    """The table of all cases."""
+    """The table of all cases but sentinels without any difference, which are counted below it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("case", no_wrap=True)
     table.add_column("pictures", no_wrap=True)
@@ -49,7 +57,8 @@ def render_upgrade(found: UpgradeFound, colour: bool) -> str:
     table.add_column("work", no_wrap=True)
     for heading in ("speed", "interval", "memory", "load", "first call"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for case in found.cases:
+    shown = [case for case in found.cases if not _is_quiet(case)]
+    for case in shown:
         table.add_row(
             case.case,
             case.pictures.verdict,
@@ -62,7 +71,9 @@ def render_upgrade(found: UpgradeFound, colour: bool) -> str:
             _cell(case.first_call),
             style="red" if case.problems else None,
         )
-    return table_text(table, TABLE_WIDTH, colour)
+    quiet = len(found.cases) - len(shown)
+    below = f"\nand {quiet} sentinels with the same pictures and the same work" if quiet else ""
+    return (table_text(table, TABLE_WIDTH, colour) if shown else "") + below
 
 
 def counts_lines(found: UpgradeFound) -> list[str]:

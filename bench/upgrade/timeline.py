@@ -154,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     add_options(parser)
     parser.add_argument("--every", action="store_true", help="every release, not only the newest of each minor version")
     parser.add_argument("-k", dest="expression", default="", metavar="EXPR", help="only cases that match, as in pytest")
+    parser.add_argument("--sentinels", action="store_true", help="sentinel cases too, of which there are hundreds")
     return parser
 
 
@@ -166,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
     Mistake: something that was asked for cannot be had.
     """
     choice = read_choice(options, every=options.every)
-    cases = cases_matching(default_cases(choice.suite, choice.device), options.expression)
+    cases = cases_matching(default_cases(choice.suite, choice.device, sentinels=options.sentinels), options.expression)
     known = Requests(choice.suite, choice.device)
     folder = RunFolder(choice.results, new_run_name())
     timeline = Timeline(

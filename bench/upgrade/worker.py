@@ -97,6 +97,7 @@ class Worker:
         self._notices = notices
         self._device: Any = None
         self._loaded: Any = None
+        self._loaded_for: Any = None
         self._case: Any = None
 
     def do_import(self, _request: dict[str, Any]) -> Reply:
@@ -127,10 +128,15 @@ class Worker:
         self._device = choose_device(request["device"])
         settings = SimpleNamespace(**request["settings"])
         self._case = SimpleNamespace(model=SimpleNamespace(**request["model"]), settings=settings)
+        pipeline = (request["folder"], settings.dtype, tuple(settings.optimizations), request.get("repeated_layers"))
+        if pipeline == self._loaded_for:
+            return {"load_s": self._loaded.load_s}, ()
+        self._loaded = self._loaded_for = None
         checkpoint = Checkpoint(Path(request["folder"]), None, request["pickled"])
         self._loaded = load_checkpoint(
             self._case.model, checkpoint, settings.dtype, tuple(settings.optimizations), self._device
         )
+        self._loaded_for = pipeline
         if request.get("repeated_layers"):
             from bench.upgrade.slow_down import repeat_layers
 
@@ -160,13 +166,19 @@ class Worker:
             began = self._clock()
             output = call()
             call_s = self._clock() - began
-        images = to_images(call.pipeline, output)
-        return {
-            "call_s": call_s,
-            "unet_calls": len(calls),
-            "sizes": [image.size for image in images],
-            "notices": list(self._notices.texts),
-        }, tuple(image.convert("RGB").tobytes() for image in images)
+        sizes, blobs = _raw(to_images(call.pipeline, output))
+        told = {"call_s": call_s, "unet_calls": len(calls), "sizes": sizes, "notices": list(self._notices.texts)}
+        return told, blobs
+
+    def do_counted_picture(self, _request: dict[str, Any]) -> Reply:
+        """As ``picture``, and the work of that same call."""
+        from bench.sampling import to_images
+        from bench.work import counted_call
+
+        output, work = counted_call(self._loaded, self._case)
+        sizes, blobs = _raw(to_images(self._loaded.pipeline, output))
+        told = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
+        return told | {"work": work.to_json()}, blobs
 
     def do_work(self, _request: dict[str, Any]) -> Reply:
         """What one call does, counted."""
@@ -226,6 +238,11 @@ class Worker:
         from bench.device import clock
 
         return clock(self._device)
+
+
+def _raw(images: list[Any]) -> tuple[list[tuple[int, int]], tuple[bytes, ...]]:
+    """Sizes of pictures, and their values."""
+    return [image.size for image in images], tuple(image.convert("RGB").tobytes() for image in images)
 
 
 def _checksum(output: Any) -> str:
