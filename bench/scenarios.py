@@ -69,10 +69,11 @@ class Scenario:
     draws_on_device: bool = False
 
     def prepared(self, call: Call) -> Call:
-        """The call with the pipeline of this scenario."""
+        """The call with the pipeline of this scenario; random weights on the way leave torch's own generator alone."""
         if self.pipeline is None:
             return call
-        pipeline = self.pipeline(call)
+        with torch.random.fork_rng():
+            pipeline = self.pipeline(call)
         pipeline.set_progress_bar_config(disable=True)
         return replace(call, pipeline=pipeline)
 
