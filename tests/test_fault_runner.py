@@ -13,6 +13,7 @@ from bench.faults.__main__ import FaultsError, main, select_cases
 from bench.faults.catalogue import FAULTS
 from bench.faults.cover import choose_cases, seen_faults
 from bench.faults.fault import Fault, pull
+from bench.faults.order import likely_first
 from bench.faults.outcomes import (
     CONTROL,
     CaseOutcome,
@@ -234,6 +235,30 @@ class TestSelection:
             select_cases(bench_session.suite.cases, ["gremlins"])
 
 
+class TestOrder:
+    def test_every_case_comes_once_whatever_the_fault(self, bench_session: Any) -> None:
+        cases = [one for one in bench_session.suite.cases if one.settings.sentinel]
+        seconds = {one.id: 1.0 for one in cases}
+        for name in ("heun-second-step-skipped", "red-and-blue-swapped"):
+            ordered = likely_first(cases, fault(name), seconds)
+            assert sorted(one.id for one in ordered) == sorted(one.id for one in cases)
+
+    def test_cases_that_share_words_with_the_fault_come_first(self, bench_session: Any) -> None:
+        cases = [one for one in bench_session.suite.cases if one.settings.sentinel]
+        ordered = likely_first(cases, fault("heun-trailing-lost"), {one.id: 1.0 for one in cases})
+        assert "heun" in ordered[0].id
+        assert "trailing" in ordered[0].id
+
+    def test_the_first_of_the_others_are_of_many_groups_and_all_pipelines_come_soon(self, bench_session: Any) -> None:
+        cases = [one for one in bench_session.suite.cases if one.settings.sentinel]
+        ordered = likely_first(cases, fault("nothing-like-it"), {one.id: float(len(one.id)) for one in cases})
+        assert len({one.settings.sentinel for one in ordered[:8]}) == 8
+        assert {(one.model.kind, one.settings.dtype) for one in ordered[:100]} >= {
+            (DDPM, "float32"),
+            (DDPM, "bfloat16"),
+        }
+
+
 class TestQuickMarker:
     def test_the_cases_in_the_file_have_it(self, bench_session: Any) -> None:
         first, second, *_ = bench_session.selection.cases
@@ -278,6 +303,11 @@ class TestRun:
         assert "SSIM" in seen.by
         (passed,) = run_cases(dataclasses.replace(task, fault=None))
         assert passed.passed, passed.message
+
+    def test_it_stops_when_enough_cases_have_seen_the_fault(self, task: Task) -> None:
+        several = dataclasses.replace(task, cases=task.cases * 3, enough=2)
+        assert [one.passed for one in run_cases(several)] == [False, False]
+        assert len(list(run_cases(dataclasses.replace(several, fault=None)))) == 3
 
     def test_what_raises_is_an_outcome(self, task: Task) -> None:
         (seen,) = run_cases(dataclasses.replace(task, fault=FAULTS["loading-raises"]))

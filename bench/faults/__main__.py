@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
     from bench.device import Cpu
     from bench.environment import describe_environment
     from bench.faults.catalogue import FAULTS
+    from bench.faults.order import likely_first
     from bench.faults.runner import Task, import_libraries, run_tasks
 
     unknown = [name for name in options.fault if name not in FAULTS]
@@ -76,8 +77,11 @@ def run(options: argparse.Namespace) -> int:
     import_libraries()
 
     def task(name: str) -> Task:
-        fault = FAULTS.get(name)
-        return Task(fault, cases, suite, options.suite.parent, options.golden_dir, environment)
+        fault, chosen = FAULTS.get(name), cases
+        if fault and options.enough:
+            seconds = {one.case: one.seconds for one in known[CONTROL].cases}
+            chosen = tuple(likely_first(cases, fault, seconds))
+        return Task(fault, chosen, suite, options.suite.parent, options.golden_dir, environment, options.enough)
 
     def keep(outcome: FaultOutcome) -> None:
         append(path, outcome)
@@ -180,6 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--processes", type=_at_least_one, default=2, help="children at once, one thread each (default: 2)"
+    )
+    parser.add_argument(
+        "--enough", type=_at_least_one, metavar="N", help="stop a fault when N cases have seen it (default: run all)"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help=f"(default: {RESULTS})")
     parser.add_argument("--suite", type=Path, default=SUITE_FILE, metavar="PATH")

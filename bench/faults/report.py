@@ -26,13 +26,15 @@ def render_report(faults: Mapping[str, Fault], outcomes: Mapping[str, FaultOutco
     ran = [name for name in faults if name in outcomes]
     missed, missing = unseen(faults, outcomes), not_run(faults, outcomes)
     control = outcomes.get(CONTROL)
-    of_cases = f" by {len(control.cases)} cases" if control else ""
+    of_cases = f" by a suite of {len(control.cases)} cases" if control else ""
     lines = [f"{len(ran) - len(missed)} of {len(ran)} faults were seen{of_cases}.", ""]
     lines += _table(("area", "faults", "seen"), _areas(faults, ran, missed), ":-- --: --:")
     lines.append("")
     seen = [name for name in ran if name not in missed]
     rows = [_row(faults[name], outcomes[name]) for name in seen]
-    lines += _table(("fault", "what", "seen by", "cases", "times over the limit"), rows, ":-- :-- :-- --: --:")
+    lines += _table(
+        ("fault", "what", "seen by", "cases that were run", "times over the limit"), rows, ":-- :-- :-- --: --:"
+    )
     if missing:
         more = f" and {len(missing) - LISTED} others" if len(missing) > LISTED else ""
         lines += ["", f"Not run: {', '.join(missing[:LISTED])}{more}."]
@@ -62,7 +64,13 @@ def _told(fault: Fault) -> str:
 def _row(fault: Fault, outcome: FaultOutcome) -> tuple[str, ...]:
     margin = outcome.margin
     times = "" if margin is None else f"{margin:,.1f}" if margin < 10 else f"{margin:,.0f}"
-    return f"`{fault.name}`", _told(fault), ", ".join(outcome.measures), str(len(outcome.seen_by)), times
+    return (
+        f"`{fault.name}`",
+        _told(fault),
+        ", ".join(outcome.measures),
+        f"{len(outcome.seen_by)} of {len(outcome.cases)}",
+        times,
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> list[str]:

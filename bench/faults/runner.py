@@ -33,6 +33,7 @@ class Task:
     Attributes:
         fault: ``None`` for the control.
         environment: of the run, as ``describe_environment`` tells it.
+        enough: cases that see the fault after which no others are run; ``None`` for all.
     """
 
     fault: Fault | None
@@ -41,6 +42,12 @@ class Task:
     suite_folder: Path
     goldens: Path
     environment: dict[str, Any]
+    enough: int | None = None
+
+    def is_done(self, found: Sequence[CaseOutcome]) -> bool:
+        """Whether these outcomes are all that is wanted."""
+        seen = sum(not one.passed for one in found)
+        return len(found) == len(self.cases) or (self.enough is not None and seen >= self.enough)
 
     @property
     def name(self) -> str:
@@ -61,6 +68,7 @@ def import_libraries() -> None:
 
 def run_cases(task: Task) -> Iterator[CaseOutcome]:
     """Makes the fault, then runs the cases one by one, pipelines loaded with the fault in place."""
+    found: list[CaseOutcome] = []
     import pytest
 
     from bench.device import Cpu
@@ -83,9 +91,12 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
             try:
                 record = run.picture(case)
             except Exception as error:
-                yield raised(case.id, error, time.perf_counter() - began)
+                found.append(raised(case.id, error, time.perf_counter() - began))
             else:
-                yield judge(record, time.perf_counter() - began)
+                found.append(judge(record, time.perf_counter() - began))
+            yield found[-1]
+            if task.is_done(found):
+                return
 
 
 def _child(task: Task, sender: multiprocessing.connection.Connection) -> None:
@@ -117,7 +128,7 @@ class _Running:
         """What was sent; where the process ended early, the case that it was at died with it."""
         self.process.join()
         found = list(self.found)
-        if len(found) < len(self.task.cases):
+        if not self.task.is_done(found):
             found.append(died(self.task.cases[len(found)].id, self.process.exitcode))
         return FaultOutcome(self.task.name, self.task.suite, time.perf_counter() - self.began, tuple(found))
 
