@@ -15,6 +15,7 @@ import pytest
 from packaging.version import Version
 from PIL import Image
 
+from bench import timeline as timeline_command
 from bench.limits import STRICT, default_limits
 from bench.report.from_timeline import story_of_timeline
 from bench.suite import read_suite
@@ -262,7 +263,7 @@ def test_an_expression_that_cannot_be_read_is_one_sentence(suite, expression, sa
 
 
 def options_of(*arguments):
-    return timeline._parser().parse_args(["paint", "1.0.0..2.0.1", *arguments])
+    return timeline_command._parser().parse_args(["paint", "1.0.0..2.0.1", *arguments])
 
 
 def test_a_choice_has_its_releases_and_sides():
@@ -284,7 +285,7 @@ def test_a_choice_has_its_releases_and_sides():
         (["paint", "1.0..2.0", "--suite", "nowhere.toml"], "nowhere.toml"),
     ],
 )
-@pytest.mark.parametrize("command", [timeline, bisect])
+@pytest.mark.parametrize("command", [timeline_command, bisect])
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(capsys, command, arguments, said, tmp_path):
     more = ["--results", str(tmp_path), *(["--case", CASE] if command is bisect else [])]
     assert command.main([*arguments, *more]) == 2
@@ -527,7 +528,7 @@ def survey(script, tmp_path):
 
     def survey(*arguments):
         expression = "ddim-s20-fp32 or pndm-s5-g7.5-fp32"
-        code = timeline.main(
+        code = timeline_command.main(
             ["paint", "1.0.0..2.0.1", "-k", expression, "--device", "cpu", "--results", str(tmp_path), *arguments]
         )
         return code, (tmp_path / "latest").resolve()

@@ -1,44 +1,26 @@
-"""The pictures of all releases of a library, each against the release before: when did what change?
-
-``tox run -e timeline -- diffusers 0.34.0..0.42.1`` is ``python -m bench.upgrade.timeline diffusers 0.34.0..0.42.1``.
-"""
+"""The pictures of all releases of a library, each against the release before: when did what change?"""
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
 
-from bench.goldens import limits_side_by_side
-from bench.report.page import Page
-from bench.results import RunFolder, new_run_name
+from bench.results import RunFolder
 from bench.similarity import IDENTICAL
-from bench.upgrade.choice import (
-    GOLDENS,
-    Choice,
-    Mistake,
-    Requests,
-    add_options,
-    cases_matching,
-    default_cases,
-    read_choice,
-)
+from bench.upgrade.choice import Choice
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.environments import Environment, changes
 from bench.upgrade.neighbours import Neighbours
 from bench.upgrade.pictures import keep_pictures
 from bench.upgrade.release_pictures import Bench, Unusable
 from bench.upgrade.timeline_outcome import RAN, TIMELINE, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
-from bench.upgrade.timeline_summary import happened_lines, told
+from bench.upgrade.timeline_summary import told
 
 TELL_EVERY_S = 15.0
-USAGE_ERROR, INTERRUPTED = 2, 130
 
 
 @dataclass
@@ -138,72 +120,3 @@ class Timeline:
         if not before or not result.images or case.verdict == IDENTICAL:
             return
         keep_pictures(self.folder, f"{release}/{case.case}", before.result, result)
-
-
-def write_reports(found: TimelineFound, folder: Path) -> Page:
-    """``timeline.png``, ``summary.md`` and ``report.html``."""
-    from bench.report.tell import tell
-    from bench.upgrade.timeline_map import save_map
-
-    save_map(found, folder / "timeline.png")
-    return tell(folder)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="timeline", description=__doc__.split("\n")[0])
-    add_options(parser)
-    parser.add_argument("--every", action="store_true", help="every release, not only the newest of each minor version")
-    parser.add_argument("-k", dest="expression", default="", metavar="EXPR", help="only cases that match, as in pytest")
-    parser.add_argument("--sentinels", action="store_true", help="sentinel cases too, of which there are hundreds")
-    return parser
-
-
-def announce(line: str) -> None:
-    print(line, flush=True)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Raises:
-    Mistake: something that was asked for cannot be had.
-    """
-    choice = read_choice(options, every=options.every)
-    cases = cases_matching(default_cases(choice.suite, choice.device, sentinels=options.sentinels), options.expression)
-    known = Requests(choice.suite, choice.device)
-    folder = RunFolder(choice.results, new_run_name())
-    timeline = Timeline(
-        choice=choice,
-        requests={case.id: known.of(case) for case in cases},
-        bench=Bench(
-            choice.environments, forks=choice.device.type == "cpu", announce=lambda line: announce(f"  {line}")
-        ),
-        neighbours=Neighbours({case.id: limits_side_by_side(GOLDENS, case, choice.device) for case in cases}),
-        folder=folder,
-        announce=announce,
-    )
-    names = ", ".join(map(str, choice.releases))
-    announce(f"{choice.library}: {len(choice.releases)} releases ({names}), {len(cases)} cases on {choice.device.name}")
-    try:
-        timeline.run()
-    except KeyboardInterrupt:
-        announce("interrupted; what was done until now is kept")
-    found = timeline.found()
-    if found.releases:
-        page = write_reports(found, folder.make())
-        for line in happened_lines(found):
-            announce(line)
-        announce(f"results: {folder.path}")
-        announce(f"report: {page}")
-    return 0 if found.is_complete else INTERRUPTED
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    try:
-        return run(options)
-    except Mistake as error:
-        print(f"timeline: {error}", file=sys.stderr)
-        return USAGE_ERROR
-
-
-if __name__ == "__main__":
-    sys.exit(main())

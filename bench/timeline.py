@@ -1,0 +1,99 @@
+"""Which release of a library changed which case: runs a timeline and writes its map and its report.
+
+``tox run -e timeline -- diffusers 0.34.0..0.42.1`` is ``python -m bench.timeline diffusers 0.34.0..0.42.1``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.goldens import limits_side_by_side
+from bench.report.page import Page
+from bench.report.tell import tell
+from bench.results import RunFolder, new_run_name
+from bench.upgrade.choice import (
+    GOLDENS,
+    Mistake,
+    Requests,
+    add_options,
+    cases_matching,
+    default_cases,
+    read_choice,
+)
+from bench.upgrade.neighbours import Neighbours
+from bench.upgrade.release_pictures import Bench
+from bench.upgrade.timeline import Timeline
+from bench.upgrade.timeline_map import save_map
+from bench.upgrade.timeline_outcome import TimelineFound
+from bench.upgrade.timeline_summary import happened_lines
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+
+
+def write_reports(found: TimelineFound, folder: Path) -> Page:
+    """``timeline.png``, ``summary.md`` and ``report.html``."""
+    save_map(found, folder / "timeline.png")
+    return tell(folder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="timeline", description=__doc__.split("\n")[0])
+    add_options(parser)
+    parser.add_argument("--every", action="store_true", help="every release, not only the newest of each minor version")
+    parser.add_argument("-k", dest="expression", default="", metavar="EXPR", help="only cases that match, as in pytest")
+    parser.add_argument("--sentinels", action="store_true", help="sentinel cases too, of which there are hundreds")
+    return parser
+
+
+def announce(line: str) -> None:
+    print(line, flush=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises:
+    Mistake: something that was asked for cannot be had.
+    """
+    choice = read_choice(options, every=options.every)
+    cases = cases_matching(default_cases(choice.suite, choice.device, sentinels=options.sentinels), options.expression)
+    known = Requests(choice.suite, choice.device)
+    folder = RunFolder(choice.results, new_run_name())
+    timeline = Timeline(
+        choice=choice,
+        requests={case.id: known.of(case) for case in cases},
+        bench=Bench(
+            choice.environments, forks=choice.device.type == "cpu", announce=lambda line: announce(f"  {line}")
+        ),
+        neighbours=Neighbours({case.id: limits_side_by_side(GOLDENS, case, choice.device) for case in cases}),
+        folder=folder,
+        announce=announce,
+    )
+    names = ", ".join(map(str, choice.releases))
+    announce(f"{choice.library}: {len(choice.releases)} releases ({names}), {len(cases)} cases on {choice.device.name}")
+    try:
+        timeline.run()
+    except KeyboardInterrupt:
+        announce("interrupted; what was done until now is kept")
+    found = timeline.found()
+    if found.releases:
+        page = write_reports(found, folder.make())
+        for line in happened_lines(found):
+            announce(line)
+        announce(f"results: {folder.path}")
+        announce(f"report: {page}")
+    return 0 if found.is_complete else INTERRUPTED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return run(options)
+    except Mistake as error:
+        print(f"timeline: {error}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())
