@@ -237,8 +237,11 @@ def check_golden(
         return Check(pictures, work, golden, pictures.verdict)
     place = golden_place(root, case, device, _level_to_write(update, case, root, device))
     before = _before(pictures, work if other_work else None)
-    write_golden(place, images, origin)
-    announce(f"wrote {place} ({before})")
+    limits = golden.origin.limits if golden else None
+    kept = limits if pictures.verdict == IDENTICAL else None
+    write_golden(place, images, origin.model_copy(update={"limits": kept}))
+    again = "; measure its limits again with --golden-calibrate" if limits and not kept else ""
+    announce(f"wrote {place} ({before}){again}")
     message = f"accepted as {place} ({before}); run again without --golden-update to check it"
     verdict = CHANGED if pictures.verdict == WITHIN_LIMITS and not origin.like else pictures.verdict
     pictures = pictures.model_copy(update={"message": message, "verdict": verdict})

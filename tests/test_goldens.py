@@ -420,7 +420,8 @@ def test_an_update_announces_the_file_with_its_old_verdict_and_score(root, golde
     before = check(root, images)
     announced: list[str] = []
     after = check(root, images, update="auto", announced=announced)
-    assert announced == [f"wrote {golden} ({before.verdict}, SSIM was {before.ssim_worst_tile:.5f})"]
+    again = "measure its limits again with --golden-calibrate"
+    assert announced == [f"wrote {golden} ({before.verdict}, SSIM was {before.ssim_worst_tile:.5f}); {again}"]
     assert f"{before.ssim_worst_tile:.5f}" in after.message
     assert (after.ssim_worst_tile, after.max_diff) == (before.ssim_worst_tile, before.max_diff)
 
@@ -786,3 +787,15 @@ def test_an_update_leaves_a_golden_with_the_same_work_as_it_is(root, counted_gol
     before = contents(root)
     assert check_work(root, work, update="auto").verdict == IDENTICAL
     assert contents(root) == before
+
+
+def test_an_update_of_the_work_keeps_measured_limits_and_one_of_the_pictures_says_that_they_are_gone(root):
+    accept(root, pictures(), limits=CALIBRATED)
+    told: list[str] = []
+    check_work(root, WORK, update="auto", announced=told)
+    place = golden_place(root, CASE, PROCESSOR, "reference")
+    assert read_golden(place).origin.limits == CALIBRATED
+    assert "--golden-calibrate" not in told[-1]
+    check_work(root, WORK, pictures(9), update="auto", announced=told)
+    assert read_golden(place).origin.limits is None
+    assert "--golden-calibrate" in told[-1]

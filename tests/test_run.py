@@ -22,6 +22,7 @@ from bench.records import Record, read_records
 from bench.results import RECORDS, RunFolder
 from bench.run import GoldenPolicy, Run
 from bench.sampling import BrokenPicture
+from bench.schedulers import UnknownOption
 from bench.suite import DDPM, STABLE_DIFFUSION
 from bench.timing import Measurement, measure
 from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, count_work, counted_call
@@ -486,3 +487,50 @@ def test_a_compiled_case_that_is_measured_is_counted_in_its_own_process(start, t
     assert record.work.verdict == SAME_WORK
     assert start(counts_work=False).benchmark(case, repeat, 2).work is None
     assert asked == [True, False]
+
+
+def raising(tiny_case):
+    """A sentinel that raises today: a bfloat16 tensor cannot become an array."""
+    return tiny_case(DDPM, sentinel="ways", scheduler="ddim", dtype="bfloat16", scenario="numpy-output")
+
+
+def test_what_a_case_raises_is_recorded_accepted_and_then_passes(start, tiny_case):
+    case = raising(tiny_case)
+    missing = start("first").picture(case)
+    assert missing.verdict == "missing"
+    assert missing.error is not None
+    assert missing.error.type == "TypeError"
+    assert start("update", update="auto").picture(case).verdict not in PASSED
+    accepted = start("second").picture(case)
+    assert accepted.verdict == "raises as before"
+    assert accepted.verdict in PASSED
+    assert accepted.work is None
+
+
+def test_a_case_that_raises_now_leaves_the_others_alone_and_tells_where(start, tiny_case, monkeypatch, capsys):
+    case, other = tiny_case(DDPM, sentinel="ways"), tiny_case(DDPM, sentinel="ways", seed=1)
+    for one in (case, other):
+        start("update", update="auto").picture(one)
+    run = start("later")
+    really = runs.counted_call
+
+    def failing(loaded, asked):
+        if asked == case:
+            raise IndexError("index 5 is out of bounds\nsecond line")
+        return really(loaded, asked)
+
+    monkeypatch.setattr(runs, "counted_call", failing)
+    found = run.picture(case)
+    assert found.verdict == "raises now"
+    assert found.pictures is not None
+    assert "IndexError: index 5 is out of bounds" in found.pictures.message
+    assert "Traceback" in capsys.readouterr().err
+    assert run.picture(other).verdict in PASSED
+    assert [record.verdict for record in told(run)] == ["raises now", "identical"]
+
+
+def test_an_option_that_the_library_does_not_know_is_never_a_golden(start, tiny_case):
+    case = tiny_case(DDPM, sentinel="ways", options={"use_karras_sigmas": True})
+    with pytest.raises(UnknownOption):
+        start("update", update="auto").picture(case)
+    assert not list((start("later").goldens.root).rglob("*.json"))
