@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from bench.golden_store import (
     read_golden,
     write_golden,
 )
-from bench.limits import STRICT, choose_limits, default_limits, tier_of
+from bench.limits import STRICT, choose_limits, default_limits, looser, tier_of
 from bench.records import ErrorRecord, LimitsRecord, Pictures, WorkRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
 from bench.suite import Case
@@ -75,7 +76,14 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, 
 def _limits(golden: Golden, case: Case, device: Device) -> Limits:
     made_on = golden.origin.device
     tier = tier_of(made_on["type"], made_on["name"], device)
-    return choose_limits(golden.origin.limits, case.settings.dtype, tier, device)
+    limits = choose_limits(golden.origin.limits, case.settings.dtype, tier, device)
+    plain = _plain_of(golden)
+    return looser(limits, _limits(plain, case, device)) if plain else limits
+
+
+def _plain_of(golden: Golden) -> Golden | None:
+    """The golden of the case that this one must be like: what may move that one may move this one as much."""
+    return read_golden(Place(golden.place.picture, golden.origin.like)) if golden.origin.like else None
 
 
 def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
@@ -87,10 +95,14 @@ def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
     place = find_golden(root, case, device)
     if place:
         with contextlib.suppress(GoldenError):
-            origin = read_golden(place).origin
-            same = origin.device["type"] == device.type and not _changes(origin.settings, case.settings.described())
-            if origin.limits and same:
-                return Limits(**origin.limits.strict.model_dump())
+            golden = read_golden(place)
+            plain = _plain_of(golden)
+            same = golden.origin.device["type"] == device.type
+            if same and not _changes(golden.origin.settings, case.settings.described()):
+                origins = [one.origin for one in (golden, plain) if one]
+                measured = [Limits(**one.limits.strict.model_dump()) for one in origins if one.limits]
+                if len(measured) == len(origins):
+                    return functools.reduce(looser, measured)
     return default_limits(case.settings.dtype, STRICT)
 
 

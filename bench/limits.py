@@ -154,3 +154,14 @@ def choose_limits(calibrated: CalibratedLimits | None, dtype: str, tier: Tier, d
         return default_limits(dtype, tier)
     strict = tier == STRICT and calibrated.instruction_set == instruction_set(device)
     return Limits(**(calibrated.strict if strict else calibrated.portable).model_dump())
+
+
+def looser(one: Limits, other: Limits) -> Limits:
+    """Of each limit the one that allows more."""
+    return Limits(
+        ssim=min(one.ssim, other.ssim),
+        max_diff=max(one.max_diff, other.max_diff),
+        changed_share=max(one.changed_share, other.changed_share),
+        mean_diff=max(one.mean_diff, other.mean_diff),
+        reason=one.reason if one.reason == other.reason else f"{one.reason}; {other.reason}",
+    )

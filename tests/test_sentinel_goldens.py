@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.golden_store import describe_origin, find_golden, golden_place, read_golden, unused_goldens
+from bench.device import instruction_set
+from bench.golden_store import accept_limits, describe_origin, find_golden, golden_place, read_golden, unused_goldens
 from bench.goldens import (
     BROKEN,
     CHANGED,
@@ -23,8 +24,10 @@ from bench.goldens import (
     WITHIN_LIMITS,
     WORKS_NOW,
     check_golden,
+    limits_side_by_side,
 )
-from bench.records import ErrorRecord
+from bench.limits import STRICT, CalibratedLimits, VariationMeasured
+from bench.records import ErrorRecord, LimitsRecord
 from bench.suite import Case, Model, Settings
 from bench.work import Work
 
@@ -222,3 +225,29 @@ def test_entries_and_groups_that_no_case_uses_are_named(check, tmp_path):
     ]
     unused = unused_goldens(tmp_path, [PLAIN, TWICE, sentinel(sentinel="lost")])
     assert unused == [f"{tmp_path / 'tiny-sd' / 'ways.png'} (pndm-s7-g7.5-fp32)"]
+
+
+def calibrated(max_diff: int, ssim: float) -> CalibratedLimits:
+    strict = LimitsRecord(ssim=ssim, max_diff=max_diff, changed_share=1.0, mean_diff=9.0, reason=f"{max_diff} levels")
+    return CalibratedLimits(
+        strict=strict,
+        portable=strict,
+        evidence=(VariationMeasured(name="1 thread", tier=STRICT, ssim=1, max_diff=0, changed_share=0, mean_diff=0),),
+        margin="made up",
+        processor=PROCESSOR.name,
+        instruction_set=instruction_set(PROCESSOR),
+        libraries={},
+        date="2026-11-22",
+    )
+
+
+def test_what_may_move_a_case_may_move_those_that_must_be_like_it_as_much(check, tmp_path):
+    for case in (PLAIN, TWICE):
+        check(case, pictures(), update="auto")
+    accept_limits(tmp_path, PLAIN, PROCESSOR, calibrated(9, 0.9999))
+    accept_limits(tmp_path, TWICE, PROCESSOR, calibrated(4, 0.5))
+    assert verdict(check(TWICE, pictures(lift=9))) == WITHIN_LIMITS
+    assert verdict(check(TWICE, pictures(lift=10))) == CHANGED
+    for case, levels, ssim in ((TWICE, 9, 0.5), (PLAIN, 9, 0.9999)):
+        limits = limits_side_by_side(tmp_path, case, PROCESSOR)
+        assert (limits.max_diff, limits.ssim) == (levels, ssim)
