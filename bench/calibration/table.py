@@ -12,7 +12,7 @@ from bench.calibration.spread import spread_of
 from bench.console import table_text
 from bench.limits import PORTABLE, STRICT
 
-TABLE_WIDTH = 150
+TABLE_WIDTH = 200
 
 
 def render_calibration(found: Iterable[Calibrated], colour: bool) -> str:
