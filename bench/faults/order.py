@@ -13,12 +13,12 @@ FIRST_TURN = 8
 
 
 def likely_first(cases: Sequence[Case], fault: Fault, seconds: Mapping[str, float]) -> list[Case]:
-    """Cases whose ids share words with the fault's name, then all others, mixed.
+    """Cases whose ids share words with the fault's name or its area, then all others, mixed.
 
     Args:
         seconds: what each case costs without a fault.
     """
-    words = set(fault.name.split("-"))
+    words = {*fault.name.split("-"), *fault.area.split()}
     shared = {case.id: len(words & set(re.split(r"[-/]", case.id))) for case in cases}
     likely = sorted((case for case in cases if shared[case.id]), key=lambda case: (-shared[case.id], seconds[case.id]))
     return [*likely, *_mixed([case for case in cases if not shared[case.id]], seconds)]
