@@ -157,7 +157,9 @@ class TestReport:
         outcomes = {"f": outcome("f", case("a", SSIM=12.34)), "g": outcome("g", case("a", passed=True))}
         text = render_report(faults, outcomes)
         assert text.startswith("1 of 2 faults were seen.\n")
-        assert "| `f` | It is f ([PR 1](https://github.com/huggingface/diffusers/pull/1)) | SSIM | 1 of 1 | 12 |" in text
+        assert (
+            "| `f` | It is f ([PR 1](https://github.com/huggingface/diffusers/pull/1)) | SSIM | 1 of 1 | 12 |" in text
+        )
         assert "Not run: h." in text
         assert text.rstrip().splitlines()[-1].startswith("- `g`: It is g")
         assert "**NOT SEEN: 1 of 2 faults**" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import diffusers
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ def test_what_must_not_matter_gives_the_plain_pictures(kind, scenario, sentinel,
 
 @pytest.mark.parametrize(("kind", "scenario"), [one for one in OTHERS if one[1] not in SAME_WITH_TINY_NETWORKS])
 def test_what_matters_gives_other_pictures(kind, scenario, sentinel, load_tiny):
-    settings = {"size": 64} if scenario == "tiled-vae" else {}
+    settings: dict[str, Any] = {"size": 64} if scenario == "tiled-vae" else {}
     settings |= {"call": {"eta": 1.0}} if scenario == "ddim-pipeline" else {}
     settings |= {"steps": 15} if scenario == "interrupted" else {}
     loaded = load_tiny(sentinel(kind))
