@@ -253,7 +253,9 @@ class TestOrder:
 
     def test_the_first_of_the_others_are_of_many_groups_and_all_pipelines_come_soon(self, bench_session: Any) -> None:
         cases = [one for one in bench_session.suite.cases if one.settings.sentinel]
-        ordered = likely_first(cases, fault("nothing-like-it"), {one.id: float(len(one.id)) for one in cases})
+        ordered = likely_first(
+            cases, fault("nothing-like-it", "nowhere"), {one.id: float(len(one.id)) for one in cases}
+        )
         assert len({one.settings.sentinel for one in ordered[:8]}) == 8
         assert {(one.model.kind, one.settings.dtype) for one in ordered[:100]} >= {
             (DDPM, "float32"),

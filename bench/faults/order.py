@@ -18,10 +18,17 @@ def likely_first(cases: Sequence[Case], fault: Fault, seconds: Mapping[str, floa
     Args:
         seconds: what each case costs without a fault.
     """
-    words = {*fault.name.split("-"), *fault.area.split()}
-    shared = {case.id: len(words & set(re.split(r"[-/]", case.id))) for case in cases}
-    likely = sorted((case for case in cases if shared[case.id]), key=lambda case: (-shared[case.id], seconds[case.id]))
-    return [*likely, *_mixed([case for case in cases if not shared[case.id]], seconds)]
+    name, area = set(fault.name.split("-")), set(fault.area.split())
+
+    def likeness(case: Case) -> tuple[int, int]:
+        words = set(re.split(r"[-/]", case.id))
+        return len(words & name), len(words & area)
+
+    shared = {case.id: likeness(case) for case in cases}
+    likely = [case for case in cases if any(shared[case.id])]
+    likely.sort(key=lambda case: seconds[case.id])
+    likely.sort(key=lambda case: shared[case.id], reverse=True)
+    return [*likely, *_mixed([case for case in cases if not any(shared[case.id])], seconds)]
 
 
 def _mixed(cases: Iterable[Case], seconds: Mapping[str, float]) -> list[Case]:
