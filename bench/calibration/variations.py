@@ -44,7 +44,6 @@ class Variation:
         patch: what is done to the ready pipeline or to the calls.
         dtypes: cases it is run with.
         processors: whether it is about processors and their kernels alone.
-        needs: the instructions without which it would change nothing, by ``torch.cpu``'s names.
         took_hold: raises ``NoEffect`` in the process, before anything is loaded, if it did not.
     """
 

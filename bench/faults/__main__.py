@@ -54,7 +54,7 @@ def select_cases(cases: Sequence[Case], texts: Sequence[str]) -> list[Case]:
         if not chosen:
             raise FaultsError(f"--case {' '.join(texts)}: no case of an embedded model has that in its id.")
         return chosen
-    sentinels = [case for case in usable if getattr(case.settings, "sentinel", None)]
+    sentinels = [case for case in usable if case.settings.sentinel]
     return sentinels or usable
 
 

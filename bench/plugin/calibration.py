@@ -8,7 +8,7 @@ import pytest
 
 from bench.calibration.run import Calibrated, Calibration
 from bench.calibration.table import render_calibration
-from bench.plugin.reporter import session_header, write_case_line
+from bench.plugin.reporter import session_header, status_without_letter, write_case_line
 from bench.plugin.session import Session, announcer, case_of
 from bench.suite import Case
 
@@ -68,9 +68,7 @@ class CalibrationReporter:
             pytest.fail(f"{case.id}: {found.problem}", pytrace=False)
 
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
-        if self._config.get_verbosity() or report.when != "call":
-            return None
-        return report.outcome, "", report.outcome.upper()
+        return status_without_letter(self._config, report)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:

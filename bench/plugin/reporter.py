@@ -23,6 +23,13 @@ def write_case_line(config: pytest.Config, line: str, *, passed: bool) -> None:
     reporter.write_line(line, **colour)
 
 
+def status_without_letter(config: pytest.Config, report: Any) -> tuple[str, str, str] | None:
+    """The outcome of a test whose line is printed by ``write_case_line`` in the place of pytest's letter."""
+    if config.get_verbosity() or report.when != "call":
+        return None
+    return report.outcome, "", report.outcome.upper()
+
+
 def session_header(session: Session) -> list[str]:
     """Device, libraries and suite."""
     environment = session.run.environment

@@ -13,7 +13,7 @@ import pytest
 from bench.goldens import limits_side_by_side
 from bench.pipelines import PipelineError
 from bench.plugin.options import UpgradeOptions
-from bench.plugin.reporter import session_header, write_case_line, write_results
+from bench.plugin.reporter import session_header, status_without_letter, write_case_line, write_results
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.similarity import Limits
 from bench.suite import Case
@@ -223,9 +223,7 @@ class UpgradeReporter:
                 self._upgrade.announce("both sides have the same libraries: any difference is a false alarm")
 
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
-        if self._config.get_verbosity() or report.when != "call":
-            return None
-        return report.outcome, "", report.outcome.upper()
+        return status_without_letter(self._config, report)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
