@@ -38,6 +38,7 @@ from bench.upgrade.timeline_map import MARK_SHAPES, NOT_RUN, draw_map, save_map
 from bench.upgrade.timeline_outcome import MARKS, read_timeline, write_timeline
 from bench.upgrade.timeline_summary import happened_lines
 from bench.upgrade.workers import WorkerBroken
+from bench.work import Work
 from tests.test_upgrade_environments import git, write_wheel
 
 LIMITS = default_limits("float32", STRICT)
@@ -326,14 +327,26 @@ def test_a_value_that_makes_no_sense_is_refused(capsys, arguments):
 # neighbours
 
 
-def pictures(level=100, *, count=2, notices=(), calls=20, noise=0):
+WORK = Work(
+    operators={"aten::mm": 100},
+    host_syncs={},
+    copies=3,
+    copied_bytes=9000,
+    peak_bytes=1,
+    unet_calls=4,
+    flops=1,
+    tokens=9,
+)
+
+
+def pictures(level=100, *, count=2, notices=(), calls=20, noise=0, copied=9000):
     images = []
     for number in range(count):
         image = Image.radial_gradient("L").resize((64, 64)).convert("RGB").point(lambda value: value // 2)
         if noise:
             image.paste((level, noise, noise), (number, 0, number + 24, 24))
         images.append(image)
-    return SideResult(tuple(images), calls, tuple(notices))
+    return SideResult(tuple(images), calls, tuple(notices), work=replace(WORK, copied_bytes=copied))
 
 
 def raising(reason="ValueError: no"):
@@ -420,6 +433,17 @@ def test_calls_and_warnings_are_marked_beside_equal_pictures():
     assert fewer.marks == ()
 
 
+def test_more_and_less_work_is_marked_beside_equal_pictures_and_said_in_numbers():
+    _, more, less, same = told(pictures(), pictures(copied=12000), pictures(), pictures())
+    assert [one.verdict for one in (more, less, same)] == ["identical"] * 3
+    assert [one.marks for one in (more, less, same)] == [("more work",), ("less work",), ()]
+    assert "copied bytes 9,000 → 12,000" in more.work_message
+    *_, works = told(pictures(), raising(), pictures(copied=12000))
+    assert works.marks == ("works now", "more work")
+    _, uncounted = told(pictures(), replace(pictures(), work=None, work_reason="it is compiled"))
+    assert (uncounted.work, uncounted.marks) == (None, ())
+
+
 # one release
 
 
@@ -428,6 +452,7 @@ class Worker:
 
     def __init__(self, ends_with):
         self.ends_with = ends_with
+        self.processes = []
         self.process = self
         self.ended = None
 
@@ -436,7 +461,10 @@ class Worker:
 
 
 def run_cases(monkeypatch, cases, *, ends_with=(), starts=9):
-    """The results of cases, and how many workers were started; the last one that may start cannot."""
+    """Which cases have pictures, the cases of each fresh process by worker, and how many were told to be done.
+
+    Cases in capitals are sentinels; the last worker that may start cannot.
+    """
     workers: list[Worker] = []
 
     @contextlib.contextmanager
@@ -446,28 +474,45 @@ def run_cases(monkeypatch, cases, *, ends_with=(), starts=9):
         workers.append(Worker(ends_with))
         yield workers[-1]
 
-    def picture(worker, request):
-        assert worker.poll() is None
-        if request in worker.ends_with:
-            worker.ended = -9
-            return raising("its process was killed by SIGKILL")
-        return pictures()
+    def pictures_in_one_process(worker, requests):
+        worker.processes.append("")
+        for case in requests:
+            assert worker.poll() is None
+            worker.processes[-1] += case
+            if case in worker.ends_with:
+                worker.ended = -9
+                yield case, raising("its process was killed by SIGKILL")
+                return
+            yield case, pictures()
 
     monkeypatch.setattr(release_pictures, "started_worker", started)
-    monkeypatch.setattr(release_pictures, "picture_of", picture)
+    monkeypatch.setattr(release_pictures, "pictures_of", pictures_in_one_process)
     told: list[int] = []
+    requests = {case: {"settings": {"sentinel": case.isupper()}} for case in cases}
     bench = Bench(Path("unused"), True, print)
-    results = bench._cases(Path("python"), "paint==1.0", {case: case for case in cases}, told.append)
-    return {case: bool(result.images) for case, result in results.items()}, len(workers), told
+    results = bench._cases(Path("python"), "paint==1.0", requests, told.append)
+    return {case: bool(result.images) for case, result in results.items()}, [one.processes for one in workers], told
 
 
 def test_one_worker_does_all_cases_of_a_release(monkeypatch):
-    assert run_cases(monkeypatch, "abc") == ({"a": True, "b": True, "c": True}, 1, [1, 2, 3])
+    assert run_cases(monkeypatch, "abc") == ({"a": True, "b": True, "c": True}, [["a", "b", "c"]], [1, 2, 3])
+
+
+def test_sentinels_share_a_process_and_timed_cases_have_one_of_their_own(monkeypatch):
+    found, processes, told = run_cases(monkeypatch, "aSTbcU")
+    assert processes == [["a", "ST", "b", "c", "U"]]
+    assert (set(found.values()), told) == ({True}, [1, 2, 3, 4, 5, 6])
+
+
+def test_sentinels_after_one_that_takes_its_process_along_get_another_one(monkeypatch):
+    found, processes, _ = run_cases(monkeypatch, "STUb", ends_with="T")
+    assert found == {"S": True, "T": False, "U": True, "b": True}
+    assert processes == [["ST"], ["U", "b"]]
 
 
 def test_a_case_that_takes_its_worker_along_costs_only_itself(monkeypatch):
-    found, workers, _ = run_cases(monkeypatch, "abc", ends_with="a")
-    assert (found, workers) == ({"a": False, "b": True, "c": True}, 2)
+    found, processes, _ = run_cases(monkeypatch, "abc", ends_with="a")
+    assert (found, processes) == ({"a": False, "b": True, "c": True}, [["a"], ["b", "c"]])
 
 
 def test_libraries_that_cannot_be_imported_again_leave_the_other_cases_without_pictures(monkeypatch):
@@ -634,7 +679,7 @@ def test_many_cases_of_one_kind_are_counted_and_warnings_told_once():
     rows = [f"emoji-sd/case-{number}" for number in range(6)]
     neighbours = Neighbours(dict.fromkeys(rows, LIMITS))
     columns = []
-    for release, result in (("1.0", pictures()), ("2.0", pictures(notices=["careful"]))):
+    for release, result in (("1.0", pictures()), ("2.0", pictures(notices=["careful"], copied=6000))):
         results = dict.fromkeys(rows, result)
         cases = neighbours.compare(results)
         neighbours.remember(release, results)
@@ -643,9 +688,12 @@ def test_many_cases_of_one_kind_are_counted_and_warnings_told_once():
         library="paint", span="1.0..2.0", alongside="", planned=("1.0", "2.0"), cases=tuple(rows), device="cpu",
         device_name="x", releases=tuple(columns),
     )  # fmt: skip
-    assert happened_lines(found) == ["2.0  new warning: 6 cases"]
+    assert happened_lines(found) == ["2.0  less work, new warning: 6 cases"]
     story = story_of_timeline(found, Path("run"))
-    assert story.remarks == ("2.0: new warning in 6 cases: careful",)
+    assert story.remarks == (
+        "2.0: 6 cases with less work: copied bytes 9,000 → 6,000 (-33.3 %) (emoji-sd/case-0)",
+        "2.0: new warning in 6 cases: careful",
+    )
     assert story.entries == ()
 
 
@@ -675,6 +723,8 @@ def everything():
         "changed": pictures(noise=250),
         "other number of UNet calls": pictures(calls=9),
         "new warning": pictures(notices=["careful"]),
+        "more work": pictures(copied=12000),
+        "less work": pictures(copied=6000),
     }
     befores[MARKS.index("raises something else")] = befores[MARKS.index("works now")] = raising()
     neighbours = Neighbours(dict.fromkeys(rows, LIMITS))

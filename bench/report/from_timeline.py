@@ -27,12 +27,13 @@ from bench.report.story import (
 )
 from bench.similarity import WITHIN_LIMITS
 from bench.upgrade.pictures import AFTER, BEFORE
-from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, ReleaseFound, TimelineFound
+from bench.upgrade.timeline_outcome import ASIDE, OTHER_CALLS, CaseInRelease, ReleaseFound, TimelineFound
 from bench.upgrade.timeline_summary import told
+from bench.work import LESS_WORK, MORE_WORK
 
 # A step of colour for each factor of ten of 1 - SSIM: up to 0.99999, 0.9999, 0.999, 0.99, 0.9, and beyond.
 LEVELS = 6
-HARMLESS = frozenset({WARNS, OTHER_CALLS, WORKS_NOW})
+HARMLESS = ASIDE | {OTHER_CALLS, WORKS_NOW}
 
 
 def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
@@ -60,14 +61,17 @@ def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
 
 
 def _is_shown(case: CaseInRelease) -> bool:
-    """Whether there is something to look at; a new warning alone is a remark."""
-    return bool(set(case.marks) - {WARNS}) or case.verdict == WITHIN_LIMITS
+    """Whether there is something to look at; a new warning or less work alone is a remark."""
+    return bool(set(case.marks) - ASIDE) or case.verdict == WITHIN_LIMITS
 
 
 def _remarks(found: TimelineFound) -> list[str]:
-    """New warnings, each told once for a release."""
+    """New warnings, each told once for a release, and how many cases do less work, with one as an example."""
     lines = []
     for release in found.releases:
+        less = [case for case in release.cases if case.work == LESS_WORK]
+        if less:
+            lines.append(f"{release.release}: {plural(len(less), 'case')} with {less[0].work_message} ({less[0].case})")
         for text, number in Counter(text for case in release.cases for text in case.new_notices).items():
             lines.append(f"{release.release}: new warning in {plural(number, 'case')}: {text}")
     return lines
@@ -85,9 +89,9 @@ def _not_reached(found: TimelineFound) -> str:
 def _headline(found: TimelineFound) -> str:
     parts = []
     for release in found.releases:
-        moved = [case for case in release.cases if set(case.marks) - {WARNS}]
+        moved = [case for case in release.cases if set(case.marks) - ASIDE]
         if moved:
-            words = Counter(mark for case in moved for mark in case.marks if mark != WARNS)
+            words = Counter(mark for case in moved for mark in case.marks if mark not in ASIDE)
             told = ", ".join(f"{number} {word}" for word, number in words.most_common())
             parts.append(f"{found.library} {release.release}: {told}")
     whole = "" if found.is_complete else f" of {len(found.planned)}"
@@ -116,7 +120,10 @@ def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, fol
     marks = [mark for mark in case.marks if mark != case.verdict]
     verdict = Verdict(case.verdict, _kind(case.verdict) if case.verdict in case.marks else GOOD)
     settings = found.settings.get(case.case, {})
+    problems = [case.message] if set(case.marks) - ASIDE - {MORE_WORK} else []
     notes = [f"new warning: {text}" for text in case.new_notices]
+    if case.work_message:
+        (problems if case.work == MORE_WORK else notes).append(case.work_message)
     if OTHER_CALLS in marks:
         notes.append(f"{case.unet_calls} UNet calls instead of {case.unet_calls_before}.")
     return Entry(
@@ -124,7 +131,7 @@ def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, fol
         title=f"{case.case} in {release.release}",
         verdict=verdict,
         more=tuple(Verdict(mark, _kind(mark)) for mark in marks),
-        problems=(case.message,) if set(case.marks) - {WARNS} else (),
+        problems=tuple(problems),
         notes=tuple(notes),
         before=kept_picture(folder, name, BEFORE, case.pictures_compared_with or "before"),
         after=kept_picture(folder, name, AFTER, release.release),

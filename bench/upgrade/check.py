@@ -23,11 +23,11 @@ from bench.upgrade.comparison import (
     Plan,
     Samples,
     SideResult,
-    counted_picture_in,
     decide_memory,
     decide_once,
     load_request,
     measure_until_decided,
+    picture_in,
     picture_of,
 )
 from bench.upgrade.decision import Decision, decide
@@ -107,7 +107,7 @@ class UpgradeCheck:
         found: list[SideResult] = []
         for number in range(2):
             try:
-                found.append(counted_picture_in(self._lasting_process(number), request))
+                found.append(picture_in(self._lasting_process(number), request))
             except WorkerBroken as error:
                 self._end_lasting()
                 found.append(SideResult(error=str(error)))
@@ -129,7 +129,7 @@ class UpgradeCheck:
         found: list[SideResult] = []
         for number in range(2):
             try:
-                found.append(picture_of(self.sides.take()[number], request, counted=True))
+                found.append(picture_of(self.sides.take()[number], request))
             except WorkerBroken as error:
                 found.append(SideResult(error=str(error)))
         return found[0], found[1]

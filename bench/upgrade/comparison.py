@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ class SideResult:
     Attributes:
         notices: what the libraries warned of, in order.
         error: why there are no images.
-        work: what one call does; ``None`` if it was not asked for, or for ``work_reason``.
+        work: what that call did; ``None`` where it raised, or for ``work_reason``.
     """
 
     images: tuple[Image.Image, ...] = ()
@@ -125,27 +125,29 @@ def ask_both(
     return [replies[0], replies[1]]
 
 
-def picture_of(worker: WorkerProcess, request: dict[str, Any], *, counted: bool = False) -> SideResult:
-    """The pictures of a case from one side, in a fresh process; what goes wrong is in ``error``.
+def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:
+    """Pictures and work of a case from one side, in a fresh process; what goes wrong is in ``error``."""
+    ((_, result),) = pictures_of(worker, {"": request})
+    return result
 
-    Args:
-        counted: count the work of one more call.
+
+def pictures_of(worker: WorkerProcess, requests: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, SideResult]]:
+    """Pictures and work of cases from one side, one after the other in one fresh process.
+
+    What goes wrong is in ``error``. A case that takes the process along is the last one.
     """
+    left = list(requests)
     try:
         with fresh(worker) as process:
-            try:
-                process.ask("load", **request)
-                result = _side_result(process.ask("picture"))
-                return replace(result, **_work_of(process)) if counted else result
-            except WorkerBroken as error:
-                if not error.alive:
-                    raise
-                return SideResult(error=str(error))
+            while left:
+                result = picture_in(process, requests[left[0]])
+                yield left.pop(0), result
     except WorkerBroken as error:
-        return SideResult(error=str(error))
+        if left:
+            yield left[0], SideResult(error=str(error))
 
 
-def counted_picture_in(process: WorkerProcess, request: dict[str, Any]) -> SideResult:
+def picture_in(process: WorkerProcess, request: dict[str, Any]) -> SideResult:
     """Pictures and work of a case from one call in a process that may have made others before.
 
     Raises:
@@ -165,16 +167,6 @@ def counted_picture_in(process: WorkerProcess, request: dict[str, Any]) -> SideR
         if not error.alive:
             raise
         return SideResult(error=str(error))
-
-
-def _work_of(process: WorkerProcess) -> dict[str, Any]:
-    try:
-        header, _ = process.ask("work")
-    except WorkerBroken as error:
-        if not error.alive:
-            raise
-        return {"work_reason": f"it could not be counted: {error}"}
-    return {"work": Work.from_json(header["work"])}
 
 
 def _side_result(reply: tuple[dict[str, Any], tuple[bytes, ...]]) -> SideResult:

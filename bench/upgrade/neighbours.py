@@ -10,6 +10,7 @@ from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import compare_pictures
 from bench.upgrade.timeline_outcome import FIRST, RAISES, CaseInRelease
+from bench.work import compare_work
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def compare_case(
         same = scores.verdict in (IDENTICAL, WITHIN_LIMITS)
         message += f"; its pictures are {'still' if same else 'not'} those of {pictured.release} ({scores.message})"
     against = pictured if pictured and not result.error else None
+    work = compare_work(result.work, against.result.work) if against and result.work and against.result.work else None
     return CaseInRelease(
         case=case,
         verdict=verdict,
@@ -88,4 +90,6 @@ def compare_case(
         new_notices=tuple(text for text in result.notices if text not in against.result.notices) if against else (),
         unet_calls=result.unet_calls,
         unet_calls_before=against.result.unet_calls if against else None,
+        work=work.verdict if work else None,
+        work_message=work.message if work else None,
     )

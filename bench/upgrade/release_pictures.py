@@ -1,13 +1,14 @@
-"""The pictures of cases under one side: its environment, one worker of it, a fresh process for each case."""
+"""The pictures of cases under one side: its environment, one worker of it, fresh processes for the cases."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.upgrade.comparison import SideResult, picture_of
+from bench.upgrade.comparison import SideResult, pictures_of
 from bench.upgrade.environments import Environment, environment_of
 from bench.upgrade.installer import EnvironmentFailed
 from bench.upgrade.sides import parse_side
@@ -78,6 +79,8 @@ class Bench:
     ) -> dict[str, SideResult]:
         """One worker for all cases, and another one if a case took it along.
 
+        Sentinels come from one process, so that hundreds of small cases do not load their pipeline each for itself.
+
         Raises:
             WorkerBroken: the libraries cannot be imported.
         """
@@ -87,12 +90,20 @@ class Bench:
             try:
                 with started_worker(side, python, TIMEOUT_S, forks=self.forks) as worker:
                     while left and worker.process.poll() is None:
-                        case = left.pop(0)
-                        results[case] = picture_of(worker, requests[case])
-                        tell(len(results))
+                        together = {case: requests[case] for case in _together(left, requests)}
+                        for case, result in pictures_of(worker, together):
+                            results[case] = result
+                            left.remove(case)
+                            tell(len(results))
             except WorkerBroken as error:
                 if not results:
                     raise
                 results |= {case: SideResult(error=str(error)) for case in left}
                 left = []
         return results
+
+
+def _together(left: Sequence[str], requests: Mapping[str, dict[str, Any]]) -> Sequence[str]:
+    """The next case alone, or the sentinels up to the next case that is none."""
+    sentinels = list(itertools.takewhile(lambda case: requests[case]["settings"]["sentinel"], left))
+    return sentinels or left[:1]

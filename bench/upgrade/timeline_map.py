@@ -24,6 +24,7 @@ from bench.goldens import RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.similarity import CHANGED
 from bench.upgrade.pictures import BROKEN
 from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, TimelineFound
+from bench.work import LESS_WORK, MORE_WORK
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.27  # inches
 DOTS_PER_INCH = 130
@@ -55,10 +56,13 @@ MARK_SHAPES = {
     RAISES_ELSE: Mark("x", size=40, colour="#a50f15"),
     WORKS_NOW: Mark("o", x=-0.33, size=34),
     CHANGED: Mark("s", x=-0.33, size=26),
+    MORE_WORK: Mark("P", x=-0.33, y=-0.24, size=26, colour="#a50f15"),
+    LESS_WORK: Mark("_", x=-0.33, y=0.24, size=30),
     OTHER_CALLS: Mark("D", x=0.36, y=0.24, size=14),
     WARNS: Mark("^", x=0.36, y=-0.2, size=20),
 }
 
+LINES = frozenset({"x", "_"})  # shapes that have no area
 MARK_LABELS = {CHANGED: "changed beyond the limits"}
 
 
@@ -186,7 +190,7 @@ def _marks(axes: Axes, found: TimelineFound) -> None:
             marker=mark.shape,
             s=mark.size,
             c=["white" if on_dark else mark.colour for on_dark in dark],
-            linewidths=1.2 if mark.shape == "x" else 0,
+            linewidths=1.2 if mark.shape in LINES else 0,
             zorder=3,
             gid=kind,
         )

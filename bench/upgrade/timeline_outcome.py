@@ -17,6 +17,7 @@ from bench.goldens import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.records import LimitsRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
 from bench.upgrade.pictures import BROKEN
+from bench.work import LESS_WORK, MORE_WORK
 
 TIMELINE = "timeline.json"
 SCHEMA_VERSION = 1
@@ -25,7 +26,9 @@ RAN = "ran"
 FIRST, RAISES = "first", "raises"
 WARNS, OTHER_CALLS = "new warning", "other number of UNet calls"
 # What is told of a case, in the order in which it is told.
-MARKS = (RAISES_NOW, BROKEN, RAISES_ELSE, WORKS_NOW, CHANGED, OTHER_CALLS, WARNS)
+MARKS = (RAISES_NOW, BROKEN, RAISES_ELSE, WORKS_NOW, CHANGED, MORE_WORK, OTHER_CALLS, LESS_WORK, WARNS)
+# What is told of a case, but is nothing to look at.
+ASIDE = frozenset({LESS_WORK, WARNS})
 QUIET = frozenset({FIRST, IDENTICAL, WITHIN_LIMITS, RAISES_AS_BEFORE})
 
 
@@ -61,11 +64,13 @@ class CaseInRelease(_Part):
     new_notices: tuple[str, ...] = Field(default=(), description="warnings that were not given before")
     unet_calls: int | None = None
     unet_calls_before: int | None = None
+    work: str | None = Field(default=None, description="same work, more work or less work; null if there are no counts")
+    work_message: str | None = Field(default=None, description="what is more or less, and by how much")
 
     @property
     def marks(self) -> tuple[str, ...]:
         """What is to be seen of this case; empty if nothing happened."""
-        found = {self.verdict}
+        found = {self.verdict, self.work}
         if None not in (self.unet_calls, self.unet_calls_before) and self.unet_calls != self.unet_calls_before:
             found.add(OTHER_CALLS)
         if self.new_notices:

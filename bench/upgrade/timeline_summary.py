@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, ReleaseFound, TimelineFound
+from bench.work import LESS_WORK, MORE_WORK
 
 MOST_NAMED = 4
+# What may come with any verdict on the pictures.
+BESIDE = (MORE_WORK, LESS_WORK, OTHER_CALLS, WARNS)
 
 
 def told(release: ReleaseFound) -> str:
     """What became of a release's cases, or why it did not run."""
     if not release.ran:
         return f"{release.status}: {release.reason}"
-    more = {kind: sum(kind in case.marks for case in release.cases) for kind in (WARNS, OTHER_CALLS)}
+    more = {kind: sum(kind in case.marks for case in release.cases) for kind in BESIDE}
     counts = [f"{count} {verdict}" for verdict, count in release.counts().most_common()]
     return ", ".join([*counts, *(f"{count} with {kind}" for kind, count in more.items() if count)])
 

@@ -181,12 +181,6 @@ class Worker:
         told = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
         return told | {"work": work.to_json()}, blobs
 
-    def do_work(self, _request: dict[str, Any]) -> Reply:
-        """What one call does, counted."""
-        from bench.work import count_work
-
-        return {"work": count_work(self._loaded, self._case).to_json()}, ()
-
     def do_memory(self, _request: dict[str, Any]) -> Reply:
         """Peak of this process, or of one call where the device counts."""
         from bench.device import measured_memory
