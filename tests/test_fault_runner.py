@@ -15,6 +15,7 @@ from bench.faults.cover import choose_cases, seen_faults
 from bench.faults.fault import Fault, pull
 from bench.faults.order import likely_first
 from bench.faults.outcomes import (
+    CLOSED_FORM,
     CONTROL,
     CaseOutcome,
     FaultOutcome,
@@ -148,6 +149,10 @@ class TestCover:
 
     def test_only_seen_faults_count_and_the_control_does_not(self) -> None:
         outcomes = {name: outcome(name, case("a", passed=name == "g")) for name in ("f", "g", CONTROL)}
+        assert seen_faults(outcomes) == {"f": frozenset({"a"})}
+
+    def test_the_closed_form_is_no_case_that_could_be_chosen(self) -> None:
+        outcomes = {"f": outcome("f", case("a"), case(CLOSED_FORM)), "g": outcome("g", case(CLOSED_FORM))}
         assert seen_faults(outcomes) == {"f": frozenset({"a"})}
 
 
@@ -307,6 +312,22 @@ class TestRun:
         assert "SSIM" in seen.by
         (passed,) = run_cases(dataclasses.replace(task, fault=None))
         assert passed.passed, passed.message
+
+    def test_what_no_case_sees_may_be_seen_in_closed_form(self, task: Task, monkeypatch: Any) -> None:
+        from bench.faults import closed_form
+
+        settings = closed_form.all_settings()
+        few = {name: one for name, one in settings.items() if one.class_name == "EulerDiscreteScheduler"}
+        monkeypatch.setattr(closed_form, "all_settings", lambda: few)
+        unseen = dataclasses.replace(task, fault=FAULTS["euler-step-in-half"], closed_form=True)
+        case, schedulers = run_cases(unseen)
+        assert (case.passed, schedulers.passed, schedulers.case) == (True, False, CLOSED_FORM)
+        assert schedulers.by == {CLOSED_FORM: None}
+        assert "bfloat16" in schedulers.message
+        *_, schedulers = run_cases(dataclasses.replace(unseen, fault=None))
+        assert schedulers.passed, schedulers.message
+        (seen,) = run_cases(dataclasses.replace(task, closed_form=True))
+        assert seen.case != CLOSED_FORM
 
     def test_it_stops_when_enough_cases_have_seen_the_fault(self, task: Task) -> None:
         several = dataclasses.replace(task, cases=task.cases * 3, enough=2)

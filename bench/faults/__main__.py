@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.faults.outcomes import (
+    CLOSED_FORM,
     CONTROL,
     FaultOutcome,
     OutcomeError,
@@ -81,7 +82,16 @@ def run(options: argparse.Namespace) -> int:
         if fault and options.enough:
             seconds = {one.case: one.seconds for one in known[CONTROL].cases}
             chosen = tuple(likely_first(cases, fault, seconds))
-        return Task(fault, chosen, suite, options.suite.parent, options.golden_dir, environment, options.enough)
+        return Task(
+            fault=fault,
+            cases=chosen,
+            suite=suite,
+            suite_folder=options.suite.parent,
+            goldens=options.golden_dir,
+            environment=environment,
+            enough=options.enough,
+            closed_form=not options.case,
+        )
 
     def keep(outcome: FaultOutcome) -> None:
         append(path, outcome)
@@ -143,7 +153,7 @@ def cover(options: argparse.Namespace) -> int:
     outcomes = latest(read_outcomes(options.results / OUTCOMES))
     if CONTROL not in outcomes:
         raise FaultsError(f"{options.results / OUTCOMES}: no run without a fault in it; measure first, with 'run'.")
-    seconds = {case.case: case.seconds for case in outcomes[CONTROL].cases}
+    seconds = {case.case: case.seconds for case in outcomes[CONTROL].cases if case.case != CLOSED_FORM}
     seen_by = seen_faults(outcomes)
     chosen = choose_cases(seen_by, seconds)
     if not chosen:

@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bench.faults.outcomes import CONTROL, FaultOutcome
+from bench.faults.outcomes import CLOSED_FORM, CONTROL, FaultOutcome
 
 SIGHTS = 2
 
 
 def seen_faults(outcomes: Mapping[str, FaultOutcome]) -> dict[str, frozenset[str]]:
-    """The cases that see a fault, for each fault that any sees."""
-    return {
-        name: frozenset(case.case for case in outcome.seen_by)
+    """The cases that see a fault, for each fault that any sees; the closed form is no case that could be chosen."""
+    seen_by = {
+        name: frozenset(case.case for case in outcome.seen_by) - {CLOSED_FORM}
         for name, outcome in outcomes.items()
-        if name != CONTROL and outcome.seen
+        if name != CONTROL
     }
+    return {name: cases for name, cases in seen_by.items() if cases}
 
 
 def choose_cases(

@@ -17,6 +17,7 @@ from bench.work import MORE_WORK
 
 CONTROL = "(no fault)"
 RAISES, DIED, WORK = "raises now", "process died", "work"
+CLOSED_FORM = "closed form"
 SSIM, DIFFERENCE, SHARE, SHIFT = "SSIM", "largest difference", "changed share", "colour shift"
 
 
@@ -29,6 +30,7 @@ class CaseOutcome:
     """One case with one fault.
 
     Attributes:
+        case: its id, or ``CLOSED_FORM`` for the schedulers in closed form.
         passed: the suite would have been green.
         by: the measures that are over their limits, with how many times over; ``None`` where that is no number.
     """

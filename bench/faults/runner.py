@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.faults.fault import Fault
-from bench.faults.outcomes import CONTROL, CaseOutcome, FaultOutcome, died, judge, raised
+from bench.faults.outcomes import CLOSED_FORM, CONTROL, CaseOutcome, FaultOutcome, died, judge, raised
 from bench.suite import Case
 
 # A fault that makes a step loop for ever ends with its process.
@@ -34,6 +34,7 @@ class Task:
         fault: ``None`` for the control.
         environment: of the run, as ``describe_environment`` tells it.
         enough: cases that see the fault after which no others are run; ``None`` for all.
+        closed_form: where no case sees the fault, look at the schedulers in closed form too.
     """
 
     fault: Fault | None
@@ -43,11 +44,18 @@ class Task:
     goldens: Path
     environment: dict[str, Any]
     enough: int | None = None
+    closed_form: bool = False
 
     def is_done(self, found: Sequence[CaseOutcome]) -> bool:
         """Whether these outcomes are all that is wanted."""
         seen = sum(not one.passed for one in found)
-        return len(found) == len(self.cases) or (self.enough is not None and seen >= self.enough)
+        if self.enough is not None and seen >= self.enough:
+            return True
+        return len(found) >= len(self.cases) + (self.closed_form and not seen)
+
+    def dies_at(self, found: Sequence[CaseOutcome]) -> str:
+        """What was running after these outcomes."""
+        return self.cases[len(found)].id if len(found) < len(self.cases) else CLOSED_FORM
 
     @property
     def name(self) -> str:
@@ -72,6 +80,7 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
     import pytest
 
     from bench.device import Cpu
+    from bench.faults.closed_form import check_schedulers
     from bench.results import RunFolder
     from bench.run import GoldenPolicy, Run
 
@@ -97,6 +106,8 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
             yield found[-1]
             if task.is_done(found):
                 return
+        if task.closed_form:
+            yield check_schedulers()
 
 
 def _child(task: Task, sender: multiprocessing.connection.Connection) -> None:
@@ -129,7 +140,7 @@ class _Running:
         self.process.join()
         found = list(self.found)
         if not self.task.is_done(found):
-            found.append(died(self.task.cases[len(found)].id, self.process.exitcode))
+            found.append(died(self.task.dies_at(found), self.process.exitcode))
         return FaultOutcome(self.task.name, self.task.suite, time.perf_counter() - self.began, tuple(found))
 
 

@@ -1,0 +1,32 @@
+"""The schedulers in closed form as one more case: it sees what moves no picture further than another kernel does."""
+
+from __future__ import annotations
+
+import time
+
+from bench.closed_form.goldens import read_goldens
+from bench.closed_form.outcomes import compare, outcome
+from bench.closed_form.sampling import UnknownOption
+from bench.closed_form.settings import all_settings
+from bench.faults.outcomes import CLOSED_FORM, CaseOutcome
+from bench.similarity import CHANGED, IDENTICAL
+
+
+def check_schedulers() -> CaseOutcome:
+    """Whether every setting still gives its golden; 10 to 15 s of processor time."""
+    began = time.perf_counter()
+    goldens = read_goldens()
+    changed = []
+    for name, setting in all_settings().items():
+        try:
+            difference = compare(setting, outcome(setting), goldens[name])
+        except UnknownOption:
+            continue
+        if difference:
+            changed.append(f"{name}: {difference.sentence}")
+    seconds = time.perf_counter() - began
+    if not changed:
+        return CaseOutcome(CLOSED_FORM, True, IDENTICAL, seconds, {})
+    return CaseOutcome(
+        CLOSED_FORM, False, CHANGED, seconds, {CLOSED_FORM: None}, f"{len(changed)} settings, first {changed[0]}"
+    )
