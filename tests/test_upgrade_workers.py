@@ -36,6 +36,7 @@ from bench.upgrade.comparison import (
     measure_pair,
     measure_until_decided,
     picture_of,
+    pictures_of,
 )
 from bench.upgrade.decision import FEWEST_PAIRS
 from bench.upgrade.lockstep import ALTERNATE, DUET, PairedCall, Places, paired_call, places_for
@@ -585,6 +586,33 @@ def test_notices_of_loading_and_of_the_call_come_with_the_pictures(sides, reques
     assert any("FutureWarning" in text and "steps_offset" in text for text in noticed.notices)
     assert any("truncated" in text for text in noticed.notices)
     assert picture_of(sides[0], request_of(STABLE_DIFFUSION)).notices == ()
+
+
+def test_cases_of_one_process_are_told_of_their_own_notices_only(sides, request_of):
+    long = request_of(STABLE_DIFFUSION)
+    long["settings"]["prompts"] = ["red fox " * 60, "blue whale"]
+    plain, other = request_of(STABLE_DIFFUSION), request_of(DDPM)
+    found = dict(pictures_of(sides[0], {"long": long, "plain": plain, "long again": long, "another pipeline": other}))
+    truncated = {case: [text for text in result.notices if "truncated" in text] for case, result in found.items()}
+    assert [len(texts) for texts in truncated.values()] == [1, 0, 1, 0]
+    assert found["plain"].images == picture_of(sides[0], plain).images
+
+
+def test_in_one_process_a_case_that_raises_costs_itself_and_a_process_that_dies_is_the_last(
+    sides, request_of, tmp_path
+):
+    requests = {name: request_of(DDPM) for name in ("fails", "works", "dies", "is left")}
+    requests["fails"]["folder"] = str(tmp_path)
+    found = {}
+    for case, result in pictures_of(sides[0], requests):
+        found[case] = result
+        if case == "works":
+            (child,) = descendants(sides[0])
+            os.kill(child, signal.SIGKILL)
+    assert list(found) == ["fails", "works", "dies"]
+    assert "model_index.json" in found["fails"].error
+    assert found["works"].error is None
+    assert "was killed by SIGKILL" in found["dies"].error
 
 
 def test_peak_memory_is_at_least_what_the_process_holds_now(sides, request_of):

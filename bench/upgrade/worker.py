@@ -121,6 +121,8 @@ class Worker:
         from bench.device import choose_device
         from bench.pipelines import Checkpoint, load_checkpoint
 
+        if self._case:
+            self._notices.texts.clear()  # what an earlier case warned of is not of this one
         if request.get("cores"):
             pin(request["cores"])
         if request["threads"]:
@@ -130,7 +132,6 @@ class Worker:
         self._case = SimpleNamespace(model=SimpleNamespace(**request["model"]), settings=settings)
         pipeline = (request["folder"], settings.dtype, tuple(settings.optimizations), request.get("repeated_layers"))
         if pipeline == self._loaded_for:
-            self._notices.texts.clear()  # what an earlier case warned of is not of this one
             return {"load_s": self._loaded.load_s}, ()
         self._loaded = self._loaded_for = None
         checkpoint = Checkpoint(Path(request["folder"]), None, request["pickled"])
