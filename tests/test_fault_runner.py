@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -339,11 +341,13 @@ class TestRun:
         assert seen.by == {"raises now": None}
         assert "offload_state_dict" in seen.message
 
-    def test_a_process_that_dies_is_an_outcome(self, task: Task) -> None:
-        import os
-
+    def test_a_process_that_dies_is_an_outcome_and_leaves_no_files(
+        self, task: Task, tmp_path: Path, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         deadly = dataclasses.replace(fault("deadly"), apply=lambda patch: os._exit(3))
         found: list[FaultOutcome] = []
         run_tasks([dataclasses.replace(task, fault=deadly)], 1, found.append)
         assert [one.fault for one in found] == ["deadly"]
         assert found[0].cases == (died(task.cases[0].id, 3),)
+        assert list(tmp_path.iterdir()) == []

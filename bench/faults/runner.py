@@ -110,11 +110,13 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
             yield check_schedulers()
 
 
-def _child(task: Task, sender: multiprocessing.connection.Connection) -> None:
+def _child(task: Task, sender: multiprocessing.connection.Connection, scratch: str) -> None:
+    """Runs the task; its files lie in ``scratch``, since a child that is killed cannot remove them."""
     import torch
 
     from bench.device import make_deterministic
 
+    tempfile.tempdir = scratch
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.alarm(LONGEST_S)
     with Path(os.devnull).open("w") as nowhere:
@@ -144,10 +146,10 @@ class _Running:
         return FaultOutcome(self.task.name, self.task.suite, time.perf_counter() - self.began, tuple(found))
 
 
-def _start(task: Task) -> _Running:
+def _start(task: Task, scratch: str) -> _Running:
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(task, sender), name=task.name)
+    process = context.Process(target=_child, args=(task, sender, scratch), name=task.name)
     process.start()
     sender.close()
     return _Running(task, process, receiver, time.perf_counter())
@@ -155,11 +157,16 @@ def _start(task: Task) -> _Running:
 
 def run_tasks(tasks: Sequence[Task], processes: int, done: Callable[[FaultOutcome], None]) -> None:
     """Runs the tasks, so many at once, and tells of each when it has ended, in the order in which they end."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
+        _run_tasks(tasks, processes, done, scratch)
+
+
+def _run_tasks(tasks: Sequence[Task], processes: int, done: Callable[[FaultOutcome], None], scratch: str) -> None:
     waiting, running = list(tasks), dict[Any, _Running]()
     try:
         while waiting or running:
             while waiting and len(running) < processes:
-                started = _start(waiting.pop(0))
+                started = _start(waiting.pop(0), scratch)
                 running[started.receiver] = started
             for receiver in multiprocessing.connection.wait(list(running)):
                 one = running[receiver]
@@ -172,3 +179,4 @@ def run_tasks(tasks: Sequence[Task], processes: int, done: Callable[[FaultOutcom
         for one in running.values():
             with contextlib.suppress(OSError):
                 one.process.terminate()
+                one.process.join()
