@@ -128,6 +128,28 @@ def test_nobody_to_read_is_closed():
     os.close(write_to)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are limited on POSIX")
+def test_a_channel_of_a_program_with_many_open_files_can_be_waited_for():
+    import fcntl
+    import resource
+
+    many = 1100  # more than select() takes
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard <= many:
+        pytest.skip(f"no more than {hard} files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, many + 1), hard))
+    read_from, write_to = os.pipe()
+    high = fcntl.fcntl(read_from, fcntl.F_DUPFD, many)
+    channel = Channel(high, -1)
+    os.write(write_to, frame({"a": 1}))
+    assert channel.receive(1) == ({"a": 1}, ())
+    with pytest.raises(TimedOut):
+        channel.receive(0.01)
+    for descriptor in (read_from, write_to, high):
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize("sent", [0, 2, 10, -1])
 def test_a_frame_that_is_not_there_in_time_timed_out(pipe, sent):
     channel, write_to = pipe

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import selectors
 import struct
 import time
 from typing import Any
@@ -74,12 +74,17 @@ class Channel:
         parts: list[bytes] = []
         while count:
             if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0 or not select.select([self._read_from], [], [], left)[0]:
-                    raise TimedOut
+                self._wait(deadline)
             part = os.read(self._read_from, min(count, 2**20))
             if not part:
                 raise Closed
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
+
+    def _wait(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._read_from, selectors.EVENT_READ)
+            if left <= 0 or not selector.select(left):
+                raise TimedOut
