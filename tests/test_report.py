@@ -418,13 +418,38 @@ def test_shards_make_one_page_and_prove_that_they_are_whole(whole_run, tmp_path)
 def test_runs_with_the_same_cases_are_compared_picture_by_picture(whole_run, tmp_path):
     other = make_run(tmp_path / "two", CASES, changed_every=0)
     story = story_told(whole_run, other)
-    assert story.headline == "3 of 13 compared cases changed between the runs."
+    assert story.headline == "3 of 13 compared cases changed between the runs: 3 changed."
     changed = [entry for entry in story.entries if entry.failed]
     assert [entry.before.label for entry in changed] == ["one"] * 3
     assert {entry.after.label for entry in changed} == {"two"}
     assert command.main([str(whole_run), str(other), "-o", str(tmp_path / "page.html")]) == 0
     same = story_told(other, Path(shutil.copytree(other, tmp_path / "three")))
     assert (same.kind, same.headline) == (GOOD, "All 13 compared cases have the same pictures in these runs.")
+
+
+def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
+    old = make_run(tmp_path / "old", 3, changed_every=0)
+    new = Path(shutil.copytree(old, tmp_path / "new"))
+    for run, cost in ((old, (3, 1, 1)), (new, (1, 1, 3))):
+        records = records_of(run)
+        for number, times in enumerate(cost):
+            counts = records[number].work.counts
+            work = records[number].work.model_copy(update={"counts": counts | {"flops": times * counts["flops"]}})
+            records[number] = records[number].model_copy(update={"work": work})
+        (run / RECORDS).write_text("".join(record.to_line() for record in records))
+    story = story_told(old, new)
+    assert (story.headline, story.kind) == ("1 of 3 compared cases changed between the runs: 1 more work.", BAD)
+    assert {word.word: number for question, word, number in story.counts if question == "work"} == {
+        "less work": 1, "same work": 1, "more work": 1,
+    }  # fmt: skip
+    of_case = {one.title.split()[0]: one for one in story.entries if one.before}
+    less, same, more = (of_case[record.case] for record in records_of(new))
+    assert more.problems[0].startswith("more work: FLOPs")
+    assert less.notes[0].startswith("less work: FLOPs")
+    assert (same.problems, same.notes) == ((), ())
+    elsewhere = [record.model_copy(update={"device": "cuda"}) for record in records_of(new)]
+    (new / RECORDS).write_text("".join(record.to_line() for record in elsewhere))
+    assert story_told(old, new).kind == GOOD
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from bench.goldens import BROKEN, MISSING, NOT_COMPARED, PASSED, WORK_MISSING
 from bench.grids import split_grid
 from bench.limits import PORTABLE, default_limits
 from bench.reasons import BAD_WORK, reasons, saved_work
-from bench.records import LimitsRecord, Pictures, Record, read_records
+from bench.records import LimitsRecord, Pictures, Record, WorkRecord, read_records
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
 from bench.report.rerun import rerun_record
@@ -48,7 +48,7 @@ from bench.report.story import (
 from bench.results import ENVIRONMENTS, RECORDS
 from bench.run_notes import RunNotes, read_notes
 from bench.similarity import IDENTICAL, Incomparable, compare
-from bench.work import LESS_WORK, SAME_WORK
+from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, compare_work
 
 FIRST = "compared with"
 
@@ -216,7 +216,7 @@ def _cases_with_less(entries: Sequence[Entry]) -> str:
 def _counts(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> list[Count]:
     words = Counter(entry.verdict for entry in entries)
     counts = [("verdict", verdict, number) for verdict, number in words.most_common()]
-    work = Counter(record.work.verdict for run in runs for record in run.records if record.work)
+    work = Counter(entry.group["work"] for entry in entries if entry.group["work"] and entry.verdict.word != FIRST)
     counts += [("work", _work_verdict(word), number) for word, number in work.most_common()]
     for reason, number in _left_out(runs).items():
         counts.append(("", Verdict(f"left out: {reason}", NOTE), number))
@@ -373,7 +373,9 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
     changed = [entry for entry in entries if entry.verdict.kind == BAD]
     compared = [entry for entry in entries if entry.verdict.word != FIRST]
     if changed:
-        headline = f"{len(changed)} of {plural(len(compared), 'compared case')} changed between the runs."
+        words = Counter(entry.verdict.word for entry in changed)
+        told = ", ".join(f"{number} {word}" for word, number in words.most_common())
+        headline = f"{len(changed)} of {plural(len(compared), 'compared case')} changed between the runs: {told}."
     else:
         headline = f"All {plural(len(compared), 'compared case')} have the same pictures in these runs."
     return Story(
@@ -411,7 +413,13 @@ def _alone_entry(run: RunFiles, record: Record, key: str) -> Entry:
 def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Record], key: str) -> Entry:
     (old_run, old), (run, record) = before, after
     pictures = _compared_pictures(old_run, old, run, record)
+    work = _compared_work(old, record)
     verdict = verdict_of(pictures.verdict)
+    problems = () if verdict.kind == GOOD else (pictures.message,)
+    if work and work.verdict == MORE_WORK:
+        verdict = verdict if verdict.kind == BAD else _work_verdict(MORE_WORK)
+        problems += (work.message,)
+    record = record.model_copy(update={"work": work})
     faster = []
     if old.median_s and record.median_s:
         ratio = record.median_s / old.median_s
@@ -419,7 +427,8 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
     return replace(
         _alone_entry(run, record, key),
         verdict=verdict,
-        problems=() if verdict.kind == GOOD else (pictures.message,),
+        problems=problems,
+        notes=(work.message,) if work and work.verdict == LESS_WORK else (),
         before=kept_picture(old_run.folder, old.case, "", old_run.name),
         tiles=tiles_of(record.settings, pictures.ssim_tiles),
         scores=scores_of(pictures),
@@ -427,6 +436,17 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
         figures=(*faster, *_figures(record)),
         group=_group(record) | {"verdict": verdict.word},
     )
+
+
+def _compared_work(old: Record, record: Record) -> WorkRecord | None:
+    """Against the earlier run, where both counted on the same type of device."""
+    before, after = old.work, record.work
+    if not before or not after or not before.counts or not after.counts:
+        return None
+    if old.device.partition(":")[0] != record.device.partition(":")[0]:
+        return None
+    found = compare_work(Work.from_json(after.counts), Work.from_json(before.counts))
+    return after.model_copy(update={"verdict": found.verdict, "message": found.message})
 
 
 def _compared_pictures(old_run: RunFiles, old: Record, run: RunFiles, record: Record) -> Pictures:
