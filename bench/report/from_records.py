@@ -415,10 +415,10 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
     pictures = _compared_pictures(old_run, old, run, record)
     work = _compared_work(old, record)
     verdict = verdict_of(pictures.verdict)
-    problems = () if verdict.kind == GOOD else (pictures.message,)
+    problems = [] if verdict.kind == GOOD else [pictures.message]
     if work and work.verdict == MORE_WORK:
         verdict = verdict if verdict.kind == BAD else _work_verdict(MORE_WORK)
-        problems += (work.message,)
+        problems.append(work.message)
     record = record.model_copy(update={"work": work})
     faster = []
     if old.median_s and record.median_s:
@@ -427,7 +427,7 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
     return replace(
         _alone_entry(run, record, key),
         verdict=verdict,
-        problems=problems,
+        problems=tuple(problems),
         notes=(work.message,) if work and work.verdict == LESS_WORK else (),
         before=kept_picture(old_run.folder, old.case, "", old_run.name),
         tiles=tiles_of(record.settings, pictures.ssim_tiles),
