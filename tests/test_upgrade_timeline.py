@@ -19,7 +19,15 @@ from bench import timeline as timeline_command
 from bench.limits import STRICT, default_limits
 from bench.report.from_timeline import story_of_timeline
 from bench.suite import read_suite
-from bench.upgrade import bisect, bisect_outcome, bisect_step, release_pictures, timeline, timeline_outcome
+from bench.upgrade import (
+    bisect,
+    bisect_outcome,
+    bisect_step,
+    release_pictures,
+    timeline,
+    timeline_map,
+    timeline_outcome,
+)
 from bench.upgrade.bisect_outcome import BisectFound, read_bisect
 from bench.upgrade.bisect_step import StepRequest
 from bench.upgrade.choice import Mistake, cases_matching, read_choice
@@ -785,6 +793,18 @@ def test_the_scale_tells_a_ten_thousandth_from_nothing(everything):
     assert len(set(colours)) == len(scores)
     brightness = [0.3 * red + 0.59 * green + 0.11 * blue for red, green, blue, _ in colours]
     assert brightness == sorted(brightness, reverse=True)
+
+
+def test_of_very_many_cases_those_that_never_moved_are_not_drawn(everything, monkeypatch):
+    whole = everything.model_copy(update={"cases": (*everything.cases, "emoji-sd/quiet")})
+    texts = [label.get_text() for label in draw_map(whole).axes[0].get_yticklabels()]
+    assert texts == list(whole.cases)
+    monkeypatch.setattr(timeline_map, "MOST_ROWS", 3)
+    axes = draw_map(whole).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(everything.cases)
+    assert axes.get_xlabel() == "not shown: 1 cases to which nothing happened"
+    quiet = whole.model_copy(update={"releases": whole.releases[:1]})
+    assert timeline_map.shown_cases(quiet) == whole.cases[:3]
 
 
 def test_a_map_of_one_column_and_one_of_many_are_drawn(everything, tmp_path):

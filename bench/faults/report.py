@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bench.faults.fault import Fault
-from bench.faults.outcomes import CONTROL, FaultOutcome
+from bench.faults.outcomes import CLOSED_FORM, CONTROL, FaultOutcome
 
 LISTED = 10
 
@@ -26,7 +26,8 @@ def render_report(faults: Mapping[str, Fault], outcomes: Mapping[str, FaultOutco
     ran = [name for name in faults if name in outcomes]
     missed, missing = unseen(faults, outcomes), not_run(faults, outcomes)
     control = outcomes.get(CONTROL)
-    of_cases = f" by a suite of {len(control.cases)} cases" if control else ""
+    cases = [case for case in control.cases if case.case != CLOSED_FORM] if control else []
+    of_cases = f" by a suite of {len(cases)} cases" if cases else ""
     lines = [f"{len(ran) - len(missed)} of {len(ran)} faults were seen{of_cases}.", ""]
     lines += _table(("area", "faults", "seen"), _areas(faults, ran, missed), ":-- --: --:")
     lines.append("")

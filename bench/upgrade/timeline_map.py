@@ -33,6 +33,7 @@ LEGEND_HEIGHT, TITLE_HEIGHT = 1.35, 0.75  # inches
 BOUNDS = (-6, -5, -4, -3, -2, -1, 0.31)
 BOUND_LABELS = ("1", "0.99999", "0.9999", "0.999", "0.99", "0.9", "<0")
 LEAST_LOSS = 1e-6
+MOST_ROWS = 60
 IDENTICAL_COLOUR, NOTHING_COLOUR, EDGE, INK = "#f4f4f4", "white", "#c8c8c8", "#202020"
 # Of ColorBrewer, safe for any kind of colour vision: its lightness falls evenly, so that it is read in grey too.
 COLOURS: Colormap = ListedColormap(colormaps["YlGnBu"]([0.12 + 0.88 * step / 5 for step in range(6)]))
@@ -55,9 +56,9 @@ MARK_SHAPES = {
     BROKEN: Mark("*", size=80, colour="#a50f15"),
     RAISES_ELSE: Mark("x", size=40, colour="#a50f15"),
     WORKS_NOW: Mark("o", x=-0.33, size=34),
-    CHANGED: Mark("s", x=-0.33, size=26),
-    MORE_WORK: Mark("P", x=-0.33, y=-0.24, size=26, colour="#a50f15"),
-    LESS_WORK: Mark("_", x=-0.33, y=0.24, size=30),
+    CHANGED: Mark("s", x=-0.33, y=0.1, size=26),
+    MORE_WORK: Mark("P", x=-0.34, y=-0.28, size=22, colour="#a50f15"),
+    LESS_WORK: Mark("_", x=-0.33, y=0.36, size=30),
     OTHER_CALLS: Mark("D", x=0.36, y=0.24, size=14),
     WARNS: Mark("^", x=0.36, y=-0.2, size=20),
 }
@@ -74,9 +75,11 @@ def loss(case: CaseInRelease) -> float | None:
 
 
 def draw_map(found: TimelineFound) -> Figure:
-    """The map as a figure; releases that were not reached are left out."""
-    rows, columns = len(found.cases), len(found.releases)
-    label_width = 0.072 * max(map(len, found.cases)) + 0.2
+    """The map as a figure; releases that were not reached are left out, and of many cases those that never moved."""
+    shown = found.model_copy(update={"cases": shown_cases(found)})
+    rows, columns = len(shown.cases), len(found.releases)
+    left_out = len(found.cases) - rows
+    label_width = 0.072 * max(map(len, shown.cases)) + 0.2
     width, height = max(columns * CELL_WIDTH, 7.6 - label_width), rows * CELL_HEIGHT
     size = (label_width + width + 0.25, height + LEGEND_HEIGHT + TITLE_HEIGHT)
     figure = Figure(size)
@@ -84,9 +87,11 @@ def draw_map(found: TimelineFound) -> Figure:
     axes = figure.add_axes(
         (label_width / size[0], LEGEND_HEIGHT / size[1], columns * CELL_WIDTH / size[0], height / size[1])
     )
-    _axes(axes, found)
-    _cells(axes, found)
-    _marks(axes, found)
+    _axes(axes, shown)
+    _cells(axes, shown)
+    _marks(axes, shown)
+    if left_out:
+        axes.set_xlabel(f"not shown: {left_out} cases to which nothing happened", loc="right", fontsize=8)
     beside = f" with {found.alongside}" if found.alongside else ""
     figure.suptitle(
         f"{found.library} {found.span}{beside}: pictures of each release against the release before",
@@ -99,6 +104,14 @@ def draw_map(found: TimelineFound) -> Figure:
     )
     _legend(figure, size)
     return figure
+
+
+def shown_cases(found: TimelineFound) -> tuple[str, ...]:
+    """The rows of the map: all cases, or of very many those to which something happened, if there are any."""
+    if len(found.cases) <= MOST_ROWS:
+        return found.cases
+    moved = {case.case for release in found.releases for case in release.cases if case.marks or case.max_diff}
+    return tuple(case for case in found.cases if case in moved) or found.cases[:MOST_ROWS]
 
 
 def save_map(found: TimelineFound, path: Path) -> None:
@@ -127,7 +140,8 @@ def _cells_of(found: TimelineFound) -> Iterator[tuple[int, int, CaseInRelease]]:
     row_of = {case: row for row, case in enumerate(found.cases)}
     for column, release in enumerate(found.releases):
         for case in release.cases:
-            yield column, row_of[case.case], case
+            if case.case in row_of:
+                yield column, row_of[case.case], case
 
 
 def _cells(axes: Axes, found: TimelineFound) -> None:
