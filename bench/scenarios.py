@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from bench.device import choose_device
-from bench.pipelines import Checkpoint, load_checkpoint
+from bench.pipelines import Checkpoint, PipelineError, load_checkpoint
 from bench.schedulers import DDPM, STABLE_DIFFUSION
 
 PLAIN = "plain"
@@ -214,7 +214,11 @@ def _load(call: Call, folder: Path, safety_checker: bool = False) -> Any:
     own = call.case.model
     model: Any = SimpleNamespace(name=own.name, kind=own.kind, safety_checker=safety_checker)
     device = choose_device(str(call.pipeline.device))
-    return load_checkpoint(model, Checkpoint(folder, None, False), call.case.settings.dtype, (), device).pipeline
+    try:
+        return load_checkpoint(model, Checkpoint(folder, None, False), call.case.settings.dtype, (), device).pipeline
+    except PipelineError as error:
+        # What is raised is compared, and the folder has another name each time.
+        raise PipelineError(str(error).replace(str(folder), "the saved pipeline")) from None
 
 
 def _saved_and_loaded(call: Call) -> Any:

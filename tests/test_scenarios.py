@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench import scenarios
+from bench.pipelines import PipelineError
 from bench.sampling import generate, prepared
 from bench.scenarios import NEVER, PLAIN, SCENARIOS, SOMETIMES, tiny_safety_checker
 from bench.schedulers import DDPM, STABLE_DIFFUSION
@@ -48,6 +50,16 @@ def test_what_must_not_matter_gives_the_plain_pictures(kind, scenario, sentinel,
     loaded = load_tiny(sentinel(kind))
     plain, other = (levels(generate(loaded, sentinel(kind, scenario=name))) for name in (PLAIN, scenario))
     assert np.abs(plain - other).max() <= 1
+
+
+def test_what_raises_while_it_is_loaded_again_raises_the_same_each_time(sentinel, load_tiny, monkeypatch):
+    def fail(_model, checkpoint, *_):
+        raise PipelineError(f"{checkpoint.folder} cannot be loaded (ValueError: no).")
+
+    loaded, case = load_tiny(sentinel(STABLE_DIFFUSION)), sentinel(STABLE_DIFFUSION, scenario="safety-checker")
+    monkeypatch.setattr(scenarios, "load_checkpoint", fail)
+    with pytest.raises(PipelineError, match=r"^the saved pipeline cannot be loaded \(ValueError: no\)\.$"):
+        generate(loaded, case)
 
 
 @pytest.mark.parametrize(("kind", "scenario"), [one for one in OTHERS if one[1] not in SAME_WITH_TINY_NETWORKS])
