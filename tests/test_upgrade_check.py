@@ -129,6 +129,11 @@ def test_what_cannot_be_told_is_counted_and_says_what_it_would_take():
     found = upgrade_found(case_found(speed=figure("cannot tell", 1.02, more_pairs=7)))
     assert found.counts()["speed"]["cannot tell"] == 1
     assert any("about 7 more process pairs" in line for line in remarks(found))
+    lines = remarks(upgrade_found(*found.cases * 9))
+    assert lines == [
+        *["m/c: speed cannot be told; it would take about 7 more process pairs (--budget)"] * 4,
+        "and 5 more cases: undecided",
+    ]
 
 
 def test_new_warnings_are_told_once():

@@ -12,7 +12,8 @@ from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
 from bench.work import LESS_WORK, SAME_WORK
 
-TABLE_WIDTH = 170
+TABLE_WIDTH = 190
+MOST_LINES = 4
 
 
 def percent(figure: Figure) -> str:
@@ -84,19 +85,25 @@ def counts_lines(found: UpgradeFound) -> list[str]:
     ]
 
 
+def _undecided(case: str, speed: Figure) -> str:
+    wanted = f"about {speed.more_pairs}" if speed.more_pairs else "very many"
+    return f"{case}: speed cannot be told; it would take {wanted} more process pairs (--budget)"
+
+
+def _few(lines: list[str], kind: str) -> list[str]:
+    """The first of many lines of one kind, and how many there are more: the report has them all."""
+    if len(lines) <= MOST_LINES:
+        return lines
+    return [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES} more cases: {kind}"]
+
+
 def remarks(found: UpgradeFound) -> list[str]:
     """What more time would decide, and what the candidate newly warns of or calls more often."""
-    lines = []
-    for case in found.cases:
-        if case.speed and case.speed.verdict == CANNOT_TELL:
-            more = case.speed.more_pairs
-            wanted = f"about {more} more process pairs" if more else "far more process pairs than anyone would wait for"
-            lines.append(f"{case.case}: speed cannot be told; it would take {wanted} (--budget)")
-    for case in found.cases:
-        if case.work and case.work.verdict == LESS_WORK:
-            lines.append(f"{case.case}: {case.work.message}")
-        if case.work_reason:
-            lines.append(f"{case.case}: work: {case.work_reason}")
+    undecided = [(case.case, case.speed) for case in found.cases if case.speed and case.speed.verdict == CANNOT_TELL]
+    lines = _few([_undecided(case, speed) for case, speed in undecided], "undecided")
+    less = [case for case in found.cases if case.work and case.work.verdict == LESS_WORK]
+    lines += _few([f"{case.case}: {case.work.message}" for case in less if case.work], LESS_WORK)
+    lines += [f"{case.case}: work: {case.work_reason}" for case in found.cases if case.work_reason]
     for notice in dict.fromkeys(text for case in found.cases for text in case.new_notices):
         lines.append(f"new warning: {notice}")
     for case in found.cases:
