@@ -219,9 +219,9 @@ diffusers.DDPMScheduler.step = waiting
 """
 UNCOUNTED = """
 import bench.work
-def count_work(loaded, case):
+def counted_call(loaded, case):
     raise RuntimeError("no such dispatch mode")
-bench.work.count_work = count_work
+bench.work.counted_call = counted_call
 """
 
 
