@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import ImageFilter
 
 from bench.device import choose_device
 from bench.pipelines import Checkpoint, PipelineError, load_checkpoint
 from bench.schedulers import DDPM, STABLE_DIFFUSION
+from bench.tasks import INPAINTING
 
 PLAIN = "plain"
 
@@ -59,6 +61,7 @@ class Scenario:
         pipeline: another pipeline for the call, made before it.
         like_plain: makes the pictures of the plain call, and is compared with that one's golden.
         kinds: the pipelines that have it.
+        task: the only task that has it, if it is not all of them.
         draws_on_device: the noise is not drawn on the CPU, so that each type of device has its own pictures.
     """
 
@@ -66,6 +69,7 @@ class Scenario:
     pipeline: Callable[[Call], Any] | None = None
     like_plain: bool = False
     kinds: frozenset[str] = frozenset({STABLE_DIFFUSION, DDPM})
+    task: str | None = None
     draws_on_device: bool = False
 
     def prepared(self, call: Call) -> Call:
@@ -147,6 +151,11 @@ def _callback(call: Call) -> Any:
     return call(callback_on_step_end=lambda _pipeline, _step, _time, tensors: {"latents": tensors["latents"].clone()})
 
 
+def _callback_changes(call: Call) -> Any:
+    """A callback that gives other latents back."""
+    return call(callback_on_step_end=lambda _pipeline, _step, _time, tensors: {"latents": 0.95 * tensors["latents"]})
+
+
 def _prompt_embeddings(call: Call) -> Any:
     """Prompts encoded before the call."""
     arguments = dict(call.arguments)
@@ -172,6 +181,18 @@ def _decoded_apart(call: Call) -> Any:
     return call.pipeline.image_processor.postprocess(decoded, output_type="pt")
 
 
+def _soft_mask(call: Call) -> Any:
+    """A mask with soft edges, which inpainting takes as a hard one."""
+    return call(mask_image=[mask.filter(ImageFilter.BoxBlur(2)) for mask in call.arguments["mask_image"]])
+
+
+def _cropped_to_mask(call: Call) -> Any:
+    """Only the surroundings of the mask are made anew, at full size; there is one picture, and no tensor."""
+    picture, mask = (call.arguments[name][0] for name in ("image", "mask_image"))
+    images = call(image=picture, mask_image=mask, padding_mask_crop=8, output_type="pil")
+    return np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])
+
+
 def _tiled_vae(call: Call) -> Any:
     """Decoded in tiles that overlap, for which the picture must be larger than the VAE's own size."""
     call.pipeline.vae.enable_tiling()
@@ -195,6 +216,14 @@ def _ddim_pipeline(call: Call) -> Any:
     import diffusers
 
     return diffusers.DDIMPipeline(unet=call.pipeline.unet, scheduler=call.pipeline.scheduler)
+
+
+def _from_pipe(call: Call) -> Any:
+    """Made from the loaded pipeline, with whose weights it must work."""
+    other = type(call.pipeline).from_pipe(call.pipeline)
+    if other.unet is not call.pipeline.unet:
+        raise ValueError("from_pipe copied the weights")
+    return other
 
 
 @contextlib.contextmanager
@@ -300,6 +329,7 @@ SCENARIOS = {
     "stored-in-float32": Scenario(pipeline=_stored_in_float32, like_plain=True),
     "after-interruption": Scenario(_after_interruption, like_plain=True, kinds=_SD),
     "callback": Scenario(_callback, like_plain=True, kinds=_SD),
+    "callback-changes": Scenario(_callback_changes, kinds=_SD),
     "prompt-embeddings": Scenario(_prompt_embeddings, like_plain=True, kinds=_SD),
     "given-latents": Scenario(_given_latents, like_plain=True, kinds=_SD),
     "decoded-apart": Scenario(_decoded_apart, like_plain=True, kinds=_SD),
@@ -310,6 +340,9 @@ SCENARIOS = {
     "global-seed": Scenario(_global_seed, draws_on_device=True),
     "interrupted": Scenario(_interrupted, kinds=_SD),
     "loaded-without-dtype": Scenario(pipeline=_loaded_without_dtype),
+    "soft-mask": Scenario(_soft_mask, like_plain=True, kinds=_SD, task=INPAINTING),
+    "cropped-to-mask": Scenario(_cropped_to_mask, kinds=_SD, task=INPAINTING),
+    "from-pipe": Scenario(pipeline=_from_pipe, like_plain=True, kinds=_SD),
     "tiled-vae": Scenario(_tiled_vae, kinds=_SD),
     "free-u": Scenario(_free_u, kinds=_SD),
     "ddim-pipeline": Scenario(pipeline=_ddim_pipeline, kinds=_DDPM),

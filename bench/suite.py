@@ -163,6 +163,9 @@ class Case(_Frozen):
         if kind not in SCENARIOS[settings.scenario].kinds or (kind == DDPM and settings.task != TEXT_TO_IMAGE):
             way = settings.scenario if settings.task == TEXT_TO_IMAGE else settings.task
             raise ValueError(f"a {kind} pipeline has no '{way}'")
+        only = SCENARIOS[settings.scenario].task
+        if only and settings.task != only:
+            raise ValueError(f"scenario '{settings.scenario}' needs the task '{only}'")
         if not settings.sentinel and (settings.task, settings.scenario) != (TEXT_TO_IMAGE, PLAIN):
             raise ValueError("'task' and 'scenario' belong to [[sentinels]]: they cannot be timed")
         return self

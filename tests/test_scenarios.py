@@ -14,7 +14,7 @@ from bench.pipelines import PipelineError
 from bench.sampling import generate, prepared
 from bench.scenarios import NEVER, PLAIN, SCENARIOS, SOMETIMES, tiny_safety_checker
 from bench.schedulers import DDPM, STABLE_DIFFUSION
-from bench.tasks import IMAGE_TO_IMAGE, INPAINTING, drawn_mask, drawn_picture
+from bench.tasks import IMAGE_TO_IMAGE, INPAINTING, TEXT_TO_IMAGE, drawn_mask, drawn_picture
 from bench.work import count_work
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
@@ -35,7 +35,8 @@ SAME_WITH_TINY_NETWORKS = {"loaded-without-dtype", "safety-checker-blackens"}
 @pytest.fixture
 def sentinel(tiny_case):
     def make(kind, **settings):
-        usual = {"sentinel": "ways", "steps": 3, "scheduler": "ddim", "images": 2}
+        task = SCENARIOS[settings.get("scenario", PLAIN)].task or TEXT_TO_IMAGE
+        usual = {"sentinel": "ways", "steps": 3, "scheduler": "ddim", "images": 2, "task": task}
         return tiny_case(kind, **(usual | settings))
 
     return make
@@ -48,7 +49,8 @@ def levels(images) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "scenario"), ALIKE)
 def test_what_must_not_matter_gives_the_plain_pictures(kind, scenario, sentinel, load_tiny):
     loaded = load_tiny(sentinel(kind))
-    plain, other = (levels(generate(loaded, sentinel(kind, scenario=name))) for name in (PLAIN, scenario))
+    case = sentinel(kind, scenario=scenario)
+    plain, other = (levels(generate(loaded, one)) for one in (case.plain, case))
     assert np.abs(plain - other).max() <= 1
 
 
@@ -64,7 +66,8 @@ def test_what_raises_while_it_is_loaded_again_raises_the_same_each_time(sentinel
 
 @pytest.mark.parametrize(("kind", "scenario"), [one for one in OTHERS if one[1] not in SAME_WITH_TINY_NETWORKS])
 def test_what_matters_gives_other_pictures(kind, scenario, sentinel, load_tiny):
-    settings: dict[str, Any] = {"size": 64} if scenario == "tiled-vae" else {}
+    settings: dict[str, Any] = {"size": 64} if scenario in ("tiled-vae", "cropped-to-mask") else {}
+    settings |= {"task": SCENARIOS[scenario].task or TEXT_TO_IMAGE}
     settings |= {"call": {"eta": 1.0}} if scenario == "ddim-pipeline" else {}
     settings |= {"steps": 15} if scenario == "interrupted" else {}
     loaded = load_tiny(sentinel(kind))
