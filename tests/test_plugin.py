@@ -17,6 +17,7 @@ import torch
 
 from bench.device import Cpu
 from bench.environment import describe_environment
+from bench.plugin.session import share_cores
 from bench.records import Record, read_records
 from bench.results import RECORDS, RunFolder
 from bench.run import GoldenPolicy, Run
@@ -328,6 +329,16 @@ def test_pictures_only_counts_nothing_and_needs_no_counts(folder, start, pyteste
     assert [record.work for record in records(pytester)] == [None] * 3
     (run,) = run_folders(pytester)
     assert "--pictures-only" in notes_of(run).rerun_options
+
+
+def test_processes_of_xdist_share_the_cores():
+    torch.set_num_threads(4)
+    share_cores(1)
+    assert torch.get_num_threads() == 4
+    share_cores(2)
+    assert torch.get_num_threads() == 2
+    share_cores(9)
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.usefixtures("goldens")

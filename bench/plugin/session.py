@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.device import (
     Accelerator,
@@ -99,6 +100,7 @@ def start_session(config: pytest.Config) -> Session:
     if not timing:
         make_deterministic()
     worker = getattr(config, "workerinput", {})
+    share_cores(int(worker.get("workercount", 1)))
     folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
     run = Run(
         device=device,
@@ -112,6 +114,12 @@ def start_session(config: pytest.Config) -> Session:
     if timing and not upgrade:
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
     return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
+
+
+def share_cores(processes: int) -> None:
+    """Leaves each of the processes of pytest-xdist its share of the threads: too many of them wait."""
+    if processes > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
 class _FreshFile:
