@@ -54,6 +54,12 @@ def test_what_must_not_matter_gives_the_plain_pictures(kind, scenario, sentinel,
     assert np.abs(plain - other).max() <= 1
 
 
+def test_a_scenario_of_one_task_is_refused_for_another(sentinel):
+    assert sentinel(STABLE_DIFFUSION, scenario="soft-mask", task=INPAINTING)
+    with pytest.raises(ValueError, match="scenario 'soft-mask' needs the task 'inpainting'"):
+        sentinel(STABLE_DIFFUSION, scenario="soft-mask", task=TEXT_TO_IMAGE)
+
+
 def test_what_raises_while_it_is_loaded_again_raises_the_same_each_time(sentinel, load_tiny, monkeypatch):
     def fail(_model, checkpoint, *_):
         raise PipelineError(f"{checkpoint.folder} cannot be loaded (ValueError: no).")
