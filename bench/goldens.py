@@ -26,7 +26,7 @@ from bench.golden_store import (
     read_golden,
     write_golden,
 )
-from bench.limits import STRICT, choose_limits, default_limits, looser, tier_of
+from bench.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
 from bench.records import ErrorRecord, LimitsRecord, Pictures, WorkRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
 from bench.suite import Case
@@ -73,12 +73,28 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, 
     return [(key, before, after) for key, before, after in pairs if before != after]
 
 
-def _limits(golden: Golden, case: Case, device: Device) -> Limits:
+def _tier(golden: Golden, device: Device) -> Tier:
     made_on = golden.origin.device
-    tier = tier_of(made_on["type"], made_on["name"], device)
-    limits = choose_limits(golden.origin.limits, case.settings.dtype, tier, device)
+    return tier_of(made_on["type"], made_on["name"], device)
+
+
+def _limits(golden: Golden, case: Case, device: Device) -> Limits | None:
+    """``None`` where no limits can serve."""
+    limits = choose_limits(golden.origin.limits, case.settings.dtype, _tier(golden, device), device)
     plain = _plain_of(golden)
-    return looser(limits, _limits(plain, case, device)) if plain else limits
+    if plain is None or limits is None:
+        return limits
+    of_plain = _limits(plain, case, device)
+    return looser(limits, of_plain) if of_plain else None
+
+
+def _why_not_compared(golden: Golden) -> str:
+    """Why this golden has no limits on another type of device."""
+    limits = golden.origin.limits
+    if limits and limits.unstable:
+        return limits.unstable
+    plain = _plain_of(golden)
+    return _why_not_compared(plain) if plain else ""
 
 
 def _plain_of(golden: Golden) -> Golden | None:
@@ -112,6 +128,8 @@ def _pictures(
     place: Place | None = None,
     similarity: Similarity | None = None,
     limits: Limits | None = None,
+    *,
+    tier: Tier | None = None,
 ) -> Pictures:
     scores: dict[str, Any] = {}
     if similarity:
@@ -121,6 +139,7 @@ def _pictures(
         message=message,
         golden=str(place) if place else None,
         limits=LimitsRecord(**asdict(limits)) if limits else None,
+        tier=tier,
         **scores,
     )
 
@@ -150,9 +169,15 @@ def judge(
         verdict = STALE if changes else BROKEN
         message = f"{place} cannot be compared: {'; '.join([*changes, str(error)])}"
         return _pictures(verdict, message, place), golden
-    limits = _limits(golden, case, device)
+    limits, tier = _limits(golden, case, device), _tier(golden, device)
     if changes:
-        return _pictures(STALE, f"{place} is stale: {'; '.join(changes)}", place, similarity, limits), golden
+        return _pictures(STALE, f"{place} is stale: {'; '.join(changes)}", place, similarity, limits, tier=tier), golden
+    if limits is None:
+        message = (
+            f"{NOT_COMPARED}: its golden was made on {golden.origin.device['type']}, and at the rounding of another "
+            f"type of device {_why_not_compared(golden)}; accept a golden of this device with --golden-update"
+        )
+        return _pictures(NOT_COMPARED, message, place, similarity, tier=tier), golden
     verdict = similarity.verdict(limits)
     if verdict == CHANGED:
         whose = f"{golden.origin.like}, which it must be like" if golden.origin.like else str(place)
@@ -160,7 +185,7 @@ def judge(
     else:
         score = f"SSIM of the worst tile {similarity.ssim_worst_tile:.5f}"
         message = f"{verdict}: {score}, largest difference {similarity.max_diff}"
-    return _pictures(verdict, message, place, similarity, limits), golden
+    return _pictures(verdict, message, place, similarity, limits, tier=tier), golden
 
 
 def _verdict_of_errors(now: ErrorRecord | None, then: ErrorRecord | None, issue: str | None) -> tuple[str, str]:
@@ -203,7 +228,7 @@ def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | No
 
 
 def _verdict_of_case(pictures: Pictures, work: WorkRecord | None, accepted: bool = False) -> str:
-    """What was accepted is no pass: less work is told then as more work always is."""
+    """What was accepted is no pass: less work is then reported as more work always is."""
     if work is None or pictures.verdict not in PASSED:
         return pictures.verdict
     if work.verdict == MISSING:

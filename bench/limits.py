@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.device import Device, instruction_set
 from bench.records import LimitsRecord
@@ -109,13 +109,43 @@ class VariationMeasured(_Frozen):
     mean_diff: float = Field(description="largest mean difference of a channel of a tile, 8-bit levels, without sign")
 
 
+class TwinsMeasured(_Frozen):
+    """How far the rounding twins of a case moved it from its golden, one number per twin in each list."""
+
+    name: str
+    tier: Tier = Field(description="the narrowest tier that they are evidence for")
+    roundoff: float = Field(description="largest relative change of a value of the denoiser's output")
+    ssim: tuple[float, ...] = Field(min_length=1)
+    max_diff: tuple[int, ...]
+    changed_share: tuple[float, ...]
+    mean_diff: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _one_number_per_twin(self) -> TwinsMeasured:
+        if len({len(self.ssim), len(self.max_diff), len(self.changed_share), len(self.mean_diff)}) > 1:
+            raise ValueError("the lists of a twin measurement have different lengths")
+        return self
+
+    def each(self) -> tuple[VariationMeasured, ...]:
+        rows = zip(self.ssim, self.max_diff, self.changed_share, self.mean_diff, strict=True)
+        return tuple(
+            VariationMeasured(
+                name=self.name, tier=self.tier, ssim=ssim, max_diff=levels, changed_share=share, mean_diff=shift
+            )
+            for ssim, levels, share, shift in rows
+        )
+
+
 class CalibratedLimits(_Frozen):
     """Measured limits of one case, and the evidence from which they follow.
 
     Attributes:
         strict: for the machine on which they were measured.
         portable: for other machines with this type of device.
-        evidence: each variation that was run; those of the strict tier count for both.
+        other: for another type of device; ``None`` if it was not measured, or if no limits can serve there.
+        unstable: why no limits can serve on another type of device; empty if they can.
+        evidence: each variation that was run.
+        twins: the rounding twins that were run.
         left_out: variations that were not run, or that had no effect at all, each as a sentence with its reason.
         margin: how the limits follow from the evidence, in words.
         processor: name of the device.
@@ -125,13 +155,21 @@ class CalibratedLimits(_Frozen):
 
     strict: LimitsRecord
     portable: LimitsRecord
+    other: LimitsRecord | None = None
+    unstable: str = ""
     evidence: tuple[VariationMeasured, ...] = Field(min_length=1)
+    twins: tuple[TwinsMeasured, ...] = ()
     left_out: tuple[str, ...] = ()
     margin: str
     processor: str
     instruction_set: str
     libraries: dict[str, str | None]
     date: str
+
+    @property
+    def measurements(self) -> tuple[VariationMeasured, ...]:
+        """All evidence, one entry per variation and per twin."""
+        return (*self.evidence, *(one for twins in self.twins for one in twins.each()))
 
 
 def default_limits(dtype: str, tier: Tier) -> Limits:
@@ -145,13 +183,20 @@ def tier_of(golden_device_type: str, golden_device_name: str, device: Device) ->
     return STRICT if golden_device_name == device.name else PORTABLE
 
 
-def choose_limits(calibrated: CalibratedLimits | None, dtype: str, tier: Tier, device: Device) -> Limits:
+def choose_limits(calibrated: CalibratedLimits | None, dtype: str, tier: Tier, device: Device) -> Limits | None:
     """The limits of a golden on a device: the measured ones of the tier, else its default.
 
     Measured strict limits need the same instructions too: virtual machines of different processors share names.
+
+    Returns:
+        ``None`` where no limits can serve: the case is unstable at the rounding of another type of device.
     """
-    if calibrated is None or tier == OTHER:
+    if calibrated is None:
         return default_limits(dtype, tier)
+    if tier == OTHER:
+        if calibrated.unstable:
+            return None
+        return Limits(**calibrated.other.model_dump()) if calibrated.other else default_limits(dtype, tier)
     strict = tier == STRICT and calibrated.instruction_set == instruction_set(device)
     return Limits(**(calibrated.strict if strict else calibrated.portable).model_dump())
 

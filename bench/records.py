@@ -34,7 +34,7 @@ class LimitsRecord(_Part):
 class Pictures(_Part):
     """How the grid compares with its golden."""
 
-    verdict: str = Field(description="identical, within limits, changed, missing, stale or broken")
+    verdict: str = Field(description="identical, within limits, changed, missing, stale, broken or not compared")
     message: str = Field(description="the verdict as a sentence")
     ssim_worst_tile: float | None = None
     ssim_tiles: tuple[float, ...] | None = None
@@ -46,6 +46,11 @@ class Pictures(_Part):
     )
     limits: LimitsRecord | None = None
     golden: str | None = Field(default=None, description="path of the golden that was compared")
+    tier: str | None = Field(
+        default=None,
+        description="whose limits were used: this machine, this type of device or another type of device, seen from "
+        "the golden's",
+    )
 
 
 class WorkRecord(_Part):

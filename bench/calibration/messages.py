@@ -35,9 +35,13 @@ class Ready:
 
 @dataclass(frozen=True)
 class Made:
-    """The images of a case, with the hash and the revision of the weights that made them."""
+    """The images of a case, with the hash and the revision of the weights that made them.
 
-    images: list[Image.Image]
+    Attributes:
+        grids: the images of each repeat of the variation; of most variations there is one.
+    """
+
+    grids: tuple[list[Image.Image], ...]
     weights: str
     revision: str | None
 

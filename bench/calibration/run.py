@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import queue
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +15,31 @@ from PIL import Image
 
 from bench.calibration.messages import Answer, Made, NotHeld, Task
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
-from bench.calibration.spread import MARGIN, is_blind, limits_from, measured, spread_of
+from bench.calibration.spread import (
+    BLIND_BELOW,
+    MARGIN,
+    UNSTABLE_BELOW,
+    evidence_for_limits,
+    is_blind,
+    is_unstable,
+    limits_from,
+    measured,
+    spread_of,
+)
 from bench.calibration.variations import PLAIN, Variation, variations_here
 from bench.device import Device, instruction_set
 from bench.golden_store import GoldenError, accept_limits, describe_origin, find_golden, read_golden
 from bench.goldens import CHANGED, IDENTICAL, PASSED, judge
-from bench.limits import PORTABLE, STRICT, CalibratedLimits, VariationMeasured, default_limits
+from bench.limits import (
+    OTHER,
+    PORTABLE,
+    STRICT,
+    CalibratedLimits,
+    TwinsMeasured,
+    VariationMeasured,
+    default_limits,
+)
+from bench.records import LimitsRecord
 from bench.similarity import Incomparable, compare
 from bench.suite import Case
 
@@ -49,7 +70,9 @@ class Calibration:
         suite_folder: absolute.
         goldens: the store that is compared with and written to.
         libraries: versions, for the evidence.
-        announce: told of the progress.
+        announce: gets the progress, line by line.
+        again: measure everything again. Else evidence that a golden already holds, measured on this kind of processor
+            for this very picture, is kept, and only what is missing is measured.
     """
 
     device: Device
@@ -57,8 +80,10 @@ class Calibration:
     goldens: Path
     libraries: dict[str, str | None]
     announce: Callable[[str], None] = print
+    again: bool = False
     _references: dict[str, list[Image.Image]] = field(default_factory=dict)
     _evidence: dict[str, list[VariationMeasured]] = field(default_factory=dict)
+    _twins: dict[str, list[TwinsMeasured]] = field(default_factory=dict)
     _left_out: dict[str, list[str]] = field(default_factory=dict)
     _ended: dict[str, Calibrated] = field(default_factory=dict)
 
@@ -69,7 +94,7 @@ class Calibration:
             self.announce(f"left out: {sentence}")
         self._left_out = {case.id: list(not_here) for case in cases}
         for number, variation in enumerate(variations, start=1):
-            chosen = [case for case in cases if case.id not in self._ended and variation.applies_to(case)]
+            chosen = [case for case in cases if case.id not in self._ended and self._wants(variation, case)]
             if chosen:
                 self._variation(variation, chosen, f"[{number}/{len(variations)}] {variation.name}")
         for case in cases:
@@ -77,18 +102,24 @@ class Calibration:
                 self._ended[case.id] = self._limits_of(case)
         return {case.id: self._ended[case.id] for case in cases}
 
+    def _wants(self, variation: Variation, case: Case) -> bool:
+        if not variation.applies_to(case):
+            return False
+        if variation.twins:
+            kept = [one for one in self._twins.get(case.id, []) if one.name == variation.name]
+            wanted = (variation.twins, variation.roundoff_of(case))
+            return all((len(one.ssim), one.roundoff) != wanted for one in kept)
+        return all(one.name != variation.name for one in self._evidence.get(case.id, []))
+
     def _variation(self, variation: Variation, cases: Sequence[Case], title: str) -> None:
         self.announce(f"{title}: {len(cases)} cases ({variation.reason})")
         told = began = time.monotonic()
-        task = Task(
-            variation.name, tuple(cases), torch.get_num_threads(), str(self.device.torch_device), self.suite_folder
-        )
-        found: dict[str, VariationMeasured] = {}
+        found: dict[str, list[VariationMeasured]] = {}
         try:
-            for done, (case, answer) in enumerate(run_variation(variation, task), start=1):
-                similarity = self._take(variation, case, answer)
-                if similarity:
-                    found[case.id] = similarity
+            for done, (case, answer) in enumerate(self._answers(variation, cases), start=1):
+                measurements = self._take(variation, case, answer)
+                if measurements:
+                    found[case.id] = measurements
                 if time.monotonic() - told >= TELL_EVERY_S and done < len(cases):
                     told = time.monotonic()
                     self.announce(f"  {done} of {len(cases)} cases, {told - began:.0f} s")
@@ -102,40 +133,58 @@ class Calibration:
             return
         self._count(variation, cases, found, time.monotonic() - began)
 
+    def _answers(self, variation: Variation, cases: Sequence[Case]) -> Iterator[tuple[Case, Answer]]:
+        """What the processes of a variation answer, as it comes; those of one thread share the cores."""
+        threads = torch.get_num_threads()
+        shares = variation.threads is not None and self.device.type == "cpu"
+        count = min(max(1, threads // (variation.threads or threads)), len(cases)) if shares else 1
+        parts = [cases[number::count] for number in range(count)]
+        tasks = [
+            Task(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
+            for part in parts
+        ]
+        yield from _side_by_side([run_variation(variation, task) for task in tasks])
+
     def _count(
-        self, variation: Variation, cases: Sequence[Case], found: dict[str, VariationMeasured], seconds: float
+        self, variation: Variation, cases: Sequence[Case], found: dict[str, list[VariationMeasured]], seconds: float
     ) -> None:
         """Takes what a variation did as evidence, unless it did nothing to any case."""
-        moved = [one for one in found.values() if one.max_diff]
-        if not moved and variation is not PLAIN:
+        moved = [one for measurements in found.values() for one in measurements if one.max_diff]
+        if not moved and not variation.twins and variation is not PLAIN:
             self._leave_out(variation, cases, "no effect on any case, so it is no evidence")
             return
-        for case_id, one in found.items():
-            self._evidence.setdefault(case_id, []).append(one)
+        of_id = {case.id: case for case in cases}
+        for case_id, measurements in found.items():
+            if variation.twins:
+                kept = [one for one in self._twins.get(case_id, []) if one.name != variation.name]
+                self._twins[case_id] = [*kept, _as_twins(variation.roundoff_of(of_id[case_id]), measurements)]
+            else:
+                self._evidence.setdefault(case_id, []).extend(measurements)
         worst = f", worst SSIM {min(one.ssim for one in moved):.6f}" if moved else ""
-        self.announce(f"  moved {len(moved)} of {len(found)} cases{worst}, {seconds:.0f} s")
+        count = sum(any(one.max_diff for one in measurements) for measurements in found.values())
+        self.announce(f"  moved {count} of {len(found)} cases{worst}, {seconds:.0f} s")
 
     def _leave_out(self, variation: Variation, cases: Sequence[Case], why: str) -> None:
         self.announce(f"  {why}")
         for case in cases:
             self._left_out[case.id].append(f"{variation.name}: {why}")
 
-    def _take(self, variation: Variation, case: Case, answer: Answer) -> VariationMeasured | None:
-        """How far the variation moved the case; ``None`` if that cannot be told, which is noted."""
+    def _take(self, variation: Variation, case: Case, answer: Answer) -> list[VariationMeasured]:
+        """How far each repeat of the variation moved the case; empty if that is not known, which is noted."""
         if isinstance(answer, NotHeld):
             self._left_out[case.id].append(f"{variation.name}: {answer.reason}")
-            return None
+            return []
         if variation is PLAIN and not self._start(case, answer):
-            return None
+            return []
         if not isinstance(answer, Made):
             self._fail(case, f"not calibrated under '{variation.name}': {answer.reason}")
-            return None
+            return []
         try:
-            similarity = compare(answer.images, self._references[case.id])
+            found = [compare(images, self._references[case.id]) for images in answer.grids]
         except Incomparable as error:
             self._fail(case, f"not calibrated: under '{variation.name}' its pictures are others: {error}")
-            return None
-        return measured(variation.name, variation.tier, similarity)
+            return []
+        return [measured(variation.name, variation.tier, similarity) for similarity in found]
 
     def _start(self, case: Case, answer: Answer) -> bool:
         """Looks whether the golden is what this machine makes, else nothing could be measured against it."""
@@ -145,16 +194,26 @@ class Calibration:
             self._ended[case.id] = Calibrated(case, raises=True)
             return False
         origin = describe_origin(case, answer.weights, answer.revision, self.device, self.libraries)
-        pictures, golden = judge(case, answer.images, origin, self.goldens, self.device)
+        images = answer.grids[0]
+        pictures, golden = judge(case, images, origin, self.goldens, self.device)
         # Kernels of accelerators may add in another order each time; a processor must repeat itself to the bit.
         enough = {IDENTICAL} if self.device.type == "cpu" else PASSED
-        alike = golden is not None and golden.origin.like and self._is_near(case, answer.images, golden.tiles)
+        alike = golden is not None and golden.origin.like and self._is_near(case, images, golden.tiles)
         if golden is None or (pictures.verdict not in enough and not alike):
             word = "not what this machine makes" if pictures.verdict in {CHANGED, *PASSED} else pictures.verdict
             self._fail(case, f"not calibrated, its golden is {word}: {pictures.message.rstrip('.')}.")
             return False
         self._references[case.id] = golden.tiles
+        self._keep(case, golden.origin.limits)
         return True
+
+    def _keep(self, case: Case, limits: CalibratedLimits | None) -> None:
+        """Takes over the evidence of an earlier calibration on this kind of processor."""
+        here = (self.device.name, instruction_set(self.device))
+        if limits is None or self.again or (limits.processor, limits.instruction_set) != here:
+            return
+        self._evidence[case.id] = [one for one in limits.evidence if one.name != PLAIN.name]
+        self._twins[case.id] = list(limits.twins)
 
     def _has_pictures(self, case: Case) -> bool:
         place = find_golden(self.goldens, case, self.device)
@@ -174,11 +233,27 @@ class Calibration:
         self._ended[case.id] = Calibrated(case, problem=problem)
 
     def _limits_of(self, case: Case) -> Calibrated:
-        evidence = self._evidence[case.id]
+        evidence, twins = self._evidence[case.id], self._twins.get(case.id, [])
+        everything = [*evidence, *(one for measured in twins for one in measured.each())]
+        worst = spread_of(everything, PORTABLE)
+        if is_unstable(worst):
+            return Calibrated(
+                case,
+                problem=f"unstable: '{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f}, at least "
+                f"{UNSTABLE_BELOW} is needed), so no limits can help; choose another seed, or remove the case.",
+            )
+        try:
+            strict, portable = limits_from(everything, STRICT), limits_from(everything, PORTABLE)
+            other, unstable = _across(case, everything)
+        except ValueError as error:
+            return Calibrated(case, problem=f"not calibrated: {error}.")
         limits = CalibratedLimits(
-            strict=limits_from(spread_of(evidence, STRICT)),
-            portable=limits_from(spread_of(evidence, PORTABLE)),
+            strict=strict,
+            portable=portable,
+            other=other,
+            unstable=unstable,
             evidence=tuple(evidence),
+            twins=tuple(twins),
             left_out=tuple(self._left_out[case.id]),
             margin=MARGIN,
             processor=self.device.name,
@@ -192,10 +267,61 @@ class Calibration:
             return Calibrated(case, problem=str(error))
         if not is_blind(limits.portable):
             return Calibrated(case, limits)
-        worst = spread_of(evidence, PORTABLE)
         return Calibrated(
             case,
             limits,
-            f"blind: '{worst.name}' alone moves it to SSIM {worst.ssim:.4f}, so a wrong picture can hide within its "
-            "limits on other machines; change its settings, or measure it elsewhere.",
+            f"blind: '{worst.name}' moves it to SSIM {worst.ssim:.4f}, and a limit of {limits.portable.ssim:.3f} lets "
+            f"another picture pass (at least {BLIND_BELOW} is needed); change its settings, or choose another seed.",
         )
+
+
+def _across(case: Case, evidence: Sequence[VariationMeasured]) -> tuple[LimitsRecord | None, str]:
+    """The limits on another type of device, or why there can be none."""
+    evidence = evidence_for_limits(case.settings.dtype, evidence, OTHER)
+    worst = spread_of(evidence, OTHER)
+    if is_unstable(worst):
+        return None, f"'{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f})"
+    limits = limits_from(evidence, OTHER)
+    if is_blind(limits):
+        return None, f"'{worst.name}' moves it to SSIM {worst.ssim:.4f}, so another picture could pass for it"
+    return limits, ""
+
+
+def _as_twins(roundoff: float, measurements: Sequence[VariationMeasured]) -> TwinsMeasured:
+    return TwinsMeasured(
+        name=measurements[0].name,
+        tier=measurements[0].tier,
+        roundoff=roundoff,
+        ssim=tuple(round(one.ssim, 8) for one in measurements),
+        max_diff=tuple(one.max_diff for one in measurements),
+        changed_share=tuple(round(one.changed_share, 6) for one in measurements),
+        mean_diff=tuple(round(one.mean_diff, 5) for one in measurements),
+    )
+
+
+def _side_by_side(sources: Sequence[Iterator[tuple[Case, Answer]]]) -> Iterator[tuple[Case, Answer]]:
+    """What several iterators give, as it comes, each read in a thread of its own."""
+    if len(sources) == 1:
+        yield from sources[0]
+        return
+    results: queue.Queue[tuple[Case, Answer] | Exception | None] = queue.Queue()
+
+    def read(source: Iterator[tuple[Case, Answer]]) -> None:
+        try:
+            for one in source:
+                results.put(one)
+            results.put(None)
+        except Exception as error:  # raised again where the results are read
+            results.put(error)
+
+    for source in sources:
+        threading.Thread(target=read, args=(source,), daemon=True).start()
+    running = len(sources)
+    while running:
+        result = results.get()
+        if isinstance(result, Exception):
+            raise result
+        if result is None:
+            running -= 1
+        else:
+            yield result

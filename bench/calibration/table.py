@@ -8,15 +8,15 @@ from rich import box
 from rich.table import Table
 
 from bench.calibration.run import Calibrated
-from bench.calibration.spread import spread_of
+from bench.calibration.spread import evidence_for_limits, spread_of
 from bench.console import table_text
-from bench.limits import PORTABLE, STRICT
+from bench.limits import OTHER, PORTABLE, STRICT
 
 TABLE_WIDTH = 200
 
 
 def render_calibration(found: Iterable[Calibrated], colour: bool) -> str:
-    """Two lines per case: what variations did, and the limit that follows, on this machine and on others."""
+    """Three lines per case: what the evidence did, and the limit that follows, for each tier."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("case", no_wrap=True)
     table.add_column("limits for", no_wrap=True)
@@ -26,8 +26,11 @@ def render_calibration(found: Iterable[Calibrated], colour: bool) -> str:
     for one in found:
         if not one.limits:
             continue
-        for tier, limits in ((STRICT, one.limits.strict), (PORTABLE, one.limits.portable)):
-            spread = spread_of(one.limits.evidence, tier)
+        for tier, limits in ((STRICT, one.limits.strict), (PORTABLE, one.limits.portable), (OTHER, one.limits.other)):
+            if limits is None:
+                table.add_row("", tier, "not compared, unstable")
+                continue
+            spread = spread_of(evidence_for_limits(one.case.settings.dtype, one.limits.measurements, tier), tier)
             table.add_row(
                 one.case.id if tier == STRICT else "",
                 tier,

@@ -16,15 +16,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from bench.limits import PORTABLE, STRICT, Tier
+from bench.calibration.tensor_float import CONVOLUTIONS, CONVOLUTIONS_AND_PRODUCTS, use_tf32
+from bench.calibration.twins import COARSE_ROUNDOFF, unit_roundoff
+from bench.limits import OTHER, PORTABLE, STRICT, Tier
+from bench.optimizations import compiles
 from bench.scenarios import PLAIN as PLAIN_CALL
 
 if TYPE_CHECKING:
     from bench.suite import Case
 
-Patch = Literal["eager attention", "channels last", "images apart"]
+Patch = Literal["eager attention", "channels last", "images apart", "TF32 convolutions", "TF32 products"]
 FLOAT32, HALF = frozenset({"float32"}), frozenset({"bfloat16", "float16"})
 ALL = FLOAT32 | HALF
+TWINS, TF32_TWINS = "rounding twins", "TF32 twins"
+# The half dtypes spread over orders of magnitude, so their limits need a larger sample; their calls are cheap.
+TWINS_OF_FLOAT32, TWINS_OF_HALF = 16, 64
 
 
 class NoEffect(Exception):
@@ -44,6 +50,8 @@ class Variation:
         patch: what is done to the ready pipeline or to the calls.
         dtypes: cases it is run with.
         processors: whether it is about processors and their kernels alone.
+        twins: how many rounding twins are made of each case; 0 for a variation that is not one.
+        roundoff: of the twins; ``None`` for the unit roundoff of the case's dtype.
         took_hold: raises ``NoEffect`` in the process, before anything is loaded, if it did not.
     """
 
@@ -56,6 +64,8 @@ class Variation:
     patch: Patch | None = None
     dtypes: frozenset[str] = ALL
     processors: bool = False
+    twins: int = 0
+    roundoff: float | None = None
     took_hold: Callable[[], None] = lambda: None
 
     def applies_to(self, case: Case) -> bool:
@@ -66,9 +76,15 @@ class Variation:
         settings = case.settings
         if settings.dtype not in self.dtypes:
             return False
+        if self.twins:
+            return not compiles(settings.optimizations)
         if self.patch == "images apart":
             return settings.images > 1 and settings.scenario == PLAIN_CALL and not settings.call
         return self.patch is None or not settings.optimizations
+
+    def roundoff_of(self, case: Case) -> float:
+        """Largest relative change of a value of the denoiser's output in this variation's twins."""
+        return self.roundoff or unit_roundoff(getattr(torch, case.settings.dtype))
 
 
 def _aten_is(wanted: str) -> Callable[[], None]:
@@ -129,6 +145,22 @@ VARIATIONS: tuple[Variation, ...] = (
     ),
     Variation("eager attention", STRICT, "the same sums without the fused kernel", patch="eager attention"),
     Variation("channels last", STRICT, "the same convolutions by other kernels", patch="channels last"),
+    Variation(
+        TWINS,
+        STRICT,
+        "the last digit of the denoiser's output depends on the kernel",
+        threads=1,
+        twins=TWINS_OF_FLOAT32,
+        dtypes=FLOAT32,
+    ),
+    Variation(
+        TWINS,
+        STRICT,
+        "the last digit of the denoiser's output depends on the kernel",
+        threads=1,
+        twins=TWINS_OF_HALF,
+        dtypes=HALF,
+    ),
     # In the half dtypes AVX-512 is the least: oneDNN emulates bfloat16 on AVX2, far too slowly, and torch held to AVX2
     # raises where oneDNN packs weights for AVX-512 (pack_vnni2).
     Variation(
@@ -175,6 +207,31 @@ VARIATIONS: tuple[Variation, ...] = (
         processors=True,
         took_hold=_onednn_is("Intel AVX-512 with AVX512BW, AVX512VL, and AVX512DQ extensions"),
     ),
+    Variation(
+        TF32_TWINS,
+        OTHER,
+        "TF32 and float16 arithmetic rounds the denoiser's output more coarsely",
+        threads=1,
+        twins=TWINS_OF_FLOAT32,
+        roundoff=COARSE_ROUNDOFF,
+        dtypes=FLOAT32,
+    ),
+    Variation(
+        "TF32 convolutions",
+        OTHER,
+        "what PyTorch does on NVIDIA GPUs by default",
+        threads=1,
+        patch="TF32 convolutions",
+        dtypes=FLOAT32,
+    ),
+    Variation(
+        "TF32 convolutions and products",
+        OTHER,
+        "what PyTorch does on NVIDIA GPUs with float32_matmul_precision='high'",
+        threads=1,
+        patch="TF32 products",
+        dtypes=FLOAT32,
+    ),
 )
 
 
@@ -189,7 +246,7 @@ def variations_here(device_type: str, threads: int) -> tuple[tuple[Variation, ..
     for variation in VARIATIONS:
         if variation.processors and device_type != "cpu":
             why = "about processors"
-        elif variation.threads == threads:
+        elif variation.processors and variation.threads == threads:
             why = "what other processes have here"
         elif variation.environment and not x86:
             why = "about x86 processors"
@@ -221,6 +278,10 @@ def apply_patch(pipeline: Any, patch: Patch | None) -> None:
     """
     if patch == "eager attention":
         _eager_attention(pipeline)
+    elif patch == "TF32 convolutions":
+        _tf32(pipeline, CONVOLUTIONS)
+    elif patch == "TF32 products":
+        _tf32(pipeline, CONVOLUTIONS_AND_PRODUCTS)
     elif patch == "channels last":
         from bench.optimizations import NotApplied, apply_optimizations
 
@@ -245,6 +306,11 @@ def _eager_attention(pipeline: Any) -> None:
         changed += encoder.config._attn_implementation == "eager"
     if not changed:
         raise NoEffect("no attention was found in the pipeline.")
+
+
+def _tf32(pipeline: Any, kinds: tuple[type[torch.nn.Module], ...]) -> None:
+    if not use_tf32(pipeline, kinds):
+        raise NoEffect("no layer was found in the pipeline that rounds to TF32.")
 
 
 def calls_of(case: Case, patch: Patch | None) -> list[Case]:

@@ -11,8 +11,11 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from PIL import Image
+
 from bench.calibration.messages import Answer, Made, NotHeld, Raised, Ready, Task
-from bench.calibration.variations import VARIATIONS, NoEffect, Patch, apply_patch, calls_of, take_hold
+from bench.calibration.twins import rounded_differently
+from bench.calibration.variations import VARIATIONS, NoEffect, Patch, Variation, apply_patch, calls_of, take_hold
 from bench.device import Device, choose_device, make_deterministic
 from bench.pipelines import LoadedPipeline, load_pipeline
 from bench.sampling import generate
@@ -23,7 +26,7 @@ def answers(task: Task) -> Iterator[Ready | Answer]:
     """``Ready`` or, if the variation does not hold here, ``NotHeld`` alone; then an answer for each case, in order."""
     import torch
 
-    variation = next(one for one in VARIATIONS if one.name == task.variation)
+    variation = next(one for one in VARIATIONS if one.name == task.variation and one.applies_to(task.cases[0]))
     make_deterministic()
     torch.set_num_threads(task.threads)
     try:
@@ -34,7 +37,7 @@ def answers(task: Task) -> Iterator[Ready | Answer]:
     yield Ready()
     loader = _Loader(choose_device(task.device), task, variation.patch)
     for case in task.cases:
-        yield _answer(loader, case, variation.patch)
+        yield _answer(loader, case, variation)
 
 
 class _Loader:
@@ -60,16 +63,32 @@ class _Loader:
         return self._loaded
 
 
-def _answer(loader: _Loader, case: Case, patch: Patch | None) -> Answer:
+def _answer(loader: _Loader, case: Case, variation: Variation) -> Answer:
     try:
         loaded = loader.of(case)
-        images = [image for call in calls_of(case, patch) for image in generate(loaded, call)]
+        if variation.twins:
+            grids = tuple(_twin(loaded, case, variation.roundoff_of(case), number) for number in range(variation.twins))
+        else:
+            grids = ([image for call in calls_of(case, variation.patch) for image in generate(loaded, call)],)
     except NoEffect as error:
         return NotHeld(str(error))
     except Exception as error:  # whatever the libraries raise is an answer
         text = str(error).strip()
         return Raised(f"{type(error).__name__}: {text.splitlines()[0] if text else 'no reason given'}")
-    return Made(images, loaded.weights, loaded.revision)
+    return Made(grids, loaded.weights, loaded.revision)
+
+
+def _twin(loaded: LoadedPipeline, case: Case, roundoff: float, number: int) -> list[Image.Image]:
+    """The images of one rounding twin.
+
+    Raises:
+        NoEffect: the denoiser was not called, or none of its values changed.
+    """
+    with rounded_differently(loaded.pipeline.unet, roundoff, number) as changed:
+        images = generate(loaded, case)
+    if not sum(changed):
+        raise NoEffect("no output of the denoiser was changed.")
+    return images
 
 
 def _private_stdout() -> BinaryIO:

@@ -55,6 +55,7 @@ class CalibrationReporter:
             goldens=run.goldens.root,
             libraries=run.environment["libraries"],
             announce=announcer(self._config),
+            again=self._session.options.golden_remeasure,
         )
         self._found = calibration.run(cases)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.goldens import PASSED
+from bench.goldens import NOT_COMPARED, PASSED
 from bench.plugin.session import Session
 from bench.reasons import failure
 from bench.records import Record
@@ -24,6 +24,8 @@ def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callab
         pytest.fail(f"{case.id}: {error}", pytrace=False)
     session.records[node.nodeid] = record
     node.user_properties += properties(record)
+    if record.verdict == NOT_COMPARED and record.pictures:
+        pytest.skip(f"{case.id}: {record.pictures.message}")
     if record.verdict not in PASSED:
         kept = session.run.folder.path / "grids" / case.model.name
         pytest.fail(f"{case.id}: {failure(record)}. Pictures: {kept}", pytrace=False)

@@ -26,6 +26,7 @@ class Options:
     golden_dir: Path
     golden_update: str | None
     golden_calibrate: bool
+    golden_remeasure: bool
     results: Path
     slow: bool
     pictures_only: bool
@@ -56,7 +57,8 @@ class Options:
             rounds=rounds,
             golden_dir=path("golden_dir", config.rootpath / "golden"),
             golden_update=config.getoption("golden_level") if config.getoption("golden_update") else None,
-            golden_calibrate=config.getoption("golden_calibrate"),
+            golden_calibrate=config.getoption("golden_calibrate") or config.getoption("golden_remeasure"),
+            golden_remeasure=config.getoption("golden_remeasure"),
             results=path("results", config.rootpath / "results"),
             slow="slow" in (config.getoption("markexpr") or ""),
             pictures_only=pictures_only,
@@ -148,10 +150,13 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--golden-calibrate",
         action="store_true",
-        help="with -m golden: instead of checking the selected cases, measure how far harmless variations "
-        "of the machine (threads, kernels, instructions, batches) move each of them, and write the limits that follow, "
-        "with this evidence, into their goldens' origins; fails for a case that cannot be calibrated "
-        "or whose limits see nothing",
+        help="with -m golden: instead of checking the selected cases, measure how far harmless differences between "
+        "machines (rounding twins, threads, kernels, instructions, batches) move each of them, and write the limits "
+        "that follow, with this evidence, into their goldens' origins; evidence measured before on this kind of "
+        "processor is kept; fails for a case that cannot be calibrated or whose limits see nothing",
+    )
+    group.addoption(
+        "--golden-remeasure", action="store_true", help="like --golden-calibrate, but measure all evidence again"
     )
     group.addoption(
         "--pictures-only",

@@ -118,6 +118,9 @@ class Reporter:
         else:
             terminalreporter.section("pictures")
         write(f"verdicts: {terminal.verdict_counts(records)}")
+        across = terminal.across_devices(records)
+        if across:
+            write(across, yellow=True)
         write(f"work: {terminal.work_counts(records) or 'not counted'}")
         for line in terminal.savings(records):
             write(line, yellow=True)

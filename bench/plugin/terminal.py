@@ -11,7 +11,8 @@ from rich import box
 from rich.table import Table
 
 from bench.console import table_text
-from bench.goldens import PASSED
+from bench.goldens import NOT_COMPARED, PASSED
+from bench.limits import OTHER
 from bench.reasons import failure, saved_work
 from bench.records import Record
 from bench.run import Tally
@@ -104,7 +105,7 @@ def render_table(records: Sequence[Record], colour: bool) -> str:
             _memory(record),
             _ssim(record),
             _verdict(record),
-            style=None if record.verdict in PASSED else "red",
+            style=None if record.verdict in (*PASSED, NOT_COMPARED) else "red",
         )
     return table_text(table, TABLE_WIDTH, colour)
 
@@ -125,6 +126,19 @@ def work_counts(records: Sequence[Record]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
+def across_devices(records: Sequence[Record]) -> str:
+    """Says that goldens of another type of device were used, and how to get closer ones; empty if none were."""
+    compared = [record.pictures for record in records if record.pictures and record.pictures.tier == OTHER]
+    if not compared:
+        return ""
+    left = sum(pictures.verdict == NOT_COMPARED for pictures in compared)
+    without = f", {left} of them not compared because they are unstable there" if left else ""
+    return (
+        f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits accept "
+        "goldens of this device, after a look at the pictures: pytest -m golden --golden-update"
+    )
+
+
 def savings(records: Sequence[Record], count: int = 3) -> list[str]:
     """The first cases that pass with less work than their golden, and how many more there are."""
     lines = [f"{record.case}: {told}" for record in records if (told := saved_work(record))]
@@ -134,7 +148,7 @@ def savings(records: Sequence[Record], count: int = 3) -> list[str]:
 
 def worst_cases(records: Sequence[Record], count: int = 3) -> list[str]:
     """The cases that look least like their golden, those without a score first."""
-    failed = [record for record in records if record.verdict not in PASSED]
+    failed = [record for record in records if record.verdict not in (*PASSED, NOT_COMPARED)]
     failed.sort(key=lambda record: -1.0 if not record.pictures else record.pictures.ssim_worst_tile or -1.0)
     return [f"{record.case}: {failure(record)}" for record in failed[:count]]
 

@@ -106,7 +106,7 @@ def story_of_runs(runs: Sequence[RunFiles]) -> Story:
 
 
 def verdict_of(word: str) -> Verdict:
-    return Verdict(word, GOOD if word in PASSED else BAD)
+    return Verdict(word, GOOD if word in PASSED else NOTE if word == NOT_COMPARED else BAD)
 
 
 def _work_verdict(word: str) -> Verdict:

@@ -1,0 +1,111 @@
+"""``python -m bench.calibration``: what the measured limits of the goldens detect, and whether they would have held.
+
+``detects`` prints, for each group of cases and dtype, the smallest change that is surely detected. ``validate`` leaves
+out each kind of evidence in turn and counts how often the limits from the rest would not have held. ``keep`` takes the
+grids of a run on another processor, against which the limits are tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from bench.calibration.processors import FOLDER, keep
+from bench.calibration.validation import leave_each_out
+from bench.device import choose_device
+from bench.golden_store import find_golden, read_golden
+from bench.limits import OTHER, PORTABLE, STRICT, CalibratedLimits
+from bench.records import LimitsRecord
+from bench.suite import DTYPES, SUITE_FILE, Case, read_suite
+
+GOLDENS = Path(__file__).parents[2] / "golden"
+
+
+def calibrated_cases(goldens: Path = GOLDENS, suite: Path = SUITE_FILE) -> Iterator[tuple[Case, CalibratedLimits]]:
+    """The cases of a suite whose goldens have measured limits.
+
+    Raises:
+        GoldenError: a golden is damaged.
+        SuiteError: the suite file has a mistake.
+    """
+    device = choose_device("cpu")
+    for case in read_suite(suite).cases:
+        place = find_golden(goldens, case, device)
+        limits = read_golden(place).origin.limits if place else None
+        if limits:
+            yield case, limits
+
+
+def _detects() -> int:
+    groups: dict[tuple[str, str, str], list[CalibratedLimits]] = defaultdict(list)
+    for case, limits in calibrated_cases():
+        key = (case.model.name, case.settings.sentinel or "timed", DTYPES[case.settings.dtype])
+        groups[key].append(limits)
+    print("Smallest change that is surely detected: median of the cases (loosest case)")
+    print("| model | group | dtype | cases | limits for | SSIM below | levels above | shift above |")
+    print("| --- | --- | --- | ---: | --- | --- | --- | --- |")
+    for (model, group, dtype), members in groups.items():
+        tiers: list[tuple[str, list[LimitsRecord]]] = [
+            (PORTABLE, [one.portable for one in members]),
+            (OTHER, [one.other for one in members if one.other]),
+        ]
+        for tier, limits in tiers:
+            if limits:
+                gaps = [1 - one.ssim for one in limits]
+                levels = [one.max_diff for one in limits]
+                shifts = [one.mean_diff for one in limits]
+                print(
+                    f"| {model} | {group} | {dtype} | {len(limits)} | {tier} "
+                    f"| {1 - median(gaps):.5f} ({1 - max(gaps):.4f}) | {median(levels):g} ({max(levels)}) "
+                    f"| {median(shifts):.2f} ({max(shifts):.2f}) |"
+                )
+    return 0
+
+
+def _validate() -> int:
+    tried: dict[tuple[str, str], int] = defaultdict(int)
+    failed: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for case, limits in calibrated_cases():
+        for one in leave_each_out(case.settings.dtype, limits):
+            tried[one.tier, one.kind] += one.count
+            failed[one.tier, one.kind] += [case.id] * len(one.outside)
+    print("| limits for | left out | observations | outside the limits from the rest |\n| --- | --- | ---: | ---: |")
+    for tier in (STRICT, PORTABLE, OTHER):
+        for (of_tier, kind), count in tried.items():
+            if of_tier == tier:
+                print(f"| {tier} | {kind} | {count} | {len(failed[tier, kind])} |")
+    for (tier, kind), cases in failed.items():
+        for case_id in dict.fromkeys(cases):
+            print(f"{case_id}: '{kind}' is outside the limits for {tier} that follow without it")
+    return int(any(failed.values()))
+
+
+def _keep(grids: Path, path: Path, name: str) -> int:
+    count = keep(grids, read_suite(SUITE_FILE).cases, GOLDENS, name, path)
+    if not count:
+        print(f"{grids}: holds no grid of a case with a golden; name the folder grids/ of a run.")
+        return 1
+    print(f"{count} cases kept in {path}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.calibration", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("detects")
+    commands.add_parser("validate")
+    keeping = commands.add_parser("keep")
+    keeping.add_argument("grids", type=Path, help="folder grids/ of a run on that processor")
+    keeping.add_argument("slug", help="short name of the file, such as amd-epyc")
+    keeping.add_argument("name", help="the processor in words")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "keep":
+        return _keep(chosen.grids, FOLDER / f"{chosen.slug}.npz", chosen.name)
+    return _detects() if chosen.command == "detects" else _validate()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
