@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bench.goldens import MISSING, PASSED
+from collections.abc import Iterable
+
+from bench.goldens import MISSING, NOT_COMPARED, PASSED
+from bench.limits import OTHER
 from bench.records import Record
 from bench.work import LESS_WORK, MORE_WORK
 
@@ -33,3 +36,16 @@ def saved_work(record: Record) -> str | None:
     """What a case that passed does less of than its golden."""
     work = record.work
     return work.message if work and work.verdict == LESS_WORK and record.verdict in PASSED else None
+
+
+def across_devices(records: Iterable[Record]) -> str:
+    """Says that goldens of another type of device were used, and how to get closer ones; empty if none were."""
+    compared = [record.pictures for record in records if record.pictures and record.pictures.tier == OTHER]
+    if not compared:
+        return ""
+    left = sum(pictures.verdict == NOT_COMPARED for pictures in compared)
+    without = f", {left} of them not compared because they are unstable there" if left else ""
+    return (
+        f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits accept "
+        "goldens of this device, after a look at the pictures: pytest -m golden --golden-update"
+    )

@@ -93,7 +93,9 @@ def test_more_observations_of_the_same_spread_make_limits_tighter():
 
 def test_evidence_below_the_median_does_not_widen_limits():
     gaps = np.geomspace(0.008, 0.02, 65).tolist()
-    assert limits_from(sample(*gaps, 1e-5), STRICT).ssim == pytest.approx(limits_from(sample(*gaps), STRICT).ssim, abs=2e-3)
+    assert limits_from(sample(*gaps, 1e-5), STRICT).ssim == pytest.approx(
+        limits_from(sample(*gaps), STRICT).ssim, abs=2e-3
+    )
 
 
 def test_a_variation_that_moves_nothing_is_no_observation():

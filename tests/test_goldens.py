@@ -39,7 +39,8 @@ from bench.goldens import (
     same_pixels,
 )
 from bench.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, VariationMeasured, default_limits
-from bench.records import LimitsRecord
+from bench.reasons import across_devices
+from bench.records import LimitsRecord, Record
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Limits
 from bench.suite import Case, Model, Settings
 from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work
@@ -216,6 +217,57 @@ def test_measured_limits_are_strict_on_their_machine_and_wider_on_others_of_its_
         GPU.name: LimitsRecord(**asdict(default_limits("float32", OTHER))),
     }
     assert check(root, brighter(pictures(), 1), device=device).limits == expected[device.name]
+
+
+ACROSS = LimitsRecord(ssim=0.98, max_diff=12, changed_share=1.0, mean_diff=1.5, reason="measured at TF32 rounding")
+
+
+@pytest.fixture
+def calibrated_golden(root):
+    """``calibrated_golden(other=…)`` is a golden of this processor whose limits were measured."""
+    return lambda **limits: accept(root, pictures(), limits=CALIBRATED.model_copy(update=limits))
+
+
+def test_measured_limits_of_another_type_of_device_are_used_there(root, calibrated_golden):
+    calibrated_golden(other=ACROSS)
+    found = check(root, brighter(pictures(), 1), device=GPU)
+    assert (found.limits, found.tier) == (ACROSS, OTHER)
+    assert check(root, brighter(pictures(), 13), device=GPU).verdict == CHANGED
+
+
+def test_a_case_unstable_across_types_of_device_is_not_compared_there(root, calibrated_golden):
+    calibrated_golden(unstable="'TF32 twins' turns a tile into another picture (SSIM 0.7870)")
+    found = check(root, pictures(9), device=GPU)
+    assert found.verdict == NOT_COMPARED
+    assert found.message == (
+        "not compared: its golden was made on cpu, and at the rounding of another type of device 'TF32 twins' turns a "
+        "tile into another picture (SSIM 0.7870); accept a golden of this device with --golden-update"
+    )
+    assert check(root, pictures(9), device=OTHER_PROCESSOR).verdict == CHANGED
+
+
+def test_a_case_that_is_not_compared_gets_a_golden_of_its_device_on_request(root, calibrated_golden):
+    calibrated_golden(unstable="'TF32 twins' turns a tile into another picture (SSIM 0.7870)")
+    assert check(root, pictures(9), device=GPU, update="auto").verdict == NOT_COMPARED
+    assert check(root, pictures(9), device=GPU).verdict == IDENTICAL
+    assert check(root, pictures(), device=PROCESSOR).verdict == IDENTICAL
+
+
+def test_a_run_says_how_many_cases_have_the_limits_of_another_type_of_device(root, calibrated_golden):
+    calibrated_golden(other=ACROSS)
+    near, far = (check(root, pictures(), device=device) for device in (PROCESSOR, GPU))
+    unstable = far.model_copy(update={"verdict": NOT_COMPARED})
+    records = [
+        Record(
+            case="tiny", model="tiny", settings={}, device="cuda", environment="e", verdict=one.verdict, pictures=one
+        )
+        for one in (near, far, unstable)
+    ]
+    assert across_devices(records[:1]) == ""
+    assert "2 cases have wider limits, 1 of them not compared because they are unstable there" in across_devices(
+        records
+    )
+    assert "pytest -m golden --golden-update" in across_devices(records)
 
 
 def test_a_processor_of_the_same_name_with_other_instructions_is_another_machine(root, golden, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -126,8 +125,6 @@ def test_the_same_pictures_a_little_brighter_are_outside_the_limits(path):
         assert compare(brighter, golden_tiles(case)).excesses(portable_limits(case)), case.id
 
 
-
-
 def test_pictures_of_a_processor_come_back_unless_their_golden_changed(tmp_path):
     cases = [case for case in read_suite(SUITE_FILE).cases if case.id == "emoji-sd/pndm-s5-g7.5-fp32"]
     grids = tmp_path / "grids"
@@ -143,7 +140,7 @@ def test_pictures_of_a_processor_come_back_unless_their_golden_changed(tmp_path)
     ((case, images),) = pictures_of(processor, cases, GOLDENS)
     assert np.array_equal(np.asarray(images[0]), np.asarray(golden_tiles(case)[0]) // 2)
 
-    other = {name: "0" * 16 for name in processor.goldens}
+    other = dict.fromkeys(processor.goldens, "0" * 16)
     stale = type(processor)(processor.name, processor.differences, other)
     assert list(pictures_of(stale, cases, GOLDENS)) == []
 

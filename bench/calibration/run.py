@@ -138,7 +138,9 @@ class Calibration:
         threads = torch.get_num_threads()
         shares = variation.threads is not None and self.device.type == "cpu"
         count = min(max(1, threads // (variation.threads or threads)), len(cases)) if shares else 1
-        parts = [cases[number::count] for number in range(count)]
+        longest_first = sorted(cases, key=lambda case: -case.settings.steps * case.settings.images)
+        part_of = {case.id: number % count for number, case in enumerate(longest_first)}
+        parts = [[case for case in cases if part_of[case.id] == number] for number in range(count)]
         tasks = [
             Task(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
             for part in parts

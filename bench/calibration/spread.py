@@ -18,6 +18,9 @@ Distribution", Statistical Science 2014), of which only the upper piece matters:
   leaves a picture as it was is no observation at all: nothing shows that it changed a rounding.
 - Below its resolution, which is its floor, a figure means nothing; the logarithm becomes nearly linear there.
 - Student's t pays for the small sample.
+- A value beyond the bound shows something rarer than rounding alone, such as an edge that flips in one of 64 twins.
+  Nothing then says how rare or how large it is, so the limit is as far again beyond that value, and the chance of a
+  false alarm is no longer a promise.
 
 How this was checked: ``tests/test_limits_validation.py`` draws figures from known distributions (lognormal with a
 deviation of 0.1 to 1, chi-squared with 1 to 100 degrees of freedom, absolute normal) and counts how often the next one
@@ -168,7 +171,9 @@ def prediction_bound(values: Sequence[float], resolution: float, alpha: float = 
     median, count, above = float(np.median(logs)), len(logs), len(logs) // 2
     upper = math.sqrt(float((np.maximum(logs - median, 0) ** 2).sum()) / above)
     room = float(stats.t.ppf(1 - alpha, above)) * upper * math.sqrt(1 + 1 / count)
-    return math.exp(min(median + room, _LARGEST_LOG)) - resolution
+    farthest = float(logs.max()) - median
+    reach = room if farthest <= room else 2 * farthest
+    return math.exp(min(median + reach, _LARGEST_LOG)) - resolution
 
 
 def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsRecord:
@@ -184,7 +189,7 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsReco
     spread = spread_of(evidence, tier)
 
     def limit(values: list[float], floor: float) -> float:
-        return max(prediction_bound(values, floor), floor, *values)
+        return max(prediction_bound(values, floor), floor)
 
     gap = limit([1 - one.ssim for one in counted], floors.gap)
     levels = limit([one.max_diff for one in counted], floors.levels)

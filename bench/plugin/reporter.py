@@ -11,6 +11,7 @@ import pytest
 
 from bench.plugin import terminal
 from bench.plugin.session import Session, case_of
+from bench.reasons import across_devices
 from bench.report.tell import Unreadable, tell
 
 
@@ -118,7 +119,7 @@ class Reporter:
         else:
             terminalreporter.section("pictures")
         write(f"verdicts: {terminal.verdict_counts(records)}")
-        across = terminal.across_devices(records)
+        across = across_devices(records)
         if across:
             write(across, yellow=True)
         write(f"work: {terminal.work_counts(records) or 'not counted'}")

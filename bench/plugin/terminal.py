@@ -12,7 +12,6 @@ from rich.table import Table
 
 from bench.console import table_text
 from bench.goldens import NOT_COMPARED, PASSED
-from bench.limits import OTHER
 from bench.reasons import failure, saved_work
 from bench.records import Record
 from bench.run import Tally
@@ -124,19 +123,6 @@ def work_counts(records: Sequence[Record]) -> str:
     """How often each verdict on the work was given; empty where nothing was counted."""
     counts = Counter(record.work.verdict for record in records if record.work)
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-
-
-def across_devices(records: Sequence[Record]) -> str:
-    """Says that goldens of another type of device were used, and how to get closer ones; empty if none were."""
-    compared = [record.pictures for record in records if record.pictures and record.pictures.tier == OTHER]
-    if not compared:
-        return ""
-    left = sum(pictures.verdict == NOT_COMPARED for pictures in compared)
-    without = f", {left} of them not compared because they are unstable there" if left else ""
-    return (
-        f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits accept "
-        "goldens of this device, after a look at the pictures: pytest -m golden --golden-update"
-    )
 
 
 def savings(records: Sequence[Record], count: int = 3) -> list[str]:

@@ -14,7 +14,7 @@ from PIL import Image
 from bench.goldens import BROKEN, MISSING, NOT_COMPARED, PASSED, WORK_MISSING
 from bench.grids import split_grid
 from bench.limits import PORTABLE, default_limits
-from bench.reasons import BAD_WORK, reasons, saved_work
+from bench.reasons import BAD_WORK, across_devices, reasons, saved_work
 from bench.records import LimitsRecord, Pictures, Record, WorkRecord, read_records
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
@@ -234,7 +234,9 @@ def _left_out(runs: Sequence[RunFiles]) -> dict[str, int]:
 
 def _warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:
     ended = [record.case for run in runs for record in run.records]
-    return tuple(text for run in runs if run.notes for text in run.notes.shortcomings(ended))
+    shortcomings = tuple(text for run in runs if run.notes for text in run.notes.shortcomings(ended))
+    across = across_devices(record for run in runs for record in run.records)
+    return (*shortcomings, f"{across}.") if across else shortcomings
 
 
 def _facts(runs: Sequence[RunFiles]) -> tuple[tuple[str, str], ...]:
