@@ -48,17 +48,17 @@ def _detects() -> int:
     print("| model | group | dtype | cases | limits for | SSIM below | levels above | shift above |")
     print("| --- | --- | --- | ---: | --- | --- | --- | --- |")
     for (model, group, dtype), members in groups.items():
-        tiers: list[tuple[str, list[LimitsRecord]]] = [
-            (PORTABLE, [one.portable for one in members]),
-            (OTHER, [one.other for one in members if one.other]),
-        ]
-        for tier, limits in tiers:
-            if limits:
-                gaps = [1 - one.ssim for one in limits]
-                levels = [one.max_diff for one in limits]
-                shifts = [one.mean_diff for one in limits]
+        tiers: dict[str, list[LimitsRecord]] = {
+            PORTABLE: [one.portable for one in members],
+            OTHER: [one.other for one in members if one.other],
+        }
+        for tier, found in tiers.items():
+            if found:
+                gaps = [1 - one.ssim for one in found]
+                levels = [one.max_diff for one in found]
+                shifts = [one.mean_diff for one in found]
                 print(
-                    f"| {model} | {group} | {dtype} | {len(limits)} | {tier} "
+                    f"| {model} | {group} | {dtype} | {len(found)} | {tier} "
                     f"| {1 - median(gaps):.5f} ({1 - max(gaps):.4f}) | {median(levels):g} ({max(levels)}) "
                     f"| {median(shifts):.2f} ({max(shifts):.2f}) |"
                 )
@@ -77,9 +77,9 @@ def _validate() -> int:
         for (of_tier, kind), count in tried.items():
             if of_tier == tier:
                 print(f"| {tier} | {kind} | {count} | {len(failed[tier, kind])} |")
-    for (tier, kind), cases in failed.items():
+    for (of_tier, kind), cases in failed.items():
         for case_id in dict.fromkeys(cases):
-            print(f"{case_id}: '{kind}' is outside the limits for {tier} that follow without it")
+            print(f"{case_id}: '{kind}' is outside the limits for {of_tier} that follow without it")
     return int(any(failed.values()))
 
 
