@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -20,13 +21,15 @@ from bench.closed_form.gaussian import MEAN, STD, Level, denoise, flow, predict,
 from bench.closed_form.moments import SAMPLERS, STEPS, draw_batch, propagate, statistical_limits
 from bench.closed_form.moments import measured_order as order_of_moments
 from bench.closed_form.networks import VARIANCE_PRESERVING, alphas_cumprod
-from bench.closed_form.outcomes import NOISE, Outcome, compare, outcome
+from bench.closed_form.outcomes import FLOORS, ILL_CONDITIONED, NOISE, Outcome, compare, measured_limit, outcome
+from bench.closed_form.rounding import Twin
 from bench.closed_form.sampling import UnknownOption, build
 from bench.closed_form.settings import Setting, Sweep, all_settings, axis
-from bench.closed_form.truth import METHODS, SLACK, SMOOTH, Method, error, measured_order
+from bench.closed_form.truth import METHODS, SLACK, SMOOTH, Method, above_rounding, error, measured_order
 
 SETTINGS = all_settings()
 GOLDENS = store.read_goldens()
+LIMITS = store.read_limits()
 CLASSES = sorted({setting.class_name for setting in SETTINGS.values()})
 SOME = Setting("DDIMScheduler", VARIANCE_PRESERVING, 4, {"clip_sample": False}, chosen=("for this test",))
 
@@ -42,20 +45,20 @@ def quiet_diffusers():
     diffusers.logging.set_verbosity(before)
 
 
-def differences(class_name: str) -> tuple[list[str], list[str]]:
+def differences(class_name: str) -> list[str]:
     """What is not its golden, and what this release does not know, for one scheduler."""
-    changed, unknown = [], []
+    changed = []
     for name, setting in SETTINGS.items():
         if setting.class_name != class_name:
             continue
         try:
-            found = compare(setting, outcome(setting), GOLDENS[name])
+            found = compare(setting, outcome(setting), GOLDENS[name], LIMITS.get(name))
         except UnknownOption as missing:
-            unknown.append(f"{name}: {missing}")
+            changed.append(f"{name}: {missing}")
             continue
         if found:
             changed.append(f"{found.setting}: {found.sentence}")
-    return changed, unknown
+    return changed
 
 
 def is_finite(name: str) -> bool:
@@ -72,13 +75,73 @@ def test_every_setting_has_a_golden_and_every_golden_a_setting():
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
-def test_goldens(class_name, record_property):
-    """Final samples are those that were accepted, near float rounding."""
-    changed, unknown = differences(class_name)
-    record_property("unknown_settings", len(unknown))
+def test_goldens(class_name):
+    """Final samples are those that were accepted, within what rounding may do; nothing has disappeared."""
+    changed = differences(class_name)
     assert not changed, f"{len(changed)} settings changed:\n" + "\n".join(changed)
-    if unknown:
-        pytest.skip(f"{len(unknown)} settings are unknown to diffusers {diffusers.__version__}: {unknown[0]}")
+
+
+def test_limits_are_of_settings_and_few_are_ill_conditioned():
+    assert set(LIMITS) <= set(SETTINGS)
+    assert all(limit > FLOORS[SETTINGS[name].dtype] for name, limit in LIMITS.items())
+    ill = [name for name, limit in LIMITS.items() if limit > ILL_CONDITIONED]
+    assert len(ill) < 0.03 * len(SETTINGS)
+
+
+def test_a_scheduler_that_disappears_is_a_failure(monkeypatch, capsys):
+    monkeypatch.setattr(diffusers, "IPNDMScheduler", None)
+    assert f"diffusers {diffusers.__version__} has no IPNDMScheduler" in differences("IPNDMScheduler")[0]
+    few = {name: setting for name, setting in SETTINGS.items() if setting.class_name == "IPNDMScheduler"}
+    monkeypatch.setattr(command, "all_settings", lambda: few)
+    monkeypatch.setattr(command, "read_goldens", lambda path: {name: GOLDENS[name] for name in few})
+    assert command.main(["check"]) == 1
+    assert f"0 changed, {len(few)} unknown to diffusers" in capsys.readouterr().out
+
+
+# Rounding twins
+
+
+WELL = "DDIM s7 timestep_spacing=leading"
+ILL = "HeunDiscrete s7 beta_schedule=squaredcos_cap_v2"
+
+
+def test_a_twin_is_near_its_setting_and_not_the_same():
+    golden, twin, again = outcome(SETTINGS[WELL]), outcome(SETTINGS[WELL], 3), outcome(SETTINGS[WELL], 3)
+    assert twin == again
+    assert twin != golden
+    assert compare(SETTINGS[WELL], twin, golden) is None
+
+
+def test_tables_keep_what_is_equal_equal():
+    values = torch.linspace(1, 2, 50).repeat(2)
+    rounded = Twin(0).rounded(values)
+    assert torch.equal(rounded[:50], rounded[50:])
+    assert 0 < (rounded - values).abs().max() <= 2.0**-23
+
+
+def test_a_well_conditioned_setting_has_the_floor_and_an_ill_conditioned_one_no_limit_that_helps():
+    assert measured_limit(SETTINGS[WELL], GOLDENS[WELL]) == FLOORS["float32"]
+    assert measured_limit(SETTINGS[ILL], GOLDENS[ILL]) > ILL_CONDITIONED
+    assert WELL not in LIMITS
+    assert LIMITS[ILL] > ILL_CONDITIONED
+
+
+def test_of_an_ill_conditioned_setting_only_what_is_no_number_is_compared():
+    golden = GOLDENS[ILL]
+    moved = tuple(1.5 * value for value in golden)
+    assert compare(SETTINGS[ILL], moved, golden, LIMITS[ILL]) is None
+    assert compare(SETTINGS[ILL], (math.nan, *moved[1:]), golden, LIMITS[ILL])
+    assert compare(SETTINGS[ILL], "ValueError: no", golden, LIMITS[ILL])
+
+
+def test_where_rounding_is_as_large_as_the_error_no_order_is_read():
+    """SA-Solver of order 3 subtracts large polynomials in float32, so its error stops to fall."""
+    method = METHODS["SASolver predictor_order=3 corrector_order=3"]
+    many = replace(method, steps=(12, 24, 192, 384))
+    errors = [error(many, steps) for steps in many.steps]
+    assert above_rounding(many, errors) == 2
+    smooth = METHODS["DDIM prediction_type=sample"]
+    assert above_rounding(smooth, [error(smooth, steps) for steps in smooth.steps]) == len(smooth.steps)
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
@@ -90,10 +153,7 @@ def test_noise_schedule(class_name):
         if setting.class_name == class_name and setting.dtype == "float32" and "beta_schedule" in setting.options
     }
     for options in list(chosen.values())[:: max(1, len(chosen) // 3)]:
-        try:
-            scheduler = build(class_name, options)
-        except UnknownOption as missing:
-            pytest.skip(str(missing))
+        scheduler = build(class_name, options)
         own = scheduler.alphas_cumprod.to(torch.float64).numpy()
         assert np.abs(own - alphas_cumprod(scheduler.config)).max() < 2e-6
 
@@ -105,7 +165,7 @@ def test_a_difference_names_setting_value_golden_and_limit():
     found = compare(SOME, moved, golden)
     assert found is not None
     assert found.setting == "DDIM s4 for this test"
-    assert f"{moved[0]:.9g}, golden {golden[0]:.9g}, difference 0.001 (limit 1e-05); 1 of 8 numbers" in found.sentence
+    assert f"{moved[0]:.9g}, golden {golden[0]:.9g}, difference 0.001 (limit 3e-05); 1 of 8 numbers" in found.sentence
 
 
 @pytest.mark.parametrize(
@@ -131,9 +191,9 @@ def test_equal_outcomes_differ_in_nothing(same):
 
 
 def test_float_rounding_passes_and_more_does_not():
-    assert compare(SOME, (1.0 + 0.9e-5,), (1.0,)) is None
-    assert compare(SOME, (1.0 + 1.1e-5,), (1.0,)) is not None
-    assert compare(SOME, (1000.0 + 0.9e-2,), (1000.0,)) is None
+    assert compare(SOME, (1.0 + 2.9e-5,), (1.0,)) is None
+    assert compare(SOME, (1.0 + 3.1e-5,), (1.0,)) is not None
+    assert compare(SOME, (1000.0 + 2.9e-2,), (1000.0,)) is None
 
 
 def test_an_unknown_option_is_an_error():
@@ -262,20 +322,19 @@ def marked(names: dict[str, Any], found_by: Callable[[Any], tuple[str, ...]]) ->
 
 
 def order_of(method: Method) -> float:
-    """The measured order, told with the errors."""
+    """The measured order; where it falls short, of those step counts alone whose errors are more than rounding."""
     errors = [error(method, steps) for steps in method.steps]
     print(f"{method.id}: " + ", ".join(f"{size:.1e}" for size in errors))
-    return measured_order(errors, method.steps)
+    order = measured_order(errors, method.steps)
+    count = len(errors) if order >= method.order - SLACK else above_rounding(method, errors)
+    return order if count in (len(errors), 0, 1, 2) else measured_order(errors[:count], method.steps[:count])
 
 
 @pytest.mark.parametrize("name", marked(METHODS, lambda defect: defect.methods))
 def test_error_falls_at_the_promised_order(name):
     """The distance to the exact solution of the probability-flow ODE."""
     method = METHODS[name]
-    try:
-        order = order_of(method)
-    except UnknownOption as missing:
-        pytest.skip(str(missing))
+    order = order_of(method)
     assert order >= method.order - SLACK, f"order {order:.2f}, promised {method.order} ({method.source})"
 
 
@@ -284,10 +343,7 @@ def test_mean_and_variance_converge_to_those_of_the_data(name):
     """Exact moments of stochastic schedulers; with a perfect consistency model right in any number of steps."""
     sampler = SAMPLERS[name]
     counts = STEPS if sampler.order else (1, 2, 4, 8)
-    try:
-        errors = [propagate(sampler, steps).error for steps in counts]
-    except UnknownOption as missing:
-        pytest.skip(str(missing))
+    errors = [propagate(sampler, steps).error for steps in counts]
     if sampler.order is None:
         assert max(errors) < 1e-5
         return
@@ -300,11 +356,8 @@ def test_a_large_batch_has_the_moments_that_were_propagated(name):
     """Within 5 standard errors: one false alarm in 10**6 numbers."""
     count = 20_000
     sampler = SAMPLERS[name]
-    try:
-        exact = propagate(sampler, 6)
-        drawn = draw_batch(sampler, 6, count)
-    except UnknownOption as missing:
-        pytest.skip(str(missing))
+    exact = propagate(sampler, 6)
+    drawn = draw_batch(sampler, 6, count)
     mean_limit, variance_limit = statistical_limits(exact, count)
     assert bool(((drawn.mean - exact.mean).abs() <= mean_limit).all())
     assert bool(((drawn.variance - exact.variance).abs() <= variance_limit).all())
@@ -321,10 +374,7 @@ def test_a_defect_is_still_there(name, request):
     covered = [setting for setting in SETTINGS.values() if defect.covers(setting.id)]
     if not covered:
         raise LookupError(f"no setting shows '{name}'")
-    try:
-        outcomes = [outcome(setting) for setting in covered]
-    except UnknownOption as missing:
-        pytest.skip(str(missing))
+    outcomes = [outcome(setting) for setting in covered]
     assert any(not isinstance(one, str) and all(map(math.isfinite, one)) for one in outcomes)
 
 
@@ -461,8 +511,7 @@ def test_a_broken_scheduler_is_red(name, monkeypatch):
     """A fault moves goldens, and where it costs an order, the order is found to be too low."""
     class_name, apply, method = BREAKS[name]
     apply(monkeypatch)
-    changed, _ = differences(class_name)
-    assert changed
+    assert differences(class_name)
     if method:
         assert not order_of(METHODS[method]) >= METHODS[method].order - SLACK
 

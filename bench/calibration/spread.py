@@ -4,23 +4,8 @@ Each of the four figures of a case (gap of SSIM, levels, share of values, shift)
 a machine happens to round. The evidence, rounding twins and variations, is a sample of it. A limit is the bound that
 one more observation, the next machine, exceeds with a chance of at most ``FALSE_ALARM`` divided by the four figures.
 
-The bound is a one-sided prediction bound (Hahn and Meeker, "Statistical Intervals", 1991, section 4.8) on a
-logarithmic scale, for a two-piece normal distribution (Wallis, "The Two-Piece Normal, Binormal, or Double Gaussian
-Distribution", Statistical Science 2014), of which only the upper piece matters::
-
-    y = log(figure + resolution)
-    log(limit + resolution) = median(y) + t(1 - alpha, m) * upper * sqrt(1 + 1 / n)
-    upper ** 2 = sum of (y - median) ** 2 over the values above the median, divided by m = n // 2
-
-- A picture moves by sums of squares or by absolute values of many small errors. Their logarithms have a lighter upper
-  tail than a normal distribution, so the bound errs on the wide side.
-- Evidence below the median, such as a variation that hardly touches a case, cannot widen the limit. A variation that
-  leaves a picture as it was is no observation at all: nothing shows that it changed a rounding.
-- Below its resolution, which is its floor, a figure means nothing; the logarithm becomes nearly linear there.
-- Student's t pays for the small sample.
-- A value beyond the bound shows something rarer than rounding alone, such as an edge that flips in one of 64 twins.
-  Nothing then says how rare or how large it is, so the limit is as far again beyond that value, and the chance of a
-  false alarm is no longer a promise.
+The bound itself, and what it assumes, is in ``bench.calibration.prediction``. A variation that leaves a picture as it
+was is no observation at all: nothing shows that it changed a rounding.
 
 How this was checked: ``tests/test_limits_validation.py`` draws figures from known distributions (lognormal with a
 deviation of 0.1 to 1, chi-squared with 1 to 100 degrees of freedom, absolute normal) and counts how often the next one
@@ -34,16 +19,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from scipy import stats
-
+from bench.calibration.prediction import prediction_bound
 from bench.limits import OTHER, PORTABLE, STRICT, Tier, VariationMeasured
 from bench.records import LimitsRecord
 from bench.similarity import Similarity
 
 FALSE_ALARM = 1e-4  # per case and machine
 FIGURES = 4
-_LARGEST_LOG = 700.0  # the exponential of more is infinite
 # With fewer observations Student's t asks for so much room that the limit would mean nothing.
 FEWEST = 8
 # A twin whose tile is less like the golden's than this is another picture.
@@ -160,22 +142,6 @@ def spread_of(evidence: Sequence[VariationMeasured], tier: Tier) -> Spread:
     )
 
 
-def prediction_bound(values: Sequence[float], resolution: float, alpha: float = FALSE_ALARM / FIGURES) -> float:
-    """Upper bound that one more value exceeds with a chance of about ``alpha``; see the module.
-
-    Args:
-        values: at least two, none negative.
-        resolution: above 0.
-    """
-    logs = np.log(np.asarray(values, dtype=np.float64) + resolution)
-    median, count, above = float(np.median(logs)), len(logs), len(logs) // 2
-    upper = math.sqrt(float((np.maximum(logs - median, 0) ** 2).sum()) / above)
-    room = float(stats.t.ppf(1 - alpha, above)) * upper * math.sqrt(1 + 1 / count)
-    farthest = float(logs.max()) - median
-    reach = room if farthest <= room else 2 * farthest
-    return math.exp(min(median + reach, _LARGEST_LOG)) - resolution
-
-
 def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsRecord:
     """The limits of a tier; none is tighter than its floor, or than what was seen.
 
@@ -189,7 +155,7 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsReco
     spread = spread_of(evidence, tier)
 
     def limit(values: list[float], floor: float) -> float:
-        return max(prediction_bound(values, floor), floor)
+        return max(prediction_bound(values, floor, FALSE_ALARM / FIGURES), floor)
 
     gap = limit([1 - one.ssim for one in counted], floors.gap)
     levels = limit([one.max_diff for one in counted], floors.levels)

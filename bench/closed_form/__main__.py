@@ -9,29 +9,40 @@ from pathlib import Path
 
 import diffusers
 
-from bench.closed_form.goldens import GOLDENS, describe_origin, read_goldens, write_goldens
+from bench.closed_form.goldens import (
+    GOLDENS,
+    describe_origin,
+    read_goldens,
+    read_limits,
+    read_origin,
+    write_goldens,
+)
 from bench.closed_form.moments import SAMPLERS, STEPS, propagate
 from bench.closed_form.moments import measured_order as of_moments
-from bench.closed_form.outcomes import Outcome, compare, outcome
+from bench.closed_form.outcomes import FLOORS, ILL_CONDITIONED, Outcome, compare, measured_limit, outcome
 from bench.closed_form.sampling import UnknownOption
 from bench.closed_form.settings import all_settings
 from bench.closed_form.truth import METHODS, error, measured_order
 
+PROGRESS_EVERY_S = 15.0
+
 
 def _check(accept: bool, path: Path) -> int:
-    goldens, accepted, changed = read_goldens(path), dict[str, Outcome](), 0
+    goldens, limits, accepted = read_goldens(path), read_limits(path), dict[str, Outcome]()
     settings = all_settings()
+    changed = unknown = 0
     started = time.process_time()
     for name, setting in settings.items():
         golden = goldens.get(name)
         try:
             now = outcome(setting)
         except UnknownOption as missing:
-            print(f"{name}: left out, {missing}")
+            unknown += 1
+            print(f"{name}: cannot be checked, {missing}")
             if golden is not None:
                 accepted[name] = golden
             continue
-        difference = compare(setting, now, golden) if golden is not None else None
+        difference = compare(setting, now, golden, limits.get(name)) if golden is not None else None
         accepted[name] = now if golden is None or difference else golden
         if golden is None:
             print(f"{name}: new")
@@ -41,11 +52,41 @@ def _check(accept: bool, path: Path) -> int:
     for name in sorted(goldens.keys() - settings.keys()):
         print(f"{name}: no such setting any more")
         changed += 1
-    print(f"{len(settings)} settings in {time.process_time() - started:.1f} s of processor time, {changed} changed")
+    print(
+        f"{len(settings)} settings in {time.process_time() - started:.1f} s of processor time: {changed} changed, "
+        f"{unknown} unknown to diffusers {diffusers.__version__}"
+    )
     if accept and changed:
-        write_goldens(accepted, describe_origin(), path)
-        print(f"written: {path}")
-    return 0 if accept else int(changed > 0)
+        kept = {name: limit for name, limit in limits.items() if accepted.get(name) == goldens.get(name)}
+        write_goldens(accepted, describe_origin(), path, kept)
+        print(f"written: {path}; measure the limits of what is new with 'limits'")
+    return int(unknown > 0 or (changed > 0 and not accept))
+
+
+def _limits(path: Path) -> int:
+    """Measures the limits of all settings anew and writes them beside the goldens."""
+    goldens, settings, limits = read_goldens(path), all_settings(), dict[str, float]()
+    began = told = time.monotonic()
+    for number, (name, golden) in enumerate(goldens.items(), start=1):
+        limit = measured_limit(settings[name], golden)
+        if limit > FLOORS[settings[name].dtype]:
+            limits[name] = limit
+        if time.monotonic() - told > PROGRESS_EVERY_S:
+            told = time.monotonic()
+            print(f"{number} of {len(goldens)} settings, {told - began:.0f} s", flush=True)
+    write_goldens(goldens, read_origin(path), path, limits)
+    print(f"{len(limits)} of {len(goldens)} limits are above the floor of their dtype; written: {path}")
+    return 0
+
+
+def _conditions(path: Path) -> int:
+    """A row of Markdown for each ill-conditioned setting."""
+    ill = {name: limit for name, limit in read_limits(path).items() if limit > ILL_CONDITIONED}
+    print(f"{len(ill)} settings whose numbers rounding alone may move by more than {ILL_CONDITIONED:.0%}:")
+    print("| setting | rounding may move it by |\n| --- | ---: |")
+    for name, limit in ill.items():
+        _row((name, f"{limit:.2g}"))
+    return 0
 
 
 def _orders() -> int:
@@ -80,14 +121,17 @@ def _sizes(errors: Sequence[float]) -> str:
 def main(arguments: Sequence[str] | None = None, path: Path = GOLDENS) -> int:
     """``check`` compares every setting with its golden and prints what changed, ``accept`` writes the goldens then.
 
-    ``orders`` prints the table of measured orders. Returns 1 where something changed and was not accepted. Goldens
-    that moved within their limits stay as they are.
+    ``limits`` measures how far rounding may move each setting, ``conditions`` lists the settings that are
+    ill-conditioned, ``orders`` prints the table of measured orders. Returns 1 where something changed and was not
+    accepted, or where a setting is unknown to this diffusers. Goldens that moved within their limits stay as they are.
     """
     parser = argparse.ArgumentParser(prog="python -m bench.closed_form", description=__doc__)
-    parser.add_argument("command", choices=("check", "accept", "orders"))
+    parser.add_argument("command", choices=("check", "accept", "limits", "conditions", "orders"))
     chosen = parser.parse_args(arguments)
     diffusers.logging.set_verbosity_error()
-    return _orders() if chosen.command == "orders" else _check(chosen.command == "accept", path)
+    commands = {"orders": _orders, "limits": lambda: _limits(path), "conditions": lambda: _conditions(path)}
+    chosen_command = commands.get(chosen.command, lambda: _check(chosen.command == "accept", path))
+    return chosen_command()
 
 
 if __name__ == "__main__":

@@ -37,6 +37,20 @@ def read_goldens(path: Path = GOLDENS) -> dict[str, Outcome]:
     return {name: _outcome(text) for name, text in document["outcomes"].items()}
 
 
+def read_origin(path: Path = GOLDENS) -> dict[str, Any]:
+    """Libraries, day, noise and seed of the goldens."""
+    origin: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["origin"]
+    return origin
+
+
+def read_limits(path: Path = GOLDENS) -> dict[str, float]:
+    """Measured limits by setting id; a setting that is not there has the floor of its dtype."""
+    if not path.exists():
+        return {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return {name: float(limit) for name, limit in document.get("limits", {}).items()}
+
+
 def _outcome(text: str) -> Outcome:
     try:
         return tuple(float(word) for word in text.split())
@@ -51,9 +65,23 @@ def _text(outcome: Outcome) -> str:
     return " ".join("nan" if math.isnan(value) else f"{value:.9g}" for value in outcome)
 
 
-def write_goldens(outcomes: Mapping[str, Outcome], origin: Mapping[str, Any], path: Path = GOLDENS) -> None:
-    """Writes all goldens, or leaves the old file as it is; the same outcomes and origin give the same bytes."""
-    document = {"origin": origin, "outcomes": {name: _text(outcomes[name]) for name in sorted(outcomes)}}
+def write_goldens(
+    outcomes: Mapping[str, Outcome],
+    origin: Mapping[str, Any],
+    path: Path = GOLDENS,
+    limits: Mapping[str, float] | None = None,
+) -> None:
+    """Writes all goldens, or leaves the old file as it is; the same outcomes and origin give the same bytes.
+
+    Args:
+        limits: by setting id, those above the floor of the dtype.
+    """
+    limits = limits or {}
+    document = {
+        "origin": origin,
+        "limits": {name: f"{limits[name]:.2g}" for name in sorted(limits)},
+        "outcomes": {name: _text(outcomes[name]) for name in sorted(outcomes)},
+    }
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

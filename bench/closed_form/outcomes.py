@@ -1,4 +1,4 @@
-"""What a setting gives: final samples, or the exception that it raises."""
+"""What a setting gives: final samples, or the exception that it raises; and how far rounding may move it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.calibration.prediction import prediction_bound
 from bench.closed_form.networks import perfect_network
+from bench.closed_form.rounding import Twin
 from bench.closed_form.sampling import UnknownOption, build, run
 from bench.closed_form.settings import Setting
 
@@ -17,9 +19,14 @@ from bench.closed_form.settings import Setting
 NOISE = torch.tensor((0.7, -1.2, 0.4, 1.6, -0.9, 0.5, -1.7, 0.1), dtype=torch.float64).reshape(2, 4, 1, 1)
 SEED = 0
 
-# Largest difference from a golden, as a part of the value, or of 1 where that is larger. Samples start as large as 128,
-# whose last float32 place is 1.5e-5; half precision is allowed one place of the value.
-LIMITS = {"float32": 1e-5, "bfloat16": 2**-7, "float16": 2**-10}
+# Smallest limits of the difference from a golden, as a part of the value, or of 1 where that is larger. Samples start
+# as large as 128, whose last float32 place is 1.5e-5, and MKL's logarithms on processors that it does not know differ
+# by two such places; half precision is allowed one place of the value.
+FLOORS = {"float32": 3e-5, "bfloat16": 2**-7, "float16": 2**-10}
+TWINS = 16
+FALSE_ALARM = 1e-4  # per setting and machine
+# Where rounding alone may move a number by more than a tenth of itself, the number says nothing.
+ILL_CONDITIONED = 0.1
 
 Outcome = tuple[float, ...] | str
 
@@ -32,8 +39,11 @@ class Difference:
     sentence: str
 
 
-def outcome(setting: Setting) -> Outcome:
+def outcome(setting: Setting, twin: int | None = None) -> Outcome:
     """Final samples (8 numbers), or type and first line of the exception.
+
+    Args:
+        twin: number of a rounding twin; ``None`` for the setting itself.
 
     Raises:
         UnknownOption: this release of diffusers does not have the scheduler or an option.
@@ -44,9 +54,11 @@ def outcome(setting: Setting) -> Outcome:
             scheduler = build(setting.class_name, setting.options)
             network = perfect_network(setting.family, scheduler.config)
             noise = NOISE.to(getattr(torch, setting.dtype))
-            final = run(scheduler, network, noise, setting.steps, step_options=setting.step_options, seed=SEED).samples[
-                -1
-            ]
+            path = run(
+                scheduler, network, noise, setting.steps,
+                step_options=setting.step_options, seed=SEED, twin=None if twin is None else Twin(twin),
+            )  # fmt: skip
+            final = path.samples[-1]
     except UnknownOption:
         raise
     except Exception as error:
@@ -61,9 +73,34 @@ def _far(value: float, golden: float, limit: float) -> bool:
     return abs(value - golden) > limit * max(1.0, abs(golden))
 
 
-def compare(setting: Setting, now: Outcome, golden: Outcome) -> Difference | None:
-    """The worst number that is not its golden, with both values; ``None`` within the limit of the dtype."""
-    limit = LIMITS[setting.dtype]
+def measured_limit(setting: Setting, golden: Outcome) -> float:
+    """How far the numbers of a setting may be from its golden, as a part of the value or of 1.
+
+    It follows from the distances of rounding twins: the bound that one more machine exceeds with a chance of
+    ``FALSE_ALARM`` (see ``bench.calibration.prediction``), and at least the floor of the dtype. Infinite where a twin
+    raises or is not finite.
+    """
+    floor = FLOORS[setting.dtype]
+    if isinstance(golden, str) or not all(map(math.isfinite, golden)):
+        return floor
+    distances = []
+    for number in range(TWINS):
+        found = outcome(setting, number)
+        if isinstance(found, str) or not all(map(math.isfinite, found)):
+            return math.inf
+        pairs = zip(found, golden, strict=True)
+        distances.append(max(abs(value - wanted) / max(1.0, abs(wanted)) for value, wanted in pairs))
+    return max(prediction_bound(distances, floor, FALSE_ALARM), floor)
+
+
+def compare(setting: Setting, now: Outcome, golden: Outcome, limit: float | None = None) -> Difference | None:
+    """The worst number that is not its golden, with both values; ``None`` within the limit.
+
+    Args:
+        limit: as ``measured_limit`` gives it; ``None`` for the floor of the dtype. Of an ill-conditioned setting only
+            that its numbers are finite is compared.
+    """
+    limit = FLOORS[setting.dtype] if limit is None else limit
     if isinstance(now, str) or isinstance(golden, str):
         if now == golden:
             return None
@@ -71,6 +108,8 @@ def compare(setting: Setting, now: Outcome, golden: Outcome) -> Difference | Non
         if isinstance(now, str) and isinstance(golden, str):
             verdict = "raises something else"
         return Difference(setting.id, f"{verdict}: {now}, golden {golden}")
+    if limit > ILL_CONDITIONED:
+        limit = math.inf
     far = [(value, wanted) for value, wanted in zip(now, golden, strict=True) if _far(value, wanted, limit)]
     if not far:
         return None

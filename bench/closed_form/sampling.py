@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bench.closed_form.networks import Network
+from bench.closed_form.rounding import Twin
 
 
 class UnknownOption(Exception):
@@ -59,6 +60,7 @@ def run(
     *,
     step_options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    twin: Twin | None = None,
 ) -> Path:
     """Samples from standard normal noise to data.
 
@@ -66,6 +68,7 @@ def run(
         noise: shape (n, 4, 1, 1); its dtype is that of the whole run.
         step_options: keywords of ``step``.
         seed: of the noise that stochastic schedulers add.
+        twin: rounds tables and answers differently.
 
     Raises:
         UnknownOption: ``step`` has no such keyword.
@@ -75,13 +78,19 @@ def run(
     _refuse_unknown(chosen, scheduler.step, f"{type(scheduler).__name__}.step")
     if "generator" in inspect.signature(scheduler.step).parameters:
         chosen["generator"] = torch.Generator().manual_seed(seed)
+    if twin:
+        twin.tables_of_training(scheduler)
     scheduler.set_timesteps(steps)
+    if twin:
+        twin.tables_of_sampling(scheduler)
     sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     sample = sample.to(noise.dtype)
     samples, timesteps = [sample], []
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
-        sample = scheduler.step(network(scaled, timestep), timestep, sample, **chosen).prev_sample
+        answer = network(scaled, timestep)
+        answer = twin.rounded(answer) if twin else answer
+        sample = scheduler.step(answer, timestep, sample, **chosen).prev_sample
         samples.append(sample)
         timesteps.append(float(timestep))
     return Path(tuple(samples), tuple(timesteps))

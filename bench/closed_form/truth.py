@@ -14,11 +14,15 @@ import torch
 from bench.closed_form.gaussian import STD, Level, denoise, flow
 from bench.closed_form.networks import ARC, EDM, FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING, Network, perfect_network
 from bench.closed_form.outcomes import NOISE
+from bench.closed_form.rounding import Twin
 from bench.closed_form.sampling import build, run
 
 DENOISED, LAST, FINAL_ALPHA, DATA = "denoised", "last sigma", "final alpha", "data"
 STEPS = (12, 24, 48, 96)
 SLACK = 0.25  # an order is estimated from a finite number of steps
+TWINS = 8
+# An order is read from errors that are at least so many times what rounding twins change of them.
+ABOVE_ROUNDING = 4.0
 
 
 class Smooth(list[float]):
@@ -85,8 +89,11 @@ def _end_level(method: Method, scheduler: Any) -> Level:
     return Level(1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio))
 
 
-def error(method: Method, steps: int) -> float:
+def error(method: Method, steps: int, twin: int | None = None) -> float:
     """Largest distance of a final sample from the exact one, in standard deviations of the data.
+
+    Args:
+        twin: number of a rounding twin; ``None`` for the method itself.
 
     Raises:
         UnknownOption: not in this release of diffusers.
@@ -95,13 +102,29 @@ def error(method: Method, steps: int) -> float:
         warnings.simplefilter("ignore")
         scheduler = build(method.class_name, method.options)
         network = perfect_network(method.family, scheduler.config)
-        path = run(scheduler, network, NOISE, steps, step_options=method.step_options)
+        rounded = None if twin is None else Twin(twin)
+        path = run(scheduler, network, NOISE, steps, step_options=method.step_options, twin=rounded)
     first, last = _levels(method, network, (path.timesteps[0], path.timesteps[-1]))
     if method.end == DENOISED:
         exact = denoise(flow(path.samples[0].to(torch.float64), first, last), last)
     else:
         exact = flow(path.samples[0].to(torch.float64), first, _end_level(method, scheduler))
     return float(((path.samples[-1].to(torch.float64) - exact) / STD).abs().max())
+
+
+def above_rounding(method: Method, errors: Sequence[float]) -> int:
+    """How many of the step counts, from the first on, have an error that is more than rounding.
+
+    Small steps make small errors of the method, until those of float32 are larger: there an order means nothing.
+
+    Args:
+        errors: of each of the method's step counts.
+    """
+    for number, (steps, size) in enumerate(zip(method.steps, errors, strict=True)):
+        rounding = max(abs(error(method, steps, twin) - size) for twin in range(TWINS))
+        if not size > ABOVE_ROUNDING * rounding:
+            return number
+    return len(errors)
 
 
 def measured_order(errors: Sequence[float], steps: Sequence[int]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bench.closed_form.goldens import read_goldens
+from bench.closed_form.goldens import read_goldens, read_limits
 from bench.closed_form.outcomes import compare, outcome
 from bench.closed_form.sampling import UnknownOption
 from bench.closed_form.settings import all_settings
@@ -15,12 +15,13 @@ from bench.similarity import CHANGED, IDENTICAL
 def check_schedulers() -> CaseOutcome:
     """Whether every setting still gives its golden; 10 to 15 s of processor time."""
     began = time.perf_counter()
-    goldens = read_goldens()
+    goldens, limits = read_goldens(), read_limits()
     changed = []
     for name, setting in all_settings().items():
         try:
-            difference = compare(setting, outcome(setting), goldens[name])
-        except UnknownOption:
+            difference = compare(setting, outcome(setting), goldens[name], limits.get(name))
+        except UnknownOption as missing:
+            changed.append(f"{name}: {missing}")
             continue
         if difference:
             changed.append(f"{name}: {difference.sentence}")
