@@ -1,7 +1,7 @@
 """Which release of a library changed a case first? Asks about log2(n) of the n releases in a range.
 
-``tox run -e bisect -- diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s50-bf16`` is
-``python -m bench.upgrade.bisect diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s50-bf16``.
+``tox run -e bisect -- diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s100-bf16`` is
+``python -m bench.upgrade.bisect diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s100-bf16``.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _option(read: Callable[[str], float]) -> Callable[[str], float]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bisect", description=__doc__.split("\n")[0])
     add_options(parser)
-    parser.add_argument("--case", required=True, metavar="ID", help="such as emoji-ddpm/ddpm-s50-bf16")
+    parser.add_argument("--case", required=True, metavar="ID", help="such as emoji-ddpm/ddpm-s100-bf16")
     parser.add_argument(
         "--by",
         choices=(PICTURES, SPEED),

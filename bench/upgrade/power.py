@@ -32,7 +32,7 @@ from bench.upgrade.slow_down import choose_layers
 from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerProcess, fresh
 
 # With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.
-CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16": 4, "emoji-ddpm/ddim-s20-fp32": 1}
+CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16-seed4": 4, "emoji-ddpm/ddim-s20-fp32": 1}
 # One block of decisions: (share of more work in the UNet, how many).
 BLOCK = ((0.0, 10), (0.03, 1), (0.05, 2), (0.10, 1))
 DECISIONS = Path("results/power/decisions.jsonl")
