@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Patch = Literal["eager attention", "channels last", "images apart", "TF32 convolutions", "TF32 products"]
 FLOAT32, HALF = frozenset({"float32"}), frozenset({"bfloat16", "float16"})
 ALL = FLOAT32 | HALF
+# MKL's own constants (mkl_types.h).
+_MKL_ALL, _MKL_COMPATIBLE = 1, 3
 TWINS, TF32_TWINS = "rounding twins", "TF32 twins"
 # The half dtypes spread over orders of magnitude, so their limits need a larger sample; their calls are cheap.
 TWINS_OF_FLOAT32, TWINS_OF_HALF = 16, 64
@@ -105,6 +108,14 @@ def _onednn_is(wanted: str) -> Callable[[], None]:
     return check
 
 
+def _mkl_is_compatible() -> None:
+    """MKL's functions of vectors and matrices are others on processors that it does not know."""
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    branch = getattr(library, "mkl_serv_cbwr_get", None)
+    if branch is None or branch(_MKL_ALL) != _MKL_COMPATIBLE:
+        raise NoEffect("torch's MKL does not use the kernels for any processor, or has none.")
+
+
 def _onednn_off() -> None:
     if torch._C._get_mkldnn_enabled():
         raise NoEffect("torch still uses oneDNN.")
@@ -171,6 +182,15 @@ VARIATIONS: tuple[Variation, ...] = (
         dtypes=FLOAT32,
         processors=True,
         took_hold=_onednn_off,
+    ),
+    Variation(
+        "MKL for any processor",
+        PORTABLE,
+        "processors of other makers",
+        {"MKL_CBWR": "COMPATIBLE"},
+        dtypes=FLOAT32,
+        processors=True,
+        took_hold=_mkl_is_compatible,
     ),
     Variation(
         "torch with AVX2",
