@@ -1,4 +1,4 @@
-"""Options, fixtures and hooks of the suite; what they do is in ``bench.plugin``."""
+"""Fixtures and hooks of the suite; what they do is in ``bench.plugin``, and so are the options."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import pytest
 from bench.plugin.calibration import CALIBRATION, CalibrationReporter, check_options
 from bench.plugin.checks import check_picture, measure_case
 from bench.plugin.notes import NoteKeeper
-from bench.plugin.options import add_options
 from bench.plugin.reporter import Reporter
-from bench.plugin.selection import leave_out_slow
+from bench.plugin.selection import choose_items
 from bench.plugin.session import (
     SESSION,
     Session,
@@ -28,10 +27,6 @@ from bench.plugin.upgrade import (
     is_left_out,
     leave_out_imports,
 )
-
-
-def pytest_addoption(parser):
-    add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,9 +60,10 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("case", list(case_parameters(metafunc.config.stash[SESSION], timed=timed)))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     session = config.stash[SESSION]
-    leave_out_slow(config, items, wanted=session.options.slow)
+    choose_items(config, items)
     if session.upgrade and session.upgrade.pictures_only:
         leave_out_imports(items)
 

@@ -18,6 +18,7 @@ from bench.device import Device
 from bench.golden_groups import Entry, GroupError, read_group, unused_entries, write_entry
 from bench.grids import make_grid, split_grid
 from bench.limits import CalibratedLimits
+from bench.paths import shown
 from bench.records import ErrorRecord
 from bench.suite import Case
 from bench.work import Work
@@ -95,7 +96,8 @@ class Place:
             return True  # reading it tells what is wrong
 
     def __str__(self) -> str:
-        return f"{self.picture} ({self.entry.rpartition('/')[2]})" if self.entry else str(self.picture)
+        path = shown(self.picture)
+        return f"{path} ({self.entry.rpartition('/')[2]})" if self.entry else path
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,8 @@ def _from_group(place: Place) -> tuple[Image.Image | None, Origin]:
         entries = read_group(place.picture)
         origin = Origin.model_validate(entries[place.entry].origin)
     except (GroupError, ValidationError) as error:
-        reason = _first_line(error)
-        raise GoldenError(f"{place.origin}: no group of goldens ({reason}); restore both files, or {AGAIN}.") from None
+        where, reason = shown(place.origin), _first_line(error)
+        raise GoldenError(f"{where}: no group of goldens ({reason}); restore both files, or {AGAIN}.") from None
     if origin.like and origin.like not in entries:
         raise GoldenError(
             f"{place}: is to be like {origin.like}, which has no golden; accept that with --golden-update."
@@ -190,9 +192,9 @@ def _from_files(place: Place) -> tuple[Image.Image | None, Origin]:
     try:
         origin = Origin.model_validate_json(beside.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise GoldenError(f"{beside}: missing beside {path.name}; {AGAIN}.") from None
+        raise GoldenError(f"{shown(beside)}: missing beside {path.name}; {AGAIN}.") from None
     except (ValidationError, UnicodeDecodeError, OSError) as error:
-        raise GoldenError(f"{beside}: not the origin of a golden ({_first_line(error)}); {AGAIN}.") from None
+        raise GoldenError(f"{shown(beside)}: not the origin of a golden ({_first_line(error)}); {AGAIN}.") from None
     if origin.error:
         return None, origin
     try:
@@ -200,9 +202,9 @@ def _from_files(place: Place) -> tuple[Image.Image | None, Origin]:
             opened.load()
             return opened, origin
     except FileNotFoundError:
-        raise GoldenError(f"{path}: missing beside {beside.name}; {AGAIN}.") from None
+        raise GoldenError(f"{shown(path)}: missing beside {beside.name}; {AGAIN}.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise GoldenError(f"{path}: not a readable picture ({_first_line(error)}); {AGAIN}.") from None
+        raise GoldenError(f"{shown(path)}: not a readable picture ({_first_line(error)}); {AGAIN}.") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -233,7 +235,7 @@ def accept_limits(root: Path, case: Case, device: Device, limits: CalibratedLimi
     """
     place = find_golden(root, case, device)
     if place is None:
-        raise GoldenError(f"no golden of {case.id} in {root}; accept its picture with --golden-update first.")
+        raise GoldenError(f"no golden of {case.id} in {shown(root)}; accept its picture with --golden-update first.")
     golden = read_golden(place)
     own = golden.tiles and not golden.origin.like
     grid = make_grid(golden.tiles, golden.tiles[0].size) if own else None
@@ -252,11 +254,11 @@ def _write(place: Place, grid: Image.Image | None, origin: Origin) -> None:
         if not grid:
             place.picture.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or error
-        raise GoldenError(f"{place.picture}: not written ({reason}); free the disk or correct the folder.") from None
+        where, reason = shown(place.picture), error.strerror or error
+        raise GoldenError(f"{where}: not written ({reason}); free the disk or correct the folder.") from None
     except GroupError as error:
         raise GoldenError(
-            f"{place.picture}: not written, the group is damaged ({error}); restore both files."
+            f"{shown(place.picture)}: not written, the group is damaged ({error}); restore both files."
         ) from None
 
 
@@ -273,7 +275,7 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
     for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
         owner = path.relative_to(root).with_suffix("").as_posix().partition("@")[0]
         if path.suffix not in (".png", ".json") or (owner not in alone and owner not in groups):
-            unused.append(str(path))
+            unused.append(shown(path))
         elif owner in groups and path.suffix == ".json":
             sheet = path.with_suffix(".png")
             unused += [str(Place(sheet, name)) for name in _unused_entries(sheet, groups[owner])]

@@ -27,6 +27,7 @@ from bench.golden_store import (
     write_golden,
 )
 from bench.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
+from bench.paths import shown
 from bench.records import ErrorRecord, LimitsRecord, Pictures, WorkRecord
 from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
 from bench.suite import Case
@@ -222,7 +223,7 @@ def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | No
     if _what_changed(origin, then):
         return NOT_COMPARED, f"{NOT_COMPARED}: {golden.place} is stale"
     if then.work is None:
-        return MISSING, f"{golden.place.origin} holds no counted work; add it with --golden-update"
+        return MISSING, f"{shown(golden.place.origin)} holds no counted work; add it with --golden-update"
     found = compare_work(Work.from_json(counts), Work.from_json(then.work))
     return found.verdict, found.message
 

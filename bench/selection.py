@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from bench.scenarios import SCENARIOS
 from bench.suite import Case, Suite, SuiteError
 
+SLOW = "slow (-m slow)"
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -55,7 +57,7 @@ def _left_out(
     if not models and case.model.source == "hub":
         return "of hub models (--model NAME)"
     if not slow and is_slow(case, slow_dtypes):
-        return "slow (-m slow)"
+        return SLOW
     if device_type != "cpu" and SCENARIOS[case.settings.scenario].draws_on_device:
         return "drawing their noise on the device"
     return None

@@ -11,7 +11,7 @@ PAIRS = 40
 
 
 @pytest.mark.bench
-@pytest.mark.slow
+@pytest.mark.harness
 def test_overhead_of_a_measured_call(bench_session, benchmark):
     """Compares fresh generators, a fresh scheduler, two clock readings and the call with the bare call.
 

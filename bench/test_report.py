@@ -1,4 +1,4 @@
-"""How the report grows: time to build it, its size, and how soon the page is usable (``-m slow -rP``)."""
+"""How the report grows: time to build it, its size, and how soon the page is usable (``-m harness -rP``)."""
 
 import shutil
 import time
@@ -27,7 +27,7 @@ def usable_after(path):
     return passed
 
 
-@pytest.mark.slow
+@pytest.mark.harness
 @pytest.mark.parametrize("count", [50, 500, 5000])
 def test_report(count, tmp_path):
     run = make_run(tmp_path / "run", count)

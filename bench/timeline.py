@@ -21,6 +21,7 @@ from bench.upgrade.choice import (
     add_options,
     cases_matching,
     default_cases,
+    parse_options,
     read_choice,
 )
 from bench.upgrade.neighbours import Neighbours
@@ -39,9 +40,9 @@ def write_reports(found: TimelineFound, folder: Path) -> Page:
     return tell(folder)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, several: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="timeline", description=__doc__.split("\n")[0])
-    add_options(parser)
+    add_options(parser, several=several)
     parser.add_argument("--every", action="store_true", help="every release, not only the newest of each minor version")
     parser.add_argument("-k", dest="expression", default="", metavar="EXPR", help="only cases that match, as in pytest")
     parser.add_argument("--sentinels", action="store_true", help="sentinel cases too, of which there are hundreds")
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = parse_options(_parser, arguments)
     try:
         return run(options)
     except Mistake as error:

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -61,6 +63,19 @@ model = "far"
 scheduler = "ddpm"
 steps = 2
 images = 1
+"""
+SLOW_MODEL = """
+[models.late]
+kind = "ddpm"
+source = "hub"
+id = "somebody/late"
+
+[[cases]]
+model = "late"
+scheduler = "ddpm"
+steps = 2
+images = 1
+slow = true
 """
 USAGE_ERROR, NOTHING_RUN = pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED
 NOTHING_TIMED = pytest.mark.filterwarnings("ignore:Not saving anything, no benchmarks have been run")
@@ -553,3 +568,100 @@ def test_picture_checks_are_deterministic_and_timing_keeps_the_defaults(start):
     assert not torch.are_deterministic_algorithms_enabled()
     start("tests", "-k", "ddpm-s2")
     assert torch.are_deterministic_algorithms_enabled()
+
+
+@NOTHING_TIMED
+@pytest.mark.parametrize("folder", ["bench", "tests"])
+@pytest.mark.parametrize("more", [[], ["-m", "golden"], ["--golden-update"]], ids=["plain", "golden", "update"])
+def test_a_model_with_slow_cases_alone_says_how_to_run_them(folder, more, start, pytester, suite_text):
+    (pytester.path / "suite.toml").write_text(suite_text + SLOW_MODEL)
+    result = start(folder, "--model=late", *more)
+    assert result.ret == NOTHING_RUN
+    how = '"golden and slow"' if "golden" in more else "slow"
+    why = "the only case is left out as slow on this device"
+    assert result.outlines.count(f"no case was selected, so nothing was checked: {why}; run with -m {how}.") == 1
+    assert "INTERNALERROR" not in text_of(result)
+    assert not (pytester.path / "results").exists()
+
+
+def test_slow_cases_alone_are_no_calibration(start, pytester, suite_text):
+    (pytester.path / "suite.toml").write_text(suite_text + SLOW_MODEL)
+    result = start("tests", "-m", "golden", "--golden-calibrate", "--model=late")
+    assert result.ret == NOTHING_RUN
+    result.stdout.fnmatch_lines(['no case was selected, so nothing was calibrated: *run with -m "golden and slow".'])
+
+
+@pytest.mark.parametrize("more", [["--model=late"], ["-k", "not tiny"], ["-k", "no-such-case"]])
+def test_an_upgrade_check_without_a_case_compares_no_import(more, start, pytester, suite_text):
+    (pytester.path / "suite.toml").write_text(suite_text + SLOW_MODEL)
+    shutil.copy(PROJECT / "bench" / "test_upgrade.py", pytester.path / "bench")
+    result = start("bench/test_upgrade.py", "--candidate=current", *more)
+    assert result.ret == NOTHING_RUN
+    result.stdout.fnmatch_lines(["no case was selected, so nothing was compared: *."])
+
+
+@NOTHING_TIMED
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tests", "-m", "golden", "-k", "not tiny"],
+        ["tests", "-k", "no-such-case"],
+        ["tests", "-m", "golden and slow", "-k", "s3"],
+        ["bench", "-k", "not tiny"],
+        ["bench", "-m", "golden"],
+        ["bench", "-m", "not bench"],
+    ],
+    ids=" ".join,
+)
+def test_unused_goldens_are_not_looked_for_without_a_case(arguments, start, goldens):
+    result = start(*arguments)
+    assert result.ret == NOTHING_RUN
+    result.stdout.fnmatch_lines(["no case was selected, so nothing was checked: correct -k, -m, --model or the path."])
+
+
+@pytest.mark.usefixtures("goldens")
+@pytest.mark.parametrize("how", [["-k", "every_golden"], ["::test_every_golden_is_used"]], ids=["expression", "path"])
+def test_unused_goldens_are_looked_for_where_that_test_is_named(how, start):
+    file = "tests/test_goldens_of_the_suite.py"
+    result = start(*([file, *how] if len(how) == 2 else [file + how[0]]))
+    assert result.ret == pytest.ExitCode.OK
+    assert result.parseoutcomes()["passed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ([], ["test_plain"]),
+        (["-m", "slow"], ["test_slow"]),
+        (["-m", "harness"], ["test_harness"]),
+        (["-m", "slow or harness"], ["test_slow", "test_harness"]),
+    ],
+)
+def test_slow_cases_and_the_harness_are_asked_for_apart(asked, names, start, pytester):
+    marked = "".join(f"@pytest.mark.{mark}\ndef test_{mark}(): pass\n" for mark in ("slow", "harness"))
+    (pytester.path / "tests" / "test_marked.py").write_text(f"import pytest\ndef test_plain(): pass\n{marked}")
+    result = start("tests/test_marked.py", "--collect-only", "-q", *asked)
+    assert [line.partition("::")[2] for line in result.outlines if "::" in line] == names
+
+
+@pytest.mark.parametrize("name", ["test_overhead", "test_report"])
+def test_benchmarks_of_the_harness_are_no_slow_cases(name):
+    text = (PROJECT / "bench" / f"{name}.py").read_text()
+    assert "@pytest.mark.harness" in text
+    assert "mark.slow" not in text
+
+
+@pytest.mark.usefixtures("start")
+@pytest.mark.parametrize("spelling", [" ", "="], ids=["space", "equals"])
+@pytest.mark.parametrize("path", [["tests"], ["-c", "tox.ini"]], ids=["path", "settings"])
+def test_a_folder_outside_is_the_value_of_an_option(path, spelling, pytester, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "conftest.py").write_text("raise RuntimeError('no conftest of this project')\n")
+    shutil.copy(pytester.path / "suite.toml", outside)
+    folders = [f"{name}{spelling}{outside}" for name in ("--results", "--golden-dir", "--environments")]
+    options = " ".join([*folders, f"--suite{spelling}{outside / 'suite.toml'}"]).split()
+    command = [Path(sys.executable).with_name("pytest"), *path, "-m", "golden", "--co", "-q", "--device=cpu", *options]
+    ended = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
+    assert ended.returncode == pytest.ExitCode.OK, ended.stdout + ended.stderr
+    for case in CASES:
+        assert f"tests/test_goldens_of_the_suite.py::test_picture[{case}]" in ended.stdout

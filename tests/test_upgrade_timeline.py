@@ -30,7 +30,7 @@ from bench.upgrade import (
 )
 from bench.upgrade.bisect_outcome import BisectFound, read_bisect
 from bench.upgrade.bisect_step import StepRequest
-from bench.upgrade.choice import Mistake, cases_matching, read_choice
+from bench.upgrade.choice import Mistake, cases_matching, parse_options, read_choice
 from bench.upgrade.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.decision import Decision
@@ -272,7 +272,7 @@ def test_an_expression_that_cannot_be_read_is_one_sentence(suite, expression, sa
 
 
 def options_of(*arguments):
-    return timeline_command._parser().parse_args(["paint", "1.0.0..2.0.1", *arguments])
+    return parse_options(timeline_command._parser, ["paint", "1.0.0..2.0.1", *arguments])
 
 
 def test_a_choice_has_its_releases_and_sides():
@@ -280,6 +280,33 @@ def test_a_choice_has_its_releases_and_sides():
     assert list(map(str, choice.releases)) == ["1.0.0", "1.0.1", "1.1.2", "1.2.0", "1.10.0", "2.0.1"]
     assert choice.side_of(choice.releases[0]) == "paint==1.0.0 easel==1.0"
     assert replace(choice, alongside="").side_of(Version("2.0.1")) == "paint==2.0.1"
+
+
+@pytest.mark.parametrize("command", [timeline_command, bisect])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["paint", "1.0..2.0", "--with", "easel==1.0", "brush<3"],
+        ["paint", "1.0..2.0", "--with", "easel==1.0", "brush<3", "--device", "cpu"],
+        ["paint", "1.0..2.0", "--with", "easel==1.0 brush<3"],
+        ["--with", "easel==1.0 brush<3", "paint", "1.0..2.0"],
+        ["--with=easel==1.0 brush<3", "paint", "1.0..2.0"],
+    ],
+    ids=["words", "words-and-option", "quoted", "quoted-first", "equals"],
+)
+def test_with_takes_words_or_one_quoted_text(command, arguments):
+    more = ["--case", CASE] if command is bisect else []
+    options = parse_options(command._parser, [*more, *arguments])
+    assert (options.library, options.span, options.alongside) == ("paint", "1.0..2.0", "easel==1.0 brush<3")
+
+
+@pytest.mark.parametrize("command", [timeline_command, bisect])
+def test_a_stray_word_is_no_requirement(command, capsys):
+    more = ["--case", CASE] if command is bisect else []
+    with pytest.raises(SystemExit) as ended:
+        parse_options(command._parser, ["paint", "1.0..2.0", "stray", *more, "--with", "easel==1.0"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: stray" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

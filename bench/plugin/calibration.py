@@ -9,6 +9,7 @@ import pytest
 from bench.calibration.run import Calibrated, Calibration
 from bench.calibration.table import render_calibration
 from bench.plugin.reporter import session_header, status_without_letter, write_case_line
+from bench.plugin.selection import nothing_selected
 from bench.plugin.session import Session, announcer, case_of
 from bench.suite import Case
 
@@ -79,7 +80,7 @@ class CalibrationReporter:
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         write = terminalreporter.write_line
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-            write("no case was selected, so nothing was calibrated: correct -k, -m or --model.", red=True)
+            write(nothing_selected(self._config, self._session.selection, "calibrated"), red=True)
         found = list(self._found.values())
         if not found:
             return

@@ -1,4 +1,8 @@
-"""The command line, parsed once into a frozen dataclass."""
+"""The command line, parsed once into a frozen dataclass.
+
+``tox.ini`` names this module as a plugin: an option that pytest learns only from ``conftest.py`` leaves its value among
+the test paths, and an existing folder there decides which ``conftest.py`` is read.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +122,7 @@ def _amount(config: pytest.Config, name: str, read: Callable[[str], float]) -> f
         raise pytest.UsageError(f"--{name.replace('_', '-')} {text}: {error}") from None
 
 
-def add_options(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench", "diffusion pipelines: speed and golden pictures")
     group.addoption("--suite", metavar="PATH", help="models and cases to run (default: bench/suite.toml)")
     group.addoption(

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from bench.paths import shown
 from bench.plugin import terminal
+from bench.plugin.selection import nothing_selected
 from bench.plugin.session import Session, case_of
 from bench.reasons import across_devices
 from bench.report.tell import Unreadable, tell
@@ -75,7 +77,7 @@ class Reporter:
         return self._config.get_verbosity() == 0 and self._config.getoption("dist", "no") == "no"
 
     def pytest_report_header(self) -> list[str]:
-        return [*session_header(self._session), f"goldens: {self._session.options.golden_dir}"]
+        return [*session_header(self._session), f"goldens: {shown(self._session.options.golden_dir)}"]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -107,7 +109,7 @@ class Reporter:
         write = terminalreporter.write_line
         records = session.all_records()
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-            write("no case was selected, so nothing was checked: correct -k, -m or --model.", red=True)
+            write(nothing_selected(self._config, session.selection, "checked"), red=True)
         if not records:
             return
         if session.timing:

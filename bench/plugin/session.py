@@ -57,6 +57,8 @@ class Session:
 
 SESSION = pytest.StashKey[Session]()
 UPGRADE_FILE = "test_upgrade.py"
+# In place of the case where there is none: pytest would skip the test, which is green.
+NO_CASE = object()
 
 
 def wants_timing(config: pytest.Config) -> bool:
@@ -153,19 +155,24 @@ def announcer(config: pytest.Config) -> Callable[[str], None]:
 def case_of(item: pytest.Item) -> Case | None:
     """The case that a test is about; ``None`` for other tests."""
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get("case") if callspec else None
+    case = callspec.params.get("case") if callspec else None
+    return case if isinstance(case, Case) else None
 
 
 def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
-    """The selected cases as pytest parameters, with their marks; sentinels are never timed."""
+    """The selected cases as pytest parameters, with their marks; sentinels are never timed.
+
+    Where there is no case, ``NO_CASE`` is the only parameter.
+    """
+    cases = [case for case in session.selection.cases if not (timed and case.settings.sentinel)]
+    if not cases:
+        yield pytest.param(NO_CASE, id="no-case")
 
     def synchronized() -> float:
         return clock(session.device)
 
     slow = slow_dtypes(session.device)
-    for case in session.selection.cases:
-        if timed and case.settings.sentinel:
-            continue
+    for case in cases:
         marks = [pytest.mark.slow] if is_slow(case, slow) else []
         if case.settings.sentinel:
             marks.append(pytest.mark.sentinel)

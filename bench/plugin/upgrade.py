@@ -14,6 +14,7 @@ from bench.goldens import limits_side_by_side
 from bench.pipelines import PipelineError
 from bench.plugin.options import UpgradeOptions
 from bench.plugin.reporter import session_header, status_without_letter, write_case_line, write_results
+from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.similarity import Limits
 from bench.suite import Case
@@ -241,8 +242,11 @@ class UpgradeReporter:
     def pytest_unconfigure(self) -> None:
         self._upgrade.close()
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         upgrade = self._upgrade
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            nothing = nothing_selected(self._config, upgrade.session.selection, "compared")
+            terminalreporter.write_line(nothing, red=True)
         if not upgrade.found and not upgrade.import_time:
             return
         found = upgrade.outcome()

@@ -24,7 +24,7 @@ from bench.suite import Case
 from bench.upgrade.amounts import percent, seconds
 from bench.upgrade.bisect_outcome import BisectFound, CommitsFound, Step, read_steps, write_bisect
 from bench.upgrade.bisect_step import StepRequest
-from bench.upgrade.choice import GOLDENS, ROOT, Choice, Mistake, Requests, add_options, read_choice
+from bench.upgrade.choice import GOLDENS, ROOT, Choice, Mistake, Requests, add_options, parse_options, read_choice
 from bench.upgrade.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
@@ -171,9 +171,9 @@ def _option(read: Callable[[str], float]) -> Callable[[str], float]:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, several: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bisect", description=__doc__.split("\n")[0])
-    add_options(parser)
+    add_options(parser, several=several)
     parser.add_argument("--case", required=True, metavar="ID", help="such as emoji-ddpm/ddpm-s100-bf16")
     parser.add_argument(
         "--by",
@@ -285,7 +285,7 @@ def _check_repo(repo: Path, choice: Choice) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = parse_options(_parser, arguments)
     try:
         return run(options)
     except (Mistake, CommitsError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,33 @@ class Choice:
         return f"{self.library}=={release} {self.alongside}".strip()
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def parse_options(make_parser: Callable[..., argparse.ArgumentParser], arguments: Sequence[str] | None) -> Any:
+    """The options of a command line, where ``--with`` takes requirements in one pair of quotes or as several words.
+
+    Several words are read only where one leaves words over: ``--with A library FIRST..LAST`` stays one word.
+
+    Raises:
+        SystemExit: with exit code 2, after a sentence on the mistake.
+    """
+    options, rest = make_parser().parse_known_args(arguments)
+    if not rest:
+        return options
+    options = make_parser(several=True).parse_args(arguments)
+    options.alongside = " ".join(options.alongside)
+    return options
+
+
+def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """``several``: ``--with`` takes each requirement as a word of its own."""
     parser.add_argument("library", help="name on the package index, such as diffusers")
     parser.add_argument("span", metavar="FIRST..LAST", help="range of releases, both ends included: 0.34.0..0.42.1")
     parser.add_argument(
         "--with",
         dest="alongside",
+        nargs="+" if several else None,
         default="",
-        metavar="REQUIREMENTS",
-        help='install these with each release: "transformers==4.57.6"',
+        metavar="REQUIREMENT",
+        help="install this with each release: transformers==4.57.6; several may follow each other",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu, … (default: auto)")
     parser.add_argument("--suite", type=Path, default=SUITE_FILE, metavar="PATH", help="models and cases")
