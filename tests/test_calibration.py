@@ -15,10 +15,12 @@ from PIL import Image
 
 from bench.calibration import processes, run, variations
 from bench.calibration.messages import Answer, Died, Made, NotHeld, Raised, Task
+from bench.calibration.prediction import prediction_bound
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.run import Calibrated, Calibration
 from bench.calibration.spread import (
     BLIND_BELOW,
+    FALSE_ALARM,
     FEWEST,
     OTHER_TYPE,
     SAME_TYPE,
@@ -28,7 +30,6 @@ from bench.calibration.spread import (
     is_unstable,
     limits_from,
     measured,
-    prediction_bound,
     spread_of,
 )
 from bench.calibration.table import render_calibration
@@ -105,7 +106,7 @@ def test_a_variation_that_moves_nothing_is_no_observation():
 
 
 def test_the_bound_of_equal_values_is_that_value():
-    assert prediction_bound([0.5] * 16, 0.01) == pytest.approx(0.5)
+    assert prediction_bound([0.5] * 16, 0.01, FALSE_ALARM) == pytest.approx(0.5)
 
 
 def test_a_case_that_nothing_moved_has_the_floors():

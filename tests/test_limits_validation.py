@@ -8,8 +8,9 @@ from PIL import Image
 from scipy import stats
 
 from bench.calibration.__main__ import GOLDENS, calibrated_cases
+from bench.calibration.prediction import prediction_bound
 from bench.calibration.processors import FOLDER, keep, pictures_of, read_processor
-from bench.calibration.spread import FALSE_ALARM, FIGURES, prediction_bound
+from bench.calibration.spread import FALSE_ALARM, FIGURES
 from bench.calibration.validation import leave_each_out
 from bench.device import Cpu, choose_device
 from bench.golden_store import find_golden, read_golden
@@ -32,7 +33,7 @@ def test_the_next_machine_exceeds_the_bound_as_rarely_as_promised(name, count):
     distribution = DISTRIBUTIONS[name]
     draws = distribution.rvs((400, count), random_state=np.random.default_rng(count))
     resolution = 0.01 * float(distribution.median())
-    chances = [distribution.sf(prediction_bound(draw, resolution)) for draw in draws]
+    chances = [distribution.sf(prediction_bound(draw, resolution, FALSE_ALARM / FIGURES)) for draw in draws]
     # The mean of 400 chances scatters by half of itself where a distribution is wide.
     assert np.mean(chances) < 2 * FALSE_ALARM / FIGURES
 

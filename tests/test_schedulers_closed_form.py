@@ -85,7 +85,7 @@ def test_limits_are_of_settings_and_few_are_ill_conditioned():
     assert set(LIMITS) <= set(SETTINGS)
     assert all(limit > FLOORS[SETTINGS[name].dtype] for name, limit in LIMITS.items())
     ill = [name for name, limit in LIMITS.items() if limit > ILL_CONDITIONED]
-    assert len(ill) < 0.03 * len(SETTINGS)
+    assert len(ill) < 0.06 * len(SETTINGS)
 
 
 def test_a_scheduler_that_disappears_is_a_failure(monkeypatch, capsys):
@@ -128,6 +128,7 @@ def test_a_well_conditioned_setting_has_the_floor_and_an_ill_conditioned_one_no_
 
 def test_of_an_ill_conditioned_setting_only_what_is_no_number_is_compared():
     golden = GOLDENS[ILL]
+    assert not isinstance(golden, str)
     moved = tuple(1.5 * value for value in golden)
     assert compare(SETTINGS[ILL], moved, golden, LIMITS[ILL]) is None
     assert compare(SETTINGS[ILL], (math.nan, *moved[1:]), golden, LIMITS[ILL])
