@@ -83,9 +83,9 @@ def test_goldens(class_name):
 
 def test_limits_are_of_settings_and_few_are_ill_conditioned():
     assert set(LIMITS) <= set(SETTINGS)
-    assert all(limit > FLOORS[SETTINGS[name].dtype] for name, limit in LIMITS.items())
+    assert all(limit >= FLOORS[SETTINGS[name].dtype] for name, limit in LIMITS.items())
     ill = [name for name, limit in LIMITS.items() if limit > ILL_CONDITIONED]
-    assert len(ill) < 0.06 * len(SETTINGS)
+    assert len(ill) < 0.08 * len(SETTINGS)
 
 
 def test_a_scheduler_that_disappears_is_a_failure(monkeypatch, capsys):

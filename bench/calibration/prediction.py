@@ -29,6 +29,7 @@ import numpy as np
 from scipy import stats
 
 _LARGEST_LOG = 700.0  # the exponential of more is infinite
+_ROUNDING = 1e-9  # of the logarithms of equal values
 
 
 def prediction_bound(values: Sequence[float], resolution: float, alpha: float) -> float:
@@ -42,5 +43,6 @@ def prediction_bound(values: Sequence[float], resolution: float, alpha: float) -
     median, count, above = float(np.median(logs)), len(logs), len(logs) // 2
     upper = math.sqrt(float((np.maximum(logs - median, 0) ** 2).sum()) / above)
     room = float(stats.t.ppf(1 - alpha, above)) * upper * math.sqrt(1 + 1 / count)
-    bound = math.exp(min(median + room, _LARGEST_LOG)) - resolution
-    return bound if max(values) <= bound else 2 * max(values)
+    if logs.max() > median + room + _ROUNDING:
+        return 2 * max(values)
+    return math.exp(min(median + room, _LARGEST_LOG)) - resolution

@@ -79,7 +79,7 @@ def write_goldens(
     limits = limits or {}
     document = {
         "origin": origin,
-        "limits": {name: f"{limits[name]:.2g}" for name in sorted(limits)},
+        "limits": {name: f"{limits[name]:.3g}" for name in sorted(limits)},
         "outcomes": {name: _text(outcomes[name]) for name in sorted(outcomes)},
     }
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
