@@ -1,8 +1,9 @@
 """``python -m bench.calibration``: what the measured limits of the goldens detect, and whether they would have held.
 
 ``detects`` prints, for each group of cases and dtype, the smallest change that is surely detected. ``validate`` leaves
-out each kind of evidence in turn and counts how often the limits from the rest would not have held. ``keep`` takes the
-grids of a run on another processor, against which the limits are tested.
+out each kind of evidence in turn and counts how often the limits from the rest would not have held. ``derive`` makes
+the limits anew from the evidence that is there, after a change of how they follow from it. ``keep`` takes the grids of
+a run on another processor, against which the limits are tested.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
+from bench.calibration.derivation import NoLimits, derive_limits
 from bench.calibration.processors import FOLDER, keep
+from bench.calibration.spread import MARGIN
 from bench.calibration.validation import leave_each_out
 from bench.device import choose_device
-from bench.golden_store import find_golden, read_golden
+from bench.golden_store import accept_limits, find_golden, read_golden
 from bench.limits import OTHER, PORTABLE, STRICT, CalibratedLimits
 from bench.records import LimitsRecord
 from bench.suite import DTYPES, SUITE_FILE, Case, read_suite
@@ -83,6 +86,32 @@ def _validate() -> int:
     return int(any(failed.values()))
 
 
+def _derive() -> int:
+    """Derives all limits anew from the evidence that the goldens hold; nothing is measured."""
+    device, changed, problems = choose_device("cpu"), 0, []
+    for case, limits in calibrated_cases():
+        try:
+            derived = derive_limits(case.settings.dtype, limits.evidence, limits.twins)
+        except NoLimits as error:
+            problems.append(f"{case.id}: {error}")
+            continue
+        problems += [f"{case.id}: {derived.blind}"] if derived.blind else []
+        again = limits.model_copy(
+            update={
+                "strict": derived.strict,
+                "portable": derived.portable,
+                "other": derived.other,
+                "unstable": derived.unstable,
+                "margin": MARGIN,
+            }
+        )
+        if again != limits:
+            accept_limits(GOLDENS, case, device, again)
+            changed += 1
+    print(*problems, f"{changed} goldens have other limits now", sep="\n")
+    return int(bool(problems))
+
+
 def _keep(grids: Path, path: Path, name: str) -> int:
     count = keep(grids, read_suite(SUITE_FILE).cases, GOLDENS, name, path)
     if not count:
@@ -97,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("detects")
     commands.add_parser("validate")
+    commands.add_parser("derive")
     keeping = commands.add_parser("keep")
     keeping.add_argument("grids", type=Path, help="folder grids/ of a run on that processor")
     keeping.add_argument("slug", help="short name of the file, such as amd-epyc")
@@ -104,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.command == "keep":
         return _keep(chosen.grids, FOLDER / f"{chosen.slug}.npz", chosen.name)
-    return _detects() if chosen.command == "detects" else _validate()
+    return {"detects": _detects, "validate": _validate, "derive": _derive}[chosen.command]()
 
 
 if __name__ == "__main__":

@@ -13,33 +13,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from bench.calibration.derivation import NoLimits, derive_limits
 from bench.calibration.messages import Answer, Made, NotHeld, Task
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
-from bench.calibration.spread import (
-    BLIND_BELOW,
-    MARGIN,
-    UNSTABLE_BELOW,
-    evidence_for_limits,
-    is_blind,
-    is_unstable,
-    limits_from,
-    measured,
-    spread_of,
-)
+from bench.calibration.spread import MARGIN, measured
 from bench.calibration.variations import PLAIN, Variation, variations_here
 from bench.device import Device, instruction_set
 from bench.golden_store import GoldenError, accept_limits, describe_origin, find_golden, read_golden
 from bench.goldens import CHANGED, IDENTICAL, PASSED, judge
-from bench.limits import (
-    OTHER,
-    PORTABLE,
-    STRICT,
-    CalibratedLimits,
-    TwinsMeasured,
-    VariationMeasured,
-    default_limits,
-)
-from bench.records import LimitsRecord
+from bench.limits import PORTABLE, CalibratedLimits, TwinsMeasured, VariationMeasured, default_limits
 from bench.similarity import Incomparable, compare
 from bench.suite import Case
 
@@ -235,27 +217,18 @@ class Calibration:
         self._ended[case.id] = Calibrated(case, problem=problem)
 
     def _limits_of(self, case: Case) -> Calibrated:
-        evidence, twins = self._evidence[case.id], self._twins.get(case.id, [])
-        everything = [*evidence, *(one for measured in twins for one in measured.each())]
-        worst = spread_of(everything, PORTABLE)
-        if is_unstable(worst):
-            return Calibrated(
-                case,
-                problem=f"unstable: '{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f}, at least "
-                f"{UNSTABLE_BELOW} is needed), so no limits can help; choose another seed, or remove the case.",
-            )
+        evidence, twins = tuple(self._evidence[case.id]), tuple(self._twins.get(case.id, []))
         try:
-            strict, portable = limits_from(everything, STRICT), limits_from(everything, PORTABLE)
-            other, unstable = _across(case, everything)
-        except ValueError as error:
-            return Calibrated(case, problem=f"not calibrated: {error}.")
+            derived = derive_limits(case.settings.dtype, evidence, twins)
+        except NoLimits as error:
+            return Calibrated(case, problem=str(error))
         limits = CalibratedLimits(
-            strict=strict,
-            portable=portable,
-            other=other,
-            unstable=unstable,
-            evidence=tuple(evidence),
-            twins=tuple(twins),
+            strict=derived.strict,
+            portable=derived.portable,
+            other=derived.other,
+            unstable=derived.unstable,
+            evidence=evidence,
+            twins=twins,
             left_out=tuple(self._left_out[case.id]),
             margin=MARGIN,
             processor=self.device.name,
@@ -267,26 +240,7 @@ class Calibration:
             accept_limits(self.goldens, case, self.device, limits)
         except GoldenError as error:
             return Calibrated(case, problem=str(error))
-        if not is_blind(limits.portable):
-            return Calibrated(case, limits)
-        return Calibrated(
-            case,
-            limits,
-            f"blind: '{worst.name}' moves it to SSIM {worst.ssim:.4f}, and a limit of {limits.portable.ssim:.3f} lets "
-            f"another picture pass (at least {BLIND_BELOW} is needed); change its settings, or choose another seed.",
-        )
-
-
-def _across(case: Case, evidence: Sequence[VariationMeasured]) -> tuple[LimitsRecord | None, str]:
-    """The limits on another type of device, or why there can be none."""
-    evidence = evidence_for_limits(case.settings.dtype, evidence, OTHER)
-    worst = spread_of(evidence, OTHER)
-    if is_unstable(worst):
-        return None, f"'{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f})"
-    limits = limits_from(evidence, OTHER)
-    if is_blind(limits):
-        return None, f"'{worst.name}' moves it to SSIM {worst.ssim:.4f}, so another picture could pass for it"
-    return limits, ""
+        return Calibrated(case, limits, derived.blind)
 
 
 def _as_twins(roundoff: float, measurements: Sequence[VariationMeasured]) -> TwinsMeasured:

@@ -58,7 +58,7 @@ class Floors:
 SAME_TYPE = Floors(gap=5e-5, levels=1, share=0.001, shift=0.01)
 # TF32 arithmetic in the text encoder and the decoder moves every case a little, which twins of the denoiser do not
 # show: gaps up to 3e-4 and shifts up to 0.04 where their twins moved by a fifth of that.
-OTHER_TYPE = Floors(gap=3e-4, levels=2, share=0.05, shift=0.05)
+OTHER_TYPE = Floors(gap=3e-4, levels=2, share=0.1, shift=0.05)
 
 MARGIN = (
     f"prediction bounds for one more machine; chance of a false alarm {FALSE_ALARM:g} per case and machine; "
@@ -155,7 +155,7 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsReco
     spread = spread_of(evidence, tier)
 
     def limit(values: list[float], floor: float) -> float:
-        return max(prediction_bound(values, floor, FALSE_ALARM / FIGURES), floor)
+        return prediction_bound(values, floor, FALSE_ALARM / FIGURES)
 
     gap = limit([1 - one.ssim for one in counted], floors.gap)
     levels = limit([one.max_diff for one in counted], floors.levels)

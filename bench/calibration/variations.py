@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from bench.calibration.tensor_float import CONVOLUTIONS, CONVOLUTIONS_AND_PRODUCTS, use_tf32
-from bench.calibration.twins import COARSE_ROUNDOFF, unit_roundoff
+from bench.calibration.twins import COARSE_ROUNDOFF, FLOAT32_ROUNDOFF, unit_roundoff
 from bench.limits import OTHER, PORTABLE, STRICT, Tier
 from bench.optimizations import compiles
 from bench.scenarios import PLAIN as PLAIN_CALL
@@ -162,6 +162,7 @@ VARIATIONS: tuple[Variation, ...] = (
         "the last digit of the denoiser's output depends on the kernel",
         threads=1,
         twins=TWINS_OF_FLOAT32,
+        roundoff=FLOAT32_ROUNDOFF,
         dtypes=FLOAT32,
     ),
     Variation(

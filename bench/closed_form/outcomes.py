@@ -90,7 +90,7 @@ def measured_limit(setting: Setting, golden: Outcome) -> float:
             return math.inf
         pairs = zip(found, golden, strict=True)
         distances.append(max(abs(value - wanted) / max(1.0, abs(wanted)) for value, wanted in pairs))
-    return max(prediction_bound(distances, floor, FALSE_ALARM), floor)
+    return prediction_bound(distances, floor, FALSE_ALARM)
 
 
 def compare(setting: Setting, now: Outcome, golden: Outcome, limit: float | None = None) -> Difference | None:

@@ -1,0 +1,78 @@
+"""From the evidence of one case to its limits for every tier, or to the reason why there can be none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.calibration.spread import (
+    BLIND_BELOW,
+    UNSTABLE_BELOW,
+    evidence_for_limits,
+    is_blind,
+    is_unstable,
+    limits_from,
+    spread_of,
+)
+from bench.limits import OTHER, PORTABLE, STRICT, TwinsMeasured, VariationMeasured
+from bench.records import LimitsRecord
+
+
+class NoLimits(Exception):
+    """No limits can follow from the evidence of a case; one sentence."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Limits by tier.
+
+    Attributes:
+        other: ``None`` where the case cannot be compared across types of device.
+        unstable: why not; empty if it can.
+        blind: why the limits on one type of device let another picture pass; empty if they do not.
+    """
+
+    strict: LimitsRecord
+    portable: LimitsRecord
+    other: LimitsRecord | None
+    unstable: str = ""
+    blind: str = ""
+
+
+def derive_limits(dtype: str, evidence: Sequence[VariationMeasured], twins: Sequence[TwinsMeasured]) -> Derived:
+    """The limits of a case.
+
+    Raises:
+        NoLimits: some of the evidence is another picture, or there is too little of it.
+    """
+    everything = [*evidence, *(one for measured in twins for one in measured.each())]
+    worst = spread_of(everything, PORTABLE)
+    if is_unstable(worst):
+        raise NoLimits(
+            f"unstable: '{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f}, at least "
+            f"{UNSTABLE_BELOW} is needed), so no limits can help; choose another seed, or remove the case."
+        )
+    try:
+        strict, portable = limits_from(everything, STRICT), limits_from(everything, PORTABLE)
+        other, unstable = _across(dtype, everything)
+    except ValueError as error:
+        raise NoLimits(f"not calibrated: {error}.") from None
+    if not is_blind(portable):
+        return Derived(strict, portable, other, unstable)
+    blind = (
+        f"blind: '{worst.name}' moves it to SSIM {worst.ssim:.4f}, and a limit of {portable.ssim:.3f} lets another "
+        f"picture pass (at least {BLIND_BELOW} is needed); change its settings, or choose another seed."
+    )
+    return Derived(strict, portable, other, unstable, blind)
+
+
+def _across(dtype: str, evidence: Sequence[VariationMeasured]) -> tuple[LimitsRecord | None, str]:
+    """The limits on another type of device, or why there can be none."""
+    evidence = evidence_for_limits(dtype, evidence, OTHER)
+    worst = spread_of(evidence, OTHER)
+    if is_unstable(worst):
+        return None, f"'{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f})"
+    limits = limits_from(evidence, OTHER)
+    if is_blind(limits):
+        return None, f"'{worst.name}' moves it to SSIM {worst.ssim:.4f}, so another picture could pass for it"
+    return limits, ""
