@@ -17,9 +17,9 @@ from torch.nn.modules.module import register_module_forward_hook
 
 # TF32 and float16 have 10 bits after the first digit, so their largest relative rounding error is 2**-11.
 COARSE_ROUNDOFF = 2.0**-11
-# The half dtypes round each layer's output, and two processors agree in it but for the last place. A float32 output is a
-# sum of thousands of products without such steps, and kernels differ by several units roundoff (2**-24): twins of one
-# unit moved the sensitive cases by an eighth to a half of what another memory layout does, twins of eight as far.
+# The half dtypes round the output of each layer, so two processors differ in its last place. A float32 output is a sum
+# of thousands of products without such steps, and kernels differ by several units roundoff (2**-24): twins of one unit
+# changed an eighth to a half of the values that another memory layout changes in sensitive cases.
 FLOAT32_ROUNDOFF = 2.0**-21
 _FIRST_SEED = 1000
 

@@ -90,7 +90,9 @@ class Variation:
         return self.roundoff or unit_roundoff(getattr(torch, case.settings.dtype))
 
 
-def _aten_is(wanted: str) -> Callable[[], None]:
+def aten_is(wanted: str) -> Callable[[], None]:
+    """A check that raises ``NoEffect`` unless torch's own kernels are those for these instructions."""
+
     def check() -> None:
         found = torch.backends.cpu.get_cpu_capability()
         if found != wanted:
@@ -99,17 +101,19 @@ def _aten_is(wanted: str) -> Callable[[], None]:
     return check
 
 
-def _onednn_is(wanted: str) -> Callable[[], None]:
+def onednn_is(wanted: str) -> Callable[[], None]:
+    """A check that raises ``NoEffect`` unless oneDNN says that it uses these instructions."""
+
     def check() -> None:
         told = onednn_instructions()
         if told != wanted:
-            raise NoEffect(f"oneDNN uses {told or 'no kernels that it tells of'}.")
+            raise NoEffect(f"oneDNN uses {told or 'kernels that it does not name'}.")
 
     return check
 
 
-def _mkl_is_compatible() -> None:
-    """MKL's functions of vectors and matrices are others on processors that it does not know."""
+def mkl_is_compatible() -> None:
+    """Raises ``NoEffect`` unless MKL uses its kernels for any processor, as it does on those that it does not know."""
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     branch = getattr(library, "mkl_serv_cbwr_get", None)
     if branch is None or branch(_MKL_ALL) != _MKL_COMPATIBLE:
@@ -191,7 +195,7 @@ VARIATIONS: tuple[Variation, ...] = (
         {"MKL_CBWR": "COMPATIBLE"},
         dtypes=FLOAT32,
         processors=True,
-        took_hold=_mkl_is_compatible,
+        took_hold=mkl_is_compatible,
     ),
     Variation(
         "torch with AVX2",
@@ -200,7 +204,7 @@ VARIATIONS: tuple[Variation, ...] = (
         {"ATEN_CPU_CAPABILITY": "avx2"},
         dtypes=FLOAT32,
         processors=True,
-        took_hold=_aten_is("AVX2"),
+        took_hold=aten_is("AVX2"),
     ),
     Variation(
         "torch without AVX",
@@ -209,7 +213,7 @@ VARIATIONS: tuple[Variation, ...] = (
         {"ATEN_CPU_CAPABILITY": "default"},
         dtypes=FLOAT32,
         processors=True,
-        took_hold=_aten_is("DEFAULT"),
+        took_hold=aten_is("DEFAULT"),
     ),
     Variation(
         "oneDNN with AVX2",
@@ -218,7 +222,7 @@ VARIATIONS: tuple[Variation, ...] = (
         {"ONEDNN_MAX_CPU_ISA": "AVX2"},
         dtypes=FLOAT32,
         processors=True,
-        took_hold=_onednn_is("Intel AVX2"),
+        took_hold=onednn_is("Intel AVX2"),
     ),
     Variation(
         "oneDNN with AVX-512",
@@ -226,7 +230,7 @@ VARIATIONS: tuple[Variation, ...] = (
         "processors with AVX-512 and neither bfloat16 nor AMX",
         {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
         processors=True,
-        took_hold=_onednn_is("Intel AVX-512 with AVX512BW, AVX512VL, and AVX512DQ extensions"),
+        took_hold=onednn_is("Intel AVX-512 with AVX512BW, AVX512VL, and AVX512DQ extensions"),
     ),
     Variation(
         TF32_TWINS,
