@@ -140,7 +140,7 @@ class CalibratedLimits(_Frozen):
     """Measured limits of one case, and the evidence from which they follow.
 
     Attributes:
-        strict: for the machine on which they were measured.
+        strict: for the machine on which the golden was made, and for two runs on one machine.
         portable: for other machines with this type of device.
         other: for another type of device; ``None`` if it was not measured, or if no limits can serve there.
         unstable: why no limits can serve on another type of device; empty if they can.
@@ -148,8 +148,9 @@ class CalibratedLimits(_Frozen):
         twins: the rounding twins that were run.
         left_out: variations that were not run, or that had no effect at all, each as a sentence with its reason.
         margin: how the limits follow from the evidence, in words.
-        processor: name of the device.
-        instruction_set: see ``bench.device.instruction_set``.
+        processor: name of the device on which the golden was made.
+        instruction_set: of that device, see ``bench.device.instruction_set``; ``unknown`` where the limits were measured
+            on another processor alone.
         date: ISO 8601.
     """
 

@@ -44,10 +44,10 @@ from bench.calibration.variations import (
     calls_of,
     variations_here,
 )
-from bench.device import Cpu
+from bench.device import Cpu, instruction_set
 from bench.golden_store import Place, describe_origin, golden_place, read_golden, write_golden
 from bench.goldens import judge
-from bench.limits import OTHER, PORTABLE, STRICT, VariationMeasured
+from bench.limits import OTHER, PORTABLE, STRICT, VariationMeasured, choose_limits
 from bench.pipelines import weights_hash
 from bench.sampling import generate
 from bench.similarity import compare
@@ -442,6 +442,35 @@ def test_evidence_that_is_there_is_not_measured_again_unless_asked_for(calibrate
     assert {"channels last", TWINS, TF32_TWINS} <= set(ran)
 
 
+def test_a_golden_drawn_by_another_processor_is_calibrated_around_the_picture_of_this_one(calibrate, case, root):
+    here = altered(2)
+    answers = dict.fromkeys([one.name for one in VARIATIONS], made(here))
+    answers |= {TWINS: Made((here,) * TWINS_OF_FLOAT32, WEIGHTS, None), "channels last": made(tiles())}
+    answers[TF32_TWINS] = Made((here,) * TWINS_OF_FLOAT32, WEIGHTS, None)
+    limits = calibrate([case], answers)[case.id].limits
+    drawn = {one.name: (one.tier, one.max_diff) for one in limits.evidence}
+    assert drawn == {
+        f"drawn by {Cpu().name} {instruction_set(Cpu())}": (PORTABLE, 2),
+        "another process": (STRICT, 0),
+        "channels last": (STRICT, 2),
+    }
+    assert set(limits.twins[0].max_diff) == {0}
+    # Which instructions the golden's processor has is not known, so nowhere do the narrowest limits hold.
+    assert (limits.processor, limits.instruction_set) == (Cpu().name, "unknown")
+    assert choose_limits(limits, "float32", STRICT, Cpu()).max_diff == limits.portable.max_diff
+
+
+def test_a_golden_of_another_type_of_device_keeps_its_limits(calibrate, case, root):
+    place = golden_of(root, case)
+    golden = read_golden(place)
+    elsewhere = golden.origin.model_copy(update={"device": {"type": "cuda", "name": "NVIDIA L4"}})
+    write_golden(place, golden.tiles, elsewhere)
+    before = place.origin.read_bytes()
+    found = calibrate([case], {TWINS: twins(1)})[case.id]
+    assert "its golden was made on cuda, whose limits another type of device must not replace" in found.problem
+    assert place.origin.read_bytes() == before
+
+
 def test_a_variation_without_effect_on_any_case_is_no_evidence(calibrate, case, told):
     limits = calibrate([case], {TWINS: twins(1)})[case.id].limits
     assert [one.name for one in limits.evidence] == ["another process"]
@@ -469,7 +498,7 @@ def test_a_blind_case_gets_its_limits_and_a_problem_that_names_the_evidence(cali
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ({"another process": made(altered(1))}, "its golden is not what this machine makes: "),
+        ({"another process": made(altered(90))}, "its golden is not what this machine makes: "),
         ({"another process": Raised("ValueError: no")}, "not calibrated under 'another process': ValueError: no"),
         ({"channels last": Died("its process ended")}, "not calibrated under 'channels last': its process ended"),
         ({"channels last": made(tiles(count=1))}, "its pictures are others: images: 1 instead of 2"),

@@ -45,4 +45,4 @@ def prediction_bound(values: Sequence[float], resolution: float, alpha: float) -
     room = float(stats.t.ppf(1 - alpha, above)) * upper * math.sqrt(1 + 1 / count)
     if logs.max() > median + room + _ROUNDING:
         return 2 * max(values)
-    return math.exp(min(median + room, _LARGEST_LOG))
+    return max(resolution, math.exp(min(median + room, _LARGEST_LOG)))

@@ -19,8 +19,8 @@ from bench.calibration.processes import NoEffectHere, VariationFailed, run_varia
 from bench.calibration.spread import MARGIN, measured
 from bench.calibration.variations import PLAIN, Variation, variations_here
 from bench.device import Device, instruction_set
-from bench.golden_store import GoldenError, accept_limits, describe_origin, find_golden, read_golden
-from bench.goldens import CHANGED, IDENTICAL, PASSED, judge
+from bench.golden_store import Golden, GoldenError, accept_limits, describe_origin, find_golden, read_golden
+from bench.goldens import CHANGED, PASSED, WITHIN_LIMITS, judge
 from bench.limits import PORTABLE, CalibratedLimits, TwinsMeasured, VariationMeasured, default_limits
 from bench.similarity import Incomparable, compare
 from bench.suite import Case
@@ -53,8 +53,8 @@ class Calibration:
         goldens: the store that is compared with and written to.
         libraries: versions, for the evidence.
         announce: gets the progress, line by line.
-        again: measure everything again. Else evidence that a golden already holds, measured on this kind of processor
-            for this very picture, is kept, and only what is missing is measured.
+        again: measure everything again. Otherwise evidence that a golden already holds is kept, from whichever
+            processor it came, since it is about this very picture; only what is missing is measured.
     """
 
     device: Device
@@ -67,6 +67,7 @@ class Calibration:
     _evidence: dict[str, list[VariationMeasured]] = field(default_factory=dict)
     _twins: dict[str, list[TwinsMeasured]] = field(default_factory=dict)
     _left_out: dict[str, list[str]] = field(default_factory=dict)
+    _made_on: dict[str, tuple[str, str]] = field(default_factory=dict)
     _ended: dict[str, Calibrated] = field(default_factory=dict)
 
     def run(self, cases: Sequence[Case]) -> dict[str, Calibrated]:
@@ -171,7 +172,11 @@ class Calibration:
         return [measured(variation.name, variation.tier, similarity) for similarity in found]
 
     def _start(self, case: Case, answer: Answer) -> bool:
-        """Looks whether the golden is what this machine makes, else nothing could be measured against it."""
+        """Chooses the picture that the variations of a case are compared with: what this machine makes of it.
+
+        The golden must be that picture, or the same within its limits: then another processor drew it, and how far the
+        two are apart is evidence too. A case that must be like another one is compared with that one's picture.
+        """
         if not isinstance(answer, Made):
             if self._has_pictures(case):
                 return True
@@ -180,21 +185,43 @@ class Calibration:
         origin = describe_origin(case, answer.weights, answer.revision, self.device, self.libraries)
         images = answer.grids[0]
         pictures, golden = judge(case, images, origin, self.goldens, self.device)
-        # Kernels of accelerators may add in another order each time; a processor must repeat itself to the bit.
-        enough = {IDENTICAL} if self.device.type == "cpu" else PASSED
         alike = golden is not None and golden.origin.like and self._is_near(case, images, golden.tiles)
-        if golden is None or (pictures.verdict not in enough and not alike):
-            word = "not what this machine makes" if pictures.verdict in {CHANGED, *PASSED} else pictures.verdict
+        if golden is None or (pictures.verdict not in PASSED and not alike):
+            word = "not what this machine makes" if pictures.verdict == CHANGED else pictures.verdict
             self._fail(case, f"not calibrated, its golden is {word}: {pictures.message.rstrip('.')}.")
             return False
-        self._references[case.id] = golden.tiles
-        self._keep(case, golden.origin.limits)
+        made_on = golden.origin.device["type"]
+        if made_on != self.device.type:
+            self._fail(
+                case,
+                f"not calibrated, its golden was made on {made_on}, whose limits another type of device must not "
+                "replace; accept a golden of this device with --golden-update --golden-level type first.",
+            )
+            return False
+        if not self.again:
+            self._keep(case, golden.origin.limits)
+        elsewhere = pictures.verdict == WITHIN_LIMITS and not golden.origin.like
+        self._made_on[case.id] = self._maker(golden) if elsewhere else self._here
+        self._references[case.id] = images if elsewhere else golden.tiles
+        if elsewhere:
+            drawn = measured(f"drawn by {' '.join(self._here)}", PORTABLE, compare(images, golden.tiles))
+            others = [one for one in self._evidence.get(case.id, []) if one.name != drawn.name]
+            self._evidence[case.id] = [*others, drawn]
         return True
 
+    @property
+    def _here(self) -> tuple[str, str]:
+        return self.device.name, instruction_set(self.device)
+
+    def _maker(self, golden: Golden) -> tuple[str, str]:
+        """The processor that drew a golden, and its instructions, which only an earlier calibration there knows."""
+        limits = golden.origin.limits
+        known = limits.instruction_set if limits and limits.processor == golden.origin.device["name"] else "unknown"
+        return golden.origin.device["name"], known
+
     def _keep(self, case: Case, limits: CalibratedLimits | None) -> None:
-        """Takes over the evidence of an earlier calibration on this kind of processor."""
-        here = (self.device.name, instruction_set(self.device))
-        if limits is None or self.again or (limits.processor, limits.instruction_set) != here:
+        """Takes over the evidence of an earlier calibration."""
+        if limits is None:
             return
         self._evidence[case.id] = [one for one in limits.evidence if one.name != PLAIN.name]
         self._twins[case.id] = list(limits.twins)
@@ -231,8 +258,8 @@ class Calibration:
             twins=twins,
             left_out=tuple(self._left_out[case.id]),
             margin=MARGIN,
-            processor=self.device.name,
-            instruction_set=instruction_set(self.device),
+            processor=self._made_on[case.id][0],
+            instruction_set=self._made_on[case.id][1],
             libraries=self.libraries,
             date=datetime.date.today().isoformat(),
         )
