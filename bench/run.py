@@ -14,23 +14,24 @@ from typing import Any
 
 from PIL import Image
 
-from bench import environment as environments
-from bench.device import Device, DeviceError
-from bench.golden_store import Golden, GoldenError, describe_origin
-from bench.goldens import CHANGED, PASSED, Check, check_golden, same_pixels
-from bench.grids import make_grid
-from bench.isolation import ProcessDied, measure_alone
-from bench.limits import PORTABLE, default_limits
-from bench.optimizations import NotApplied, compiles
-from bench.pipelines import LoadedPipeline, PipelineError, load_pipeline
-from bench.records import ErrorRecord, PhasesRecord, Record
-from bench.results import RunFolder
-from bench.sampling import BrokenPicture, generate, to_images
-from bench.schedulers import UnknownOption
-from bench.similarity import IDENTICAL, compare, difference_picture
-from bench.suite import Case
-from bench.timing import Measurement, Repeat, measure
-from bench.work import Work, count_work, counted_call, forget_compiled
+from bench.calls.compiled import ProcessDied, measure_alone
+from bench.calls.device import Device, DeviceError
+from bench.calls.optimizations import NotApplied
+from bench.calls.pipelines import LoadedPipeline, PipelineError, load_pipeline
+from bench.calls.sampling import BrokenPicture, generate, to_images
+from bench.calls.schedulers import UnknownOption
+from bench.calls.timing import Measurement, Repeat, measure
+from bench.calls.work import Work, count_work, counted_call, forget_compiled
+from bench.pictures.check import CHANGED, PASSED, Check, check_golden, same_pixels
+from bench.pictures.grids import make_grid
+from bench.pictures.limits import PORTABLE, default_limits
+from bench.pictures.similarity import IDENTICAL, compare, difference_picture
+from bench.pictures.store import Golden, GoldenError, describe_origin
+from bench.record import environment as environments
+from bench.record.folder import RunFolder
+from bench.record.record import ErrorRecord, PhasesRecord, Record
+from bench.suite.case import Case
+from bench.suite.optimizations import compiles
 
 NOT_REPEATABLE, RAISES = "not repeatable", "raises"
 # Errors that are sentences of our own: a traceback would only hide them, and no golden holds them.

@@ -4,8 +4,8 @@ import statistics
 
 import pytest
 
-from bench.device import clock
-from bench.sampling import prepare_call
+from bench.calls.device import clock
+from bench.calls.sampling import prepare_call
 
 PAIRS = 40
 

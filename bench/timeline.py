@@ -10,11 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.goldens import limits_side_by_side
-from bench.report.page import Page
-from bench.report.tell import tell
-from bench.results import RunFolder, new_run_name
-from bench.upgrade.choice import (
+from bench.history.choice import (
     GOLDENS,
     Mistake,
     Requests,
@@ -24,12 +20,16 @@ from bench.upgrade.choice import (
     parse_options,
     read_choice,
 )
-from bench.upgrade.neighbours import Neighbours
-from bench.upgrade.release_pictures import Bench
-from bench.upgrade.timeline import Timeline
-from bench.upgrade.timeline_map import save_map
-from bench.upgrade.timeline_outcome import TimelineFound
-from bench.upgrade.timeline_summary import happened_lines
+from bench.history.neighbours import Neighbours
+from bench.history.release_pictures import Bench
+from bench.history.timeline import Timeline
+from bench.history.timeline_map import save_map
+from bench.history.timeline_outcome import TimelineFound
+from bench.history.timeline_summary import happened_lines
+from bench.pictures.check import limits_side_by_side
+from bench.record.folder import RunFolder, new_run_name
+from bench.report.page import Page
+from bench.report.tell import tell
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 

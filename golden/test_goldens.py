@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.golden_store import unused_goldens
+from bench.pictures.store import unused_goldens
 
 
 @pytest.mark.golden

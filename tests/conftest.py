@@ -25,9 +25,10 @@ from diffusers import (
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bench.device import Cpu
-from bench.pipelines import LoadedPipeline, load_pipeline
-from bench.suite import DDPM, STABLE_DIFFUSION, Case, Model, Settings
+from bench.calls.device import Cpu
+from bench.calls.pipelines import LoadedPipeline, load_pipeline
+from bench.suite.case import Case, Model, Settings
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.training.architectures import TOKENS, write_tokenizer
 
 PROMPTS = ("red fox", "blue whale", "green castle", "yellow rocket")

@@ -14,18 +14,18 @@ import torch
 from PIL import Image
 
 from bench import run as runs
-from bench.device import Cpu
-from bench.goldens import NOT_COMPARED, PASSED, WORK_MISSING
-from bench.optimizations import OPTIMIZATIONS, Knob
-from bench.pipelines import LoadedPipeline, PipelineError
-from bench.records import Record, read_records
-from bench.results import RECORDS, RunFolder
+from bench.calls.device import Cpu
+from bench.calls.optimizations import KNOBS, Knob
+from bench.calls.pipelines import LoadedPipeline, PipelineError
+from bench.calls.sampling import BrokenPicture
+from bench.calls.schedulers import UnknownOption
+from bench.calls.timing import Measurement, measure
+from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, count_work, counted_call
+from bench.pictures.check import NOT_COMPARED, PASSED, WORK_MISSING
+from bench.record.folder import RECORDS, RunFolder
+from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
-from bench.sampling import BrokenPicture
-from bench.schedulers import UnknownOption
-from bench.suite import DDPM, STABLE_DIFFUSION
-from bench.timing import Measurement, measure
-from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, count_work, counted_call
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 
@@ -451,8 +451,7 @@ def compiled_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
         layer.forward = lambda sample: forward(sample) + torch.compiler.is_compiling()
         layer.compile(backend="eager")
 
-    knob = OPTIMIZATIONS["compile"]
-    monkeypatch.setitem(OPTIMIZATIONS, "compile", Knob(knob.kinds, apply, knob.count, compiles=True))
+    monkeypatch.setitem(KNOBS, "compile", Knob(apply, KNOBS["compile"].count))
 
 
 @pytest.mark.usefixtures("compiled_in_part")

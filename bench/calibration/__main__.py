@@ -18,11 +18,12 @@ from bench.calibration.derivation import NoLimits, derive_limits
 from bench.calibration.processors import FOLDER, keep
 from bench.calibration.spread import MARGIN
 from bench.calibration.validation import leave_each_out
-from bench.device import choose_device
-from bench.golden_store import accept_limits, find_golden, read_golden
-from bench.limits import OTHER, PORTABLE, STRICT, CalibratedLimits
-from bench.records import LimitsRecord
-from bench.suite import DTYPES, SUITE_FILE, Case, read_suite
+from bench.calls.device import choose_device
+from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits
+from bench.pictures.store import accept_limits, find_golden, read_golden
+from bench.record.record import LimitsRecord
+from bench.suite.case import DTYPES, Case
+from bench.suite.file import SUITE_FILE, read_suite
 
 GOLDENS = Path(__file__).parents[2] / "golden"
 

@@ -14,8 +14,8 @@ from bench.calibration.spread import (
     limits_from,
     spread_of,
 )
-from bench.limits import OTHER, PORTABLE, STRICT, TwinsMeasured, VariationMeasured
-from bench.records import LimitsRecord
+from bench.pictures.limits import OTHER, PORTABLE, STRICT, TwinsMeasured, VariationMeasured
+from bench.record.record import LimitsRecord
 
 
 class NoLimits(Exception):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.suite import Case
+from bench.suite.case import Case
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.calibration.messages import Answer, Died, NotHeld, Ready, Task
 from bench.calibration.variations import Variation
-from bench.suite import Case
+from bench.suite.case import Case
 from bench.upgrade.workers import describe_exit, last_words
 
 ROOT = Path(__file__).parents[2]

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.device import choose_device
-from bench.golden_store import Golden, find_golden, read_golden
-from bench.grids import split_grid
-from bench.suite import Case
+from bench.calls.device import choose_device
+from bench.pictures.grids import split_grid
+from bench.pictures.store import Golden, find_golden, read_golden
+from bench.suite.case import Case
 
 FOLDER = Path(__file__).with_name("processors")
 _ABOUT = "about"

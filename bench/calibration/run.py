@@ -18,12 +18,12 @@ from bench.calibration.messages import Answer, Made, NotHeld, Task
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.spread import MARGIN, measured
 from bench.calibration.variations import PLAIN, Variation, variations_here
-from bench.device import Device, instruction_set
-from bench.golden_store import Golden, GoldenError, accept_limits, describe_origin, find_golden, read_golden
-from bench.goldens import CHANGED, PASSED, WITHIN_LIMITS, judge
-from bench.limits import PORTABLE, CalibratedLimits, TwinsMeasured, VariationMeasured, default_limits
-from bench.similarity import Incomparable, compare
-from bench.suite import Case
+from bench.calls.device import Device, instruction_set
+from bench.pictures.check import CHANGED, PASSED, WITHIN_LIMITS, judge
+from bench.pictures.limits import PORTABLE, CalibratedLimits, TwinsMeasured, VariationMeasured, default_limits
+from bench.pictures.similarity import Incomparable, compare
+from bench.pictures.store import Golden, GoldenError, accept_limits, describe_origin, find_golden, read_golden
+from bench.suite.case import Case
 
 TELL_EVERY_S = 15.0
 

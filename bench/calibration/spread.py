@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.calibration.prediction import prediction_bound
-from bench.limits import OTHER, PORTABLE, STRICT, Tier, VariationMeasured
-from bench.records import LimitsRecord
-from bench.similarity import Similarity
+from bench.pictures.limits import OTHER, PORTABLE, STRICT, Tier, VariationMeasured
+from bench.pictures.similarity import Similarity
+from bench.record.record import LimitsRecord
 
 FALSE_ALARM = 1e-4  # per case and machine
 FIGURES = 4

@@ -10,7 +10,7 @@ from rich.table import Table
 from bench.calibration.run import Calibrated
 from bench.calibration.spread import evidence_for_limits, spread_of
 from bench.console import table_text
-from bench.limits import OTHER, PORTABLE, STRICT
+from bench.pictures.limits import OTHER, PORTABLE, STRICT
 
 TABLE_WIDTH = 200
 

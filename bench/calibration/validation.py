@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.calibration.spread import FEWEST, evidence_for_limits, limits_from, observations
-from bench.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, Tier, VariationMeasured
-from bench.records import LimitsRecord
+from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, Tier, VariationMeasured
+from bench.record.record import LimitsRecord
 
 
 @dataclass(frozen=True)

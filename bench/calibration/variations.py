@@ -19,12 +19,12 @@ import torch
 
 from bench.calibration.tensor_float import CONVOLUTIONS, CONVOLUTIONS_AND_PRODUCTS, use_tf32
 from bench.calibration.twins import COARSE_ROUNDOFF, FLOAT32_ROUNDOFF, unit_roundoff
-from bench.limits import OTHER, PORTABLE, STRICT, Tier
-from bench.optimizations import compiles
-from bench.scenarios import PLAIN as PLAIN_CALL
+from bench.pictures.limits import OTHER, PORTABLE, STRICT, Tier
+from bench.suite.optimizations import compiles
+from bench.suite.scenarios import PLAIN as PLAIN_CALL
 
 if TYPE_CHECKING:
-    from bench.suite import Case
+    from bench.suite.case import Case
 
 Patch = Literal["eager attention", "channels last", "images apart", "TF32 convolutions", "TF32 products"]
 FLOAT32, HALF = frozenset({"float32"}), frozenset({"bfloat16", "float16"})
@@ -308,7 +308,7 @@ def apply_patch(pipeline: Any, patch: Patch | None) -> None:
     elif patch == "TF32 products":
         _tf32(pipeline, CONVOLUTIONS_AND_PRODUCTS)
     elif patch == "channels last":
-        from bench.optimizations import NotApplied, apply_optimizations
+        from bench.calls.optimizations import NotApplied, apply_optimizations
 
         try:
             apply_optimizations(pipeline, ("channels-last",))

@@ -16,10 +16,10 @@ from PIL import Image
 from bench.calibration.messages import Answer, Made, NotHeld, Raised, Ready, Task
 from bench.calibration.twins import rounded_differently
 from bench.calibration.variations import VARIATIONS, NoEffect, Patch, Variation, apply_patch, calls_of, take_hold
-from bench.device import Device, choose_device, make_deterministic
-from bench.pipelines import LoadedPipeline, load_pipeline
-from bench.sampling import generate
-from bench.suite import Case
+from bench.calls.device import Device, choose_device, make_deterministic
+from bench.calls.pipelines import LoadedPipeline, load_pipeline
+from bench.calls.sampling import generate
+from bench.suite.case import Case
 
 
 def answers(task: Task) -> Iterator[Ready | Answer]:

@@ -16,11 +16,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from bench.device import choose_device, clock
-from bench.pipelines import LoadedPipeline, load_pipeline
-from bench.suite import Case
-from bench.timing import Measurement, measure
-from bench.work import count_work
+from bench.calls.device import choose_device, clock
+from bench.calls.pipelines import LoadedPipeline, load_pipeline
+from bench.calls.timing import Measurement, measure
+from bench.calls.work import count_work
+from bench.suite.case import Case
 
 
 class ProcessDied(Exception):

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from bench.schedulers import DDPM, STABLE_DIFFUSION
-
-Optimization = Literal["channels-last", "attention-slicing", "fused-qkv", "vae-slicing", "compile-regional", "compile"]
+from bench.suite.optimizations import OPTIMIZATIONS
 
 
 class NotApplied(Exception):
@@ -23,15 +21,10 @@ class NotApplied(Exception):
 
 @dataclass(frozen=True)
 class Knob:
-    """``apply`` switches the setting on; ``count`` says in how many places it is on.
+    """``apply`` switches the setting on; ``count`` says in how many places it is on."""
 
-    ``compiles`` settings are applied lazily, so their count is taken after the first call.
-    """
-
-    kinds: frozenset[str]
     apply: Callable[[Any], None]
     count: Callable[[Any], int]
-    compiles: bool = False
 
 
 def _processors(pipeline: Any, class_prefix: str) -> int:
@@ -65,27 +58,20 @@ def _count_graphs(_pipeline: Any) -> int:
     return counters["stats"]["unique_graphs"]
 
 
-_ANY = frozenset({STABLE_DIFFUSION, DDPM})
-_SD = frozenset({STABLE_DIFFUSION})
-
-OPTIMIZATIONS: dict[str, Knob] = {
-    "channels-last": Knob(_ANY, _channels_last, _count_channels_last),
+KNOBS: dict[str, Knob] = {
+    "channels-last": Knob(_channels_last, _count_channels_last),
     "attention-slicing": Knob(
-        _SD, lambda pipeline: pipeline.enable_attention_slicing("max"), lambda pipeline: _processors(pipeline, "Sliced")
+        lambda pipeline: pipeline.enable_attention_slicing("max"), lambda pipeline: _processors(pipeline, "Sliced")
     ),
     "fused-qkv": Knob(
-        _SD, lambda pipeline: pipeline.fuse_qkv_projections(), lambda pipeline: _processors(pipeline, "Fused")
+        lambda pipeline: pipeline.fuse_qkv_projections(), lambda pipeline: _processors(pipeline, "Fused")
     ),
     "vae-slicing": Knob(
-        _SD, lambda pipeline: pipeline.vae.enable_slicing(), lambda pipeline: int(bool(pipeline.vae.use_slicing))
+        lambda pipeline: pipeline.vae.enable_slicing(), lambda pipeline: int(bool(pipeline.vae.use_slicing))
     ),
-    "compile-regional": Knob(_SD, _compile_regional, _count_graphs, compiles=True),
-    "compile": Knob(_ANY, _compile, _count_graphs, compiles=True),
+    "compile-regional": Knob(_compile_regional, _count_graphs),
+    "compile": Knob(_compile, _count_graphs),
 }
-
-
-def compiles(names: tuple[str, ...]) -> bool:
-    return any(OPTIMIZATIONS[name].compiles for name in names)
 
 
 def apply_optimizations(pipeline: Any, names: tuple[str, ...]) -> None:
@@ -96,7 +82,7 @@ def apply_optimizations(pipeline: Any, names: tuple[str, ...]) -> None:
     """
     for name in names:
         try:
-            OPTIMIZATIONS[name].apply(pipeline)
+            KNOBS[name].apply(pipeline)
         except (AttributeError, ValueError) as error:
             raise NotApplied(f"optimization '{name}' cannot be switched on here: {error}.") from error
     check_applied(pipeline, tuple(name for name in names if not OPTIMIZATIONS[name].compiles))
@@ -107,5 +93,5 @@ def check_applied(pipeline: Any, names: tuple[str, ...]) -> None:
     NotApplied: a setting is on nowhere in the pipeline.
     """
     for name in names:
-        if OPTIMIZATIONS[name].count(pipeline) == 0:
+        if KNOBS[name].count(pipeline) == 0:
             raise NotApplied(f"optimization '{name}' had no effect: it is on nowhere in the pipeline.")

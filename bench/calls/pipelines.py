@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from packaging.version import Version
 
-from bench.device import Device, clock
-from bench.optimizations import apply_optimizations
-from bench.schedulers import STABLE_DIFFUSION
+from bench.calls.device import Device, clock
+from bench.calls.optimizations import apply_optimizations
+from bench.suite.schedulers import STABLE_DIFFUSION
 
 if TYPE_CHECKING:
-    from bench.suite import Model
+    from bench.suite.case import Model
 
-CHECKPOINTS = Path(__file__).with_name("checkpoints")
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 WEIGHTS = ("*.safetensors", "*.bin")
 
 

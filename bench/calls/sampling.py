@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.pipelines import LoadedPipeline
-from bench.scenarios import SCENARIOS, Call
-from bench.schedulers import DDPM, build_scheduler
-from bench.tasks import TEXT_TO_IMAGE, pipeline_for, task_arguments
+from bench.calls.pipelines import LoadedPipeline
+from bench.calls.scenarios import WAYS, Call
+from bench.calls.schedulers import build_scheduler
+from bench.calls.tasks import pipeline_for, task_arguments
+from bench.suite.schedulers import DDPM
+from bench.suite.tasks import TEXT_TO_IMAGE
 
 if TYPE_CHECKING:
-    from bench.suite import Case
+    from bench.suite.case import Case
 
 
 class BrokenPicture(Exception):
@@ -75,11 +77,11 @@ class Prepared:
 
 def prepared(loaded: LoadedPipeline, case: Case) -> Prepared:
     """The call of a case, whatever its task and its scenario."""
-    settings, scenario = case.settings, SCENARIOS[case.settings.scenario]
+    settings, way = case.settings, WAYS[case.settings.scenario]
     arguments = prepare_call(loaded, case)
     if settings.task != TEXT_TO_IMAGE:
         arguments = task_arguments(settings.task, arguments, _size(loaded.pipeline, arguments))
-    call = scenario.prepared(
+    call = way.prepared(
         Call(
             case=case,
             pipeline=pipeline_for(loaded.pipeline, settings.task),
@@ -88,7 +90,7 @@ def prepared(loaded: LoadedPipeline, case: Case) -> Prepared:
             new_generators=lambda: generators(settings.seeds),
         )
     )
-    return Prepared(call.pipeline, lambda: scenario.make(call))
+    return Prepared(call.pipeline, lambda: way.make(call))
 
 
 def _size(pipeline: Any, arguments: dict[str, Any]) -> tuple[int, int]:

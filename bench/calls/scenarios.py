@@ -1,4 +1,4 @@
-"""Ways of calling a pipeline beside the plain one: what users do with it, and what must make no difference.
+"""How each scenario of ``bench.suite.scenarios`` calls a pipeline.
 
 It also runs under old libraries, in the upgrade check's worker, so it imports little.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +17,9 @@ import numpy as np
 import torch
 from PIL import ImageFilter
 
-from bench.device import choose_device
-from bench.pipelines import Checkpoint, PipelineError, load_checkpoint
-from bench.schedulers import DDPM, STABLE_DIFFUSION
-from bench.tasks import INPAINTING
-
-PLAIN = "plain"
+from bench.calls.device import choose_device
+from bench.calls.pipelines import Checkpoint, PipelineError, load_checkpoint
+from bench.suite.scenarios import PLAIN
 
 # Thresholds of the safety checker. The three pictures that the suite shows it have similarities of 0.333, 0.282 and
 # 0.299 with this concept, so that one of them is over.
@@ -53,24 +50,16 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Scenario:
-    """A way of calling.
+class Way:
+    """How the call of a scenario is made.
 
     Attributes:
         make: makes the call, or several, and returns the images of one.
-        pipeline: another pipeline for the call, made before it.
-        like_plain: makes the pictures of the plain call, and is compared with that one's golden.
-        kinds: the pipelines that have it.
-        task: the only task that has it, if it is not all of them.
-        draws_on_device: the noise is not drawn on the CPU, so that each type of device has its own pictures.
+        pipeline: makes another pipeline for the call, before it.
     """
 
     make: Callable[[Call], Any] = Call.__call__
     pipeline: Callable[[Call], Any] | None = None
-    like_plain: bool = False
-    kinds: frozenset[str] = frozenset({STABLE_DIFFUSION, DDPM})
-    task: str | None = None
-    draws_on_device: bool = False
 
     def prepared(self, call: Call) -> Call:
         """The call with the pipeline of this scenario; random weights on the way leave torch's own generator alone."""
@@ -317,33 +306,30 @@ def tiny_safety_checker(threshold: float) -> Any:
     return checker
 
 
-_SD = frozenset({STABLE_DIFFUSION})
-_DDPM = frozenset({DDPM})
-
-SCENARIOS = {
-    PLAIN: Scenario(),
-    "singles": Scenario(_singles, like_plain=True),
-    "called-twice": Scenario(_called_twice, like_plain=True),
-    "numpy-output": Scenario(_numpy_output, like_plain=True),
-    "saved-and-loaded": Scenario(pipeline=_saved_and_loaded, like_plain=True),
-    "stored-in-float32": Scenario(pipeline=_stored_in_float32, like_plain=True),
-    "after-interruption": Scenario(_after_interruption, like_plain=True, kinds=_SD),
-    "callback": Scenario(_callback, like_plain=True, kinds=_SD),
-    "callback-changes": Scenario(_callback_changes, kinds=_SD),
-    "prompt-embeddings": Scenario(_prompt_embeddings, like_plain=True, kinds=_SD),
-    "given-latents": Scenario(_given_latents, like_plain=True, kinds=_SD),
-    "decoded-apart": Scenario(_decoded_apart, like_plain=True, kinds=_SD),
-    "safety-checker": Scenario(pipeline=_safety_checker(threshold=NEVER), like_plain=True, kinds=_SD),
-    "safety-checker-blackens": Scenario(pipeline=_safety_checker(threshold=SOMETIMES), kinds=_SD),
-    "one-generator": Scenario(_one_generator),
-    "generator-of-two-calls": Scenario(_generator_of_two_calls),
-    "global-seed": Scenario(_global_seed, draws_on_device=True),
-    "interrupted": Scenario(_interrupted, kinds=_SD),
-    "loaded-without-dtype": Scenario(pipeline=_loaded_without_dtype),
-    "soft-mask": Scenario(_soft_mask, like_plain=True, kinds=_SD, task=INPAINTING),
-    "cropped-to-mask": Scenario(_cropped_to_mask, kinds=_SD, task=INPAINTING),
-    "from-pipe": Scenario(pipeline=_from_pipe, like_plain=True, kinds=_SD),
-    "tiled-vae": Scenario(_tiled_vae, kinds=_SD),
-    "free-u": Scenario(_free_u, kinds=_SD),
-    "ddim-pipeline": Scenario(pipeline=_ddim_pipeline, kinds=_DDPM),
+WAYS: Mapping[str, Way] = {
+    PLAIN: Way(),
+    "singles": Way(_singles),
+    "called-twice": Way(_called_twice),
+    "numpy-output": Way(_numpy_output),
+    "saved-and-loaded": Way(pipeline=_saved_and_loaded),
+    "stored-in-float32": Way(pipeline=_stored_in_float32),
+    "after-interruption": Way(_after_interruption),
+    "callback": Way(_callback),
+    "callback-changes": Way(_callback_changes),
+    "prompt-embeddings": Way(_prompt_embeddings),
+    "given-latents": Way(_given_latents),
+    "decoded-apart": Way(_decoded_apart),
+    "safety-checker": Way(pipeline=_safety_checker(threshold=NEVER)),
+    "safety-checker-blackens": Way(pipeline=_safety_checker(threshold=SOMETIMES)),
+    "one-generator": Way(_one_generator),
+    "generator-of-two-calls": Way(_generator_of_two_calls),
+    "global-seed": Way(_global_seed),
+    "interrupted": Way(_interrupted),
+    "loaded-without-dtype": Way(pipeline=_loaded_without_dtype),
+    "soft-mask": Way(_soft_mask),
+    "cropped-to-mask": Way(_cropped_to_mask),
+    "from-pipe": Way(pipeline=_from_pipe),
+    "tiled-vae": Way(_tiled_vae),
+    "free-u": Way(_free_u),
+    "ddim-pipeline": Way(pipeline=_ddim_pipeline),
 }

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from bench.device import Device, PeakMemory, clock, measured_memory
-from bench.optimizations import OPTIMIZATIONS, check_applied
-from bench.pipelines import LoadedPipeline
-from bench.sampling import prepare_call, to_images
+from bench.calls.device import Device, PeakMemory, clock, measured_memory
+from bench.calls.observe import before_call
+from bench.calls.optimizations import check_applied
+from bench.calls.pipelines import LoadedPipeline
+from bench.calls.sampling import prepare_call, to_images
+from bench.suite.optimizations import OPTIMIZATIONS
 
 if TYPE_CHECKING:
-    from bench.suite import Case
-    from bench.work import Work
+    from bench.calls.work import Work
+    from bench.suite.case import Case
 
 # Counts what one call of a case does.
 Count = Callable[[LoadedPipeline, "Case"], "Work"]
@@ -68,38 +71,13 @@ class _Marks:
     calls_until_step: list[int] = field(default_factory=list)
 
 
-@contextlib.contextmanager
-def before_call(module: Any, notice: Callable[[], None]) -> Iterator[None]:
-    """Calls ``notice`` before each call of this module.
-
-    The class is patched for as long as that takes: a hook on the module would be seen by ``torch.compile`` and make
-    it compile anew.
-    """
-    owner = type(module)
-    inherited = owner.__call__
-    own = owner.__dict__.get("__call__")
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self is module:
-            notice()
-        return inherited(self, *args, **kwargs)
-
-    owner.__call__ = call
-    try:
-        yield
-    finally:
-        if own is None:
-            del owner.__call__
-        else:
-            owner.__call__ = own
-
-
 def measure_phases(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[Phases, float, Any]:
     """One call with a clock reading between its phases; returns them, the seconds of the whole call and its output."""
     pipeline, marks = loaded.pipeline, _Marks()
     arguments = prepare_call(loaded, case)
     step = pipeline.scheduler.step
 
+    @functools.wraps(step)  # diffusers reads its signature to see which arguments it takes
     def timed_step(*args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
         marks.step_ends.append(clock(device))

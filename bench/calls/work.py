@@ -29,13 +29,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from bench.optimizations import compiles
-from bench.pipelines import LoadedPipeline
-from bench.sampling import prepared
-from bench.timing import before_call
+from bench.calls.observe import before_call
+from bench.calls.pipelines import LoadedPipeline
+from bench.calls.sampling import prepared
+from bench.suite.optimizations import compiles
 
 if TYPE_CHECKING:
-    from bench.suite import Case
+    from bench.suite.case import Case
 
 SAME_WORK, MORE_WORK, LESS_WORK = "same work", "more work", "less work"
 

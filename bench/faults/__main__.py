@@ -23,7 +23,8 @@ from bench.faults.outcomes import (
     read_outcomes,
     suite_hash,
 )
-from bench.suite import SUITE_FILE, Case, SuiteError, read_suite
+from bench.suite.case import Case
+from bench.suite.file import SUITE_FILE, SuiteError, read_suite
 
 if TYPE_CHECKING:
     from bench.faults.runner import Task
@@ -45,8 +46,8 @@ def select_cases(cases: Sequence[Case], texts: Sequence[str]) -> list[Case]:
     Raises:
         FaultsError: there is none.
     """
-    from bench.device import Cpu, slow_dtypes
-    from bench.selection import is_slow
+    from bench.calls.device import Cpu, slow_dtypes
+    from bench.suite.selection import is_slow
 
     slow = slow_dtypes(Cpu())
     usable = [case for case in cases if case.model.source == "embedded" and not is_slow(case, slow)]
@@ -61,11 +62,11 @@ def select_cases(cases: Sequence[Case], texts: Sequence[str]) -> list[Case]:
 
 def run(options: argparse.Namespace) -> int:
     """Measures; returns 1 if a fault was not seen."""
-    from bench.device import Cpu
-    from bench.environment import describe_environment
+    from bench.calls.device import Cpu
     from bench.faults.catalogue import FAULTS
     from bench.faults.order import likely_first
     from bench.faults.runner import Task, import_libraries, run_tasks
+    from bench.record.environment import describe_environment
 
     unknown = [name for name in options.fault if name not in FAULTS]
     if unknown:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from bench.closed_form.goldens import read_goldens, read_limits
-from bench.closed_form.outcomes import compare, outcome
-from bench.closed_form.sampling import UnknownOption
-from bench.closed_form.settings import all_settings
 from bench.faults.outcomes import CLOSED_FORM, CaseOutcome
-from bench.similarity import CHANGED, IDENTICAL
+from bench.pictures.similarity import CHANGED, IDENTICAL
+from bench.proofs.closed_form.goldens import read_goldens, read_limits
+from bench.proofs.closed_form.outcomes import compare, outcome
+from bench.proofs.closed_form.sampling import UnknownOption
+from bench.proofs.closed_form.settings import all_settings
 
 
 def check_schedulers() -> CaseOutcome:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.faults.fault import Fault
-from bench.suite import Case
+from bench.suite.case import Case
 
 FIRST_TURN = 8
 

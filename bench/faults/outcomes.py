@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.goldens import PASSED
-from bench.records import Record
-from bench.suite import Case
-from bench.work import MORE_WORK
+from bench.calls.work import MORE_WORK
+from bench.pictures.check import PASSED
+from bench.record.record import Record
+from bench.suite.case import Case
 
 CONTROL = "(no fault)"
 RAISES, DIED, WORK = "raises now", "process died", "work"

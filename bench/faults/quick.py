@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.suite import SuiteError
+from bench.suite.file import SuiteError
 
 QUICK_FILE = Path(__file__).with_name("quick.json")
 

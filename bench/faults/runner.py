@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.faults.fault import Fault
 from bench.faults.outcomes import CLOSED_FORM, CONTROL, CaseOutcome, FaultOutcome, died, judge, raised
-from bench.suite import Case
+from bench.suite.case import Case
 
 # A fault that makes a step loop for ever ends with its process.
 LONGEST_S = 1800
@@ -79,9 +79,9 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
     found: list[CaseOutcome] = []
     import pytest
 
-    from bench.device import Cpu
+    from bench.calls.device import Cpu
     from bench.faults.closed_form import check_schedulers
-    from bench.results import RunFolder
+    from bench.record.folder import RunFolder
     from bench.run import GoldenPolicy, Run
 
     with tempfile.TemporaryDirectory(prefix="fault-") as folder, pytest.MonkeyPatch.context() as patch:
@@ -114,7 +114,7 @@ def _child(task: Task, sender: multiprocessing.connection.Connection, scratch: s
     """Runs the task; its files lie in ``scratch``, since a child that is killed cannot remove them."""
     import torch
 
-    from bench.device import make_deterministic
+    from bench.calls.device import make_deterministic
 
     tempfile.tempdir = scratch
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,7 @@
 """Which release of a library changed a case first? Asks about log2(n) of the n releases in a range.
 
 ``tox run -e bisect -- diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s100-bf16`` is
-``python -m bench.upgrade.bisect diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s100-bf16``.
+``python -m bench.history.bisect diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s100-bf16``.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from bench.goldens import limits_side_by_side
-from bench.records import LimitsRecord
-from bench.results import RunFolder, new_run_name
-from bench.suite import Case
+from bench.history.bisect_outcome import BisectFound, CommitsFound, Step, read_steps, write_bisect
+from bench.history.bisect_step import StepRequest
+from bench.history.choice import GOLDENS, ROOT, Choice, Mistake, Requests, add_options, parse_options, read_choice
+from bench.history.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
+from bench.history.question import PICTURES, SPEED, USABLE, Answer, Judge, Question
+from bench.history.release_pictures import Unusable
+from bench.history.search import Narrowed, Undecided, find_change
+from bench.pictures.check import limits_side_by_side
+from bench.record.folder import RunFolder, new_run_name
+from bench.record.record import LimitsRecord
+from bench.suite.case import Case
 from bench.upgrade.amounts import percent, seconds
-from bench.upgrade.bisect_outcome import BisectFound, CommitsFound, Step, read_steps, write_bisect
-from bench.upgrade.bisect_step import StepRequest
-from bench.upgrade.choice import GOLDENS, ROOT, Choice, Mistake, Requests, add_options, parse_options, read_choice
-from bench.upgrade.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
-from bench.upgrade.question import PICTURES, SPEED, USABLE, Answer, Judge, Question
-from bench.upgrade.release_pictures import Unusable
-from bench.upgrade.search import Narrowed, Undecided, find_change
 
 USAGE_ERROR, UNDECIDED, INTERRUPTED = 2, 1, 130
 
@@ -140,7 +140,7 @@ def bisect_commits(bisection: Bisection, repo: Path, good: str, bad: str) -> Com
             request = Path(folder) / "request.json"
             step = StepRequest(question=asked, worktree=worktree, alongside=choice.alongside, steps=steps)
             request.write_text(step.model_dump_json(), encoding="utf-8")
-            words = [sys.executable, "-m", "bench.upgrade.bisect_step", str(request)]
+            words = [sys.executable, "-m", "bench.history.bisect_step", str(request)]
             commit = find_commit(worktree, good, bad, as_shell_command(ROOT, words), bisection.announce)
     except CommitsError as error:
         return CommitsFound(**tags, steps=read_steps(steps), problem=str(error))

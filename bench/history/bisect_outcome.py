@@ -1,6 +1,6 @@
 """What a bisection found, as it is written to ``bisect.json``.
 
-Schema: ``bisect.schema.json``, written anew by ``python -m bench.upgrade.bisect_outcome``.
+Schema: ``bisect.schema.json``, written anew by ``python -m bench.history.bisect_outcome``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.upgrade.question import Answer
+from bench.history.question import Answer
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("bisect.schema.json")

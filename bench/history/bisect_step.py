@@ -1,4 +1,4 @@
-"""One commit of a bisection, as ``git bisect run`` starts it: ``python -m bench.upgrade.bisect_step FILE``.
+"""One commit of a bisection, as ``git bisect run`` starts it: ``python -m bench.history.bisect_step FILE``.
 
 The file is a ``StepRequest``. Exit codes are those that git wants: 0 good, 1 bad, 125 cannot be tried, 128 stop.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.upgrade.bisect_outcome import Step, append_step
-from bench.upgrade.commits import git, without_git_variables
-from bench.upgrade.question import Answer, Judge, Question
-from bench.upgrade.search import BAD, GOOD, SKIP, Undecided
-from bench.upgrade.sides import SideError
+from bench.history.bisect_outcome import Step, append_step
+from bench.history.commits import git, without_git_variables
+from bench.history.question import Answer, Judge, Question
+from bench.history.search import BAD, GOOD, SKIP, Undecided
+from bench.installs.sides import SideError
 
 EXIT_CODES = {GOOD: 0, BAD: 1, SKIP: 125}
 STOP = 128

@@ -14,13 +14,14 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from bench.device import Device, DeviceError, choose_device, slow_dtypes
-from bench.pipelines import Checkpoint, PipelineError, find_checkpoint
-from bench.selection import is_slow
-from bench.suite import SUITE_FILE, Case, Suite, SuiteError, read_suite
+from bench.calls.device import Device, DeviceError, choose_device, slow_dtypes
+from bench.calls.pipelines import Checkpoint, PipelineError, find_checkpoint
+from bench.installs.releases import ReleasesError, parse_range, releases_between
+from bench.installs.sides import SideError, parse_side
+from bench.suite.case import Case
+from bench.suite.file import SUITE_FILE, Suite, SuiteError, read_suite
+from bench.suite.selection import is_slow
 from bench.upgrade.comparison import load_request
-from bench.upgrade.releases import ReleasesError, parse_range, releases_between
-from bench.upgrade.sides import SideError, parse_side
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "golden"

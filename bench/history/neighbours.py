@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.goldens import WORKS_NOW
-from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
+from bench.calls.work import compare_work
+from bench.history.timeline_outcome import FIRST, RAISES, CaseInRelease
+from bench.pictures.check import WORKS_NOW
+from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS, Limits
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import compare_pictures
-from bench.upgrade.timeline_outcome import FIRST, RAISES, CaseInRelease
-from bench.work import compare_work
 
 
 @dataclass(frozen=True)

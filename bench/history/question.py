@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.goldens import RAISES_AS_BEFORE
-from bench.records import LimitsRecord
-from bench.similarity import IDENTICAL, WITHIN_LIMITS, Limits
+from bench.history.release_pictures import Bench, Unusable
+from bench.history.search import BAD, GOOD, SKIP, Undecided
+from bench.pictures.check import RAISES_AS_BEFORE
+from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS, Limits
+from bench.record.record import LimitsRecord
 from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
 from bench.upgrade.decision import CANNOT_TELL, SLOWER, Decision, decide
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import Figure
 from bench.upgrade.pictures import compare_pictures
-from bench.upgrade.release_pictures import Bench, Unusable
-from bench.upgrade.search import BAD, GOOD, SKIP, Undecided
 from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
 
 PICTURES, SPEED, USABLE = "pictures", "speed", "usable"

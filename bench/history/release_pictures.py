@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.installs.environments import Environment, environment_of
+from bench.installs.sides import parse_side
+from bench.installs.uv import EnvironmentFailed
 from bench.upgrade.comparison import SideResult, pictures_of
-from bench.upgrade.environments import Environment, environment_of
-from bench.upgrade.installer import EnvironmentFailed
-from bench.upgrade.sides import parse_side
 from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, started_worker
 
 NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"

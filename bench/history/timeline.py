@@ -9,16 +9,16 @@ from typing import Any
 
 from packaging.version import Version
 
-from bench.results import RunFolder
-from bench.similarity import IDENTICAL
-from bench.upgrade.choice import Choice
+from bench.history.choice import Choice
+from bench.history.neighbours import Neighbours
+from bench.history.release_pictures import Bench, Unusable
+from bench.history.timeline_outcome import RAN, TIMELINE, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
+from bench.history.timeline_summary import told
+from bench.installs.environments import Environment, changes
+from bench.pictures.similarity import IDENTICAL
+from bench.record.folder import RunFolder
 from bench.upgrade.comparison import SideResult
-from bench.upgrade.environments import Environment, changes
-from bench.upgrade.neighbours import Neighbours
 from bench.upgrade.pictures import keep_pictures
-from bench.upgrade.release_pictures import Bench, Unusable
-from bench.upgrade.timeline_outcome import RAN, TIMELINE, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
-from bench.upgrade.timeline_summary import told
 
 TELL_EVERY_S = 15.0
 

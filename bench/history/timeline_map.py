@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from bench.goldens import RAISES_ELSE, RAISES_NOW, WORKS_NOW
-from bench.similarity import CHANGED
+from bench.calls.work import LESS_WORK, MORE_WORK
+from bench.history.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, TimelineFound
+from bench.pictures.check import RAISES_ELSE, RAISES_NOW, WORKS_NOW
+from bench.pictures.similarity import CHANGED
 from bench.upgrade.pictures import BROKEN
-from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, TimelineFound
-from bench.work import LESS_WORK, MORE_WORK
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.27  # inches
 DOTS_PER_INCH = 130

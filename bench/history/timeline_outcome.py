@@ -1,6 +1,6 @@
 """What a timeline over releases found, as it is written to ``timeline.json``.
 
-Schema: ``timeline.schema.json``, written anew by ``python -m bench.upgrade.timeline_outcome``.
+Schema: ``timeline.schema.json``, written anew by ``python -m bench.history.timeline_outcome``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.goldens import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
-from bench.records import LimitsRecord
-from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
+from bench.calls.work import LESS_WORK, MORE_WORK
+from bench.pictures.check import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
+from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
+from bench.record.record import LimitsRecord
 from bench.upgrade.pictures import BROKEN
-from bench.work import LESS_WORK, MORE_WORK
 
 TIMELINE = "timeline.json"
 SCHEMA_VERSION = 1

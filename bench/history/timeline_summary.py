@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.upgrade.timeline_outcome import OTHER_CALLS, WARNS, ReleaseFound, TimelineFound
-from bench.work import LESS_WORK, MORE_WORK
+from bench.calls.work import LESS_WORK, MORE_WORK
+from bench.history.timeline_outcome import OTHER_CALLS, WARNS, ReleaseFound, TimelineFound
 
 MOST_NAMED = 4
 # What may come with any verdict on the pictures.

@@ -29,8 +29,8 @@ from urllib.request import url2pathname
 from filelock import FileLock, Timeout
 from packaging.utils import canonicalize_name
 
-from bench.upgrade.installer import EnvironmentFailed, run_uv, unmet_requirements
-from bench.upgrade.sides import Side
+from bench.installs.sides import Side
+from bench.installs.uv import EnvironmentFailed, run_uv, unmet_requirements
 
 NOTES = "environment.json"
 USES = "uses"

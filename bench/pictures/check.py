@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.device import Device
-from bench.golden_store import (
+from bench.calls.device import Device
+from bench.calls.work import LESS_WORK, MORE_WORK, Work, compare_work
+from bench.paths import shown
+from bench.pictures.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
+from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
+from bench.pictures.store import (
     EXACT,
     REFERENCE,
     TYPE,
@@ -26,12 +30,8 @@ from bench.golden_store import (
     read_golden,
     write_golden,
 )
-from bench.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
-from bench.paths import shown
-from bench.records import ErrorRecord, LimitsRecord, Pictures, WorkRecord
-from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
-from bench.suite import Case
-from bench.work import LESS_WORK, MORE_WORK, Work, compare_work
+from bench.record.record import ErrorRecord, LimitsRecord, Pictures, WorkRecord
+from bench.suite.case import Case
 
 MISSING, STALE, BROKEN = "missing", "stale", "broken"
 NOT_COMPARED, WORK_MISSING = "not compared", "work missing"

@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bench.device import Device, instruction_set
-from bench.records import LimitsRecord
-from bench.similarity import Limits
+from bench.calls.device import Device, instruction_set
+from bench.pictures.similarity import Limits
+from bench.record.record import LimitsRecord
 
 Tier = Literal["this machine", "this type of device", "another type of device"]
 STRICT: Tier = "this machine"
@@ -149,8 +149,8 @@ class CalibratedLimits(_Frozen):
         left_out: variations that were not run, or that had no effect at all, each as a sentence with its reason.
         margin: how the limits follow from the evidence, in words.
         processor: name of the device on which the golden was made.
-        instruction_set: of that device, see ``bench.device.instruction_set``; ``unknown`` where the limits were measured
-            on another processor alone.
+        instruction_set: of that device, see ``bench.calls.device.instruction_set``; ``unknown`` where the limits were
+            measured on another processor alone.
         date: ISO 8601.
     """
 

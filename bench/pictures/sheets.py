@@ -1,6 +1,6 @@
 """Goldens of many small cases in two files: a sheet with all their grids, and a line for each with its origin.
 
-Knows nothing of what an origin says; ``bench.goldens`` does.
+Knows nothing of what an origin says; ``bench.pictures.check`` does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 from PIL import Image
 
-from bench.atomic import as_png, write_together
+from bench.files import as_png, write_together
 
 SHEET_WIDTH = 1024
 # Keys of an origin that most entries have in common; the file tells each combination once.

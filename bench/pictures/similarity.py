@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from bench.grids import make_grid
+from bench.pictures.grids import make_grid
 
 IDENTICAL, WITHIN_LIMITS, CHANGED = "identical", "within limits", "changed"
 

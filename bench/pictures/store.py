@@ -13,15 +13,15 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bench.atomic import as_png, write_together
-from bench.device import Device
-from bench.golden_groups import Entry, GroupError, read_group, unused_entries, write_entry
-from bench.grids import make_grid, split_grid
-from bench.limits import CalibratedLimits
+from bench.calls.device import Device
+from bench.calls.work import Work
+from bench.files import as_png, write_together
 from bench.paths import shown
-from bench.records import ErrorRecord
-from bench.suite import Case
-from bench.work import Work
+from bench.pictures.grids import make_grid, split_grid
+from bench.pictures.limits import CalibratedLimits
+from bench.pictures.sheets import Entry, GroupError, read_group, unused_entries, write_entry
+from bench.record.record import ErrorRecord
+from bench.suite.case import Case
 
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
 AGAIN = "accept the case again with --golden-update"

@@ -11,7 +11,7 @@ from bench.calibration.table import render_calibration
 from bench.plugin.reporter import session_header, status_without_letter, write_case_line
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import Session, announcer, case_of
-from bench.suite import Case
+from bench.suite.case import Case
 
 CALIBRATION = pytest.StashKey["CalibrationReporter"]()
 

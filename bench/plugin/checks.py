@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bench.goldens import NOT_COMPARED, PASSED
+from bench.pictures.check import NOT_COMPARED, PASSED
 from bench.plugin.session import Session
-from bench.reasons import failure
-from bench.records import Record
+from bench.record.reasons import failure
+from bench.record.record import Record
 from bench.run import SENTENCES
-from bench.suite import Case
+from bench.suite.case import Case
 
 
 def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callable[[], Record]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.plugin.session import Session, case_of
-from bench.run_notes import FILE, RunNotes, now, read_notes, write_notes
+from bench.record.notes import FILE, RunNotes, now, read_notes, write_notes
 
 # Options that choose what a case is, so that a run of one case needs them too.
 _CHOOSING = ("suite", "device", "golden_dir")

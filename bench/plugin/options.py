@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.golden_store import EXACT, REFERENCE, TYPE
-from bench.suite import SUITE_FILE
+from bench.installs.sides import CURRENT
+from bench.pictures.store import EXACT, REFERENCE, TYPE
+from bench.suite.file import SUITE_FILE
 from bench.upgrade.amounts import percent, seconds
-from bench.upgrade.sides import CURRENT
 
 
 @dataclass(frozen=True)

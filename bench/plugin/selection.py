@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bench.plugin.session import NO_CASE, case_of
-from bench.selection import SLOW, Selection
+from bench.suite.selection import SLOW, Selection
 
 # Markers of tests that run only where -m names them.
 ON_REQUEST = ("slow", "harness")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.device import (
+from bench.calls.device import (
     Accelerator,
     Device,
     DeviceError,
@@ -22,14 +22,15 @@ from bench.device import (
     require_device,
     slow_dtypes,
 )
-from bench.environment import describe_environment
 from bench.faults.quick import quick_cases
 from bench.plugin.options import Options, UpgradeOptions
-from bench.records import Record, read_records
-from bench.results import RECORDS, RunFolder, new_run_name
+from bench.record.environment import describe_environment
+from bench.record.folder import RECORDS, RunFolder, new_run_name
+from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
-from bench.selection import Selection, is_slow, select_cases
-from bench.suite import Case, Suite, SuiteError, read_suite
+from bench.suite.case import Case
+from bench.suite.file import Suite, SuiteError, read_suite
+from bench.suite.selection import Selection, is_slow, select_cases
 
 
 @dataclass

@@ -10,13 +10,13 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from bench.calls.work import LESS_WORK
 from bench.console import table_text
-from bench.goldens import NOT_COMPARED, PASSED
-from bench.reasons import failure, saved_work
-from bench.records import Record
+from bench.pictures.check import NOT_COMPARED, PASSED
+from bench.record.reasons import failure, saved_work
+from bench.record.record import Record
 from bench.run import Tally
-from bench.suite import Case
-from bench.work import LESS_WORK
+from bench.suite.case import Case
 
 TABLE_WIDTH = 118
 # Share of the work after which the time left is told: before, loading would weigh too much in it.

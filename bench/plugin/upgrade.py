@@ -10,17 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.goldens import limits_side_by_side
-from bench.pipelines import PipelineError
-from bench.plugin.options import UpgradeOptions
-from bench.plugin.reporter import session_header, status_without_letter, write_case_line, write_results
-from bench.plugin.selection import nothing_selected
-from bench.plugin.session import UPGRADE_FILE, Session
-from bench.similarity import Limits
-from bench.suite import Case
-from bench.upgrade.check import UpgradeCheck, started_check
-from bench.upgrade.comparison import SIDES, Plan
-from bench.upgrade.environments import (
+from bench.calls.pipelines import PipelineError
+from bench.installs.environments import (
     Environment,
     EnvironmentFailed,
     changes,
@@ -28,10 +19,19 @@ from bench.upgrade.environments import (
     list_environments,
     prune_environments,
 )
+from bench.installs.sides import SideError, parse_side
+from bench.pictures.check import limits_side_by_side
+from bench.pictures.similarity import Limits
+from bench.plugin.options import UpgradeOptions
+from bench.plugin.reporter import session_header, status_without_letter, write_case_line, write_results
+from bench.plugin.selection import nothing_selected
+from bench.plugin.session import UPGRADE_FILE, Session
+from bench.suite.case import Case
+from bench.upgrade.check import UpgradeCheck, started_check
+from bench.upgrade.comparison import SIDES, Plan
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
-from bench.upgrade.sides import SideError, parse_side
 from bench.upgrade.tables import case_line, counts_lines, remarks, render_upgrade
 from bench.upgrade.workers import WorkerBroken
 

@@ -1,7 +1,7 @@
 """The proof of the speed verdicts: false alarms between two equal sides, and known slow-downs found.
 
-``python -m bench.upgrade.power run`` measures decisions in random order and appends each to a file, so that it can be
-stopped and gone on with; ``python -m bench.upgrade.power report`` judges what is there by the check's own rule and by
+``python -m bench.proofs.power run`` measures decisions in random order and appends each to a file, so that it can be
+stopped and gone on with; ``python -m bench.proofs.power report`` judges what is there by the check's own rule and by
 those of others, and prints the tables.
 """
 
@@ -22,13 +22,14 @@ from typing import Any
 
 from scipy.stats import mannwhitneyu
 
-from bench.device import Cpu
-from bench.pipelines import find_checkpoint
-from bench.suite import SUITE_FILE, Case, read_suite
+from bench.calls.device import Cpu
+from bench.calls.pipelines import find_checkpoint
+from bench.proofs.slow_down import choose_layers
+from bench.suite.case import Case
+from bench.suite.file import SUITE_FILE, read_suite
 from bench.upgrade.comparison import SIDES, Plan, load_request, measure_until_decided
 from bench.upgrade.decision import CANNOT_TELL, FASTER, SAME, SLOWER, decide
 from bench.upgrade.lockstep import PairedCall, Places, log_ratio, places_for
-from bench.upgrade.slow_down import choose_layers
 from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerProcess, fresh
 
 # With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.
@@ -215,7 +216,7 @@ def render_report(trials: Sequence[Trial], min_change: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.upgrade.power", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.proofs.power", description=__doc__.split("\n")[0])
     parser.add_argument("do", choices=("run", "report"))
     parser.add_argument("--blocks", type=int, default=20, help="blocks of 14 decisions (default: 20)")
     parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="per decision (default: 60)")

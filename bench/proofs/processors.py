@@ -1,4 +1,4 @@
-"""``python -m bench.processors``: do the pictures and the schedulers stay on processors with other instructions?
+"""``python -m bench.proofs.processors``: do the pictures and the schedulers stay on processors with other instructions?
 
 Each setting makes the libraries use the kernels of another processor, as far as one processor can imitate another, and
 runs the quick float32 cases and the schedulers in closed form with it. A setting that has no effect here is left out
@@ -18,11 +18,11 @@ from pathlib import Path
 
 from bench.calibration.variations import NoEffect, aten_is, mkl_is_compatible, onednn_is
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CHECKS: Mapping[str, Sequence[str]] = {
     # In the half dtypes oneDNN emulates what the instructions lack, far too slowly.
     "pictures": ("-m", "pytest", "-c", "tox.ini", "-q", "-m", "golden and quick", "-k", "fp32"),
-    "schedulers in closed form": ("-m", "bench.closed_form", "check"),
+    "schedulers in closed form": ("-m", "bench.proofs.closed_form", "check"),
 }
 
 
@@ -62,7 +62,7 @@ PROCESSORS: tuple[Processor, ...] = (
 def why_without_effect(processor: Processor) -> str:
     """Looks in a process of its own whether the setting takes hold; a sentence if it does not, else empty."""
     place = PROCESSORS.index(processor)
-    code = f"from bench.processors import look; look({place})"
+    code = f"from bench.proofs.processors import look; look({place})"
     found = _python(("-c", code), processor.environment, capture=True)
     return found.stdout.strip().splitlines()[-1] if found.returncode else ""
 
@@ -117,7 +117,7 @@ def run_all(processors: Sequence[Processor], announce: Callable[[str], None] = p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="python -m bench.processors", description=__doc__).parse_args(arguments)
+    argparse.ArgumentParser(prog="python -m bench.proofs.processors", description=__doc__).parse_args(arguments)
     return run_all(PROCESSORS)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench.device import Device
+from bench.calls.device import Device
 
 LIBRARIES = (
     "torch",

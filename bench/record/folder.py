@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from bench.records import Record
+from bench.record.record import Record
 
 RECORDS = "records.jsonl"
 ENVIRONMENTS = "environments.json"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.goldens import MISSING, NOT_COMPARED, PASSED
-from bench.limits import OTHER
-from bench.records import Record
-from bench.work import LESS_WORK, MORE_WORK
+from bench.calls.work import LESS_WORK, MORE_WORK
+from bench.pictures.check import MISSING, NOT_COMPARED, PASSED
+from bench.pictures.limits import OTHER
+from bench.record.record import Record
 
 BAD_WORK = frozenset({MORE_WORK, MISSING})
 

@@ -1,7 +1,7 @@
 """One record per case: what was run, how long it took, and whether the pictures are right.
 
 ``record.schema.json`` beside this file documents every key; it is made from these classes
-(``python -m bench.records``).
+(``python -m bench.record.record``).
 """
 
 from __future__ import annotations

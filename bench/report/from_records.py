@@ -11,11 +11,15 @@ from typing import Any
 
 from PIL import Image
 
-from bench.goldens import BROKEN, MISSING, NOT_COMPARED, PASSED, WORK_MISSING
-from bench.grids import split_grid
-from bench.limits import PORTABLE, default_limits
-from bench.reasons import BAD_WORK, across_devices, reasons, saved_work
-from bench.records import LimitsRecord, Pictures, Record, WorkRecord, read_records
+from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, compare_work
+from bench.pictures.check import BROKEN, MISSING, NOT_COMPARED, PASSED, WORK_MISSING
+from bench.pictures.grids import split_grid
+from bench.pictures.limits import PORTABLE, default_limits
+from bench.pictures.similarity import IDENTICAL, Incomparable, compare
+from bench.record.folder import ENVIRONMENTS, RECORDS
+from bench.record.notes import RunNotes, read_notes
+from bench.record.reasons import BAD_WORK, across_devices, reasons, saved_work
+from bench.record.record import LimitsRecord, Pictures, Record, WorkRecord, read_records
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
 from bench.report.rerun import rerun_record
@@ -45,10 +49,6 @@ from bench.report.story import (
     tiles_of,
     worst_first,
 )
-from bench.results import ENVIRONMENTS, RECORDS
-from bench.run_notes import RunNotes, read_notes
-from bench.similarity import IDENTICAL, Incomparable, compare
-from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, compare_work
 
 FIRST = "compared with"
 

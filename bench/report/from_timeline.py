@@ -6,7 +6,11 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from bench.goldens import WORKS_NOW
+from bench.calls.work import LESS_WORK, MORE_WORK
+from bench.history.timeline_outcome import ASIDE, OTHER_CALLS, CaseInRelease, ReleaseFound, TimelineFound
+from bench.history.timeline_summary import told
+from bench.pictures.check import WORKS_NOW
+from bench.pictures.similarity import WITHIN_LIMITS
 from bench.report.story import (
     BAD,
     GOOD,
@@ -25,11 +29,7 @@ from bench.report.story import (
     tiles_of,
     worst_first,
 )
-from bench.similarity import WITHIN_LIMITS
 from bench.upgrade.pictures import AFTER, BEFORE
-from bench.upgrade.timeline_outcome import ASIDE, OTHER_CALLS, CaseInRelease, ReleaseFound, TimelineFound
-from bench.upgrade.timeline_summary import told
-from bench.work import LESS_WORK, MORE_WORK
 
 # A step of colour for each factor of ten of 1 - SSIM: up to 0.99999, 0.9999, 0.999, 0.99, 0.9, and beyond.
 LEVELS = 6

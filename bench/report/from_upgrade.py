@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.calls.work import MORE_WORK, SAME_WORK
+from bench.record.notes import RunNotes
 from bench.report.plots import forest_chart
 from bench.report.rerun import UPGRADED, rerun_case
 from bench.report.story import (
@@ -33,12 +35,10 @@ from bench.report.story import (
     tiles_of,
     worst_first,
 )
-from bench.run_notes import RunNotes
 from bench.upgrade.comparison import SIDES
 from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import GOOD_PICTURES, WORSE, CaseFound, Figure, SideFound, UpgradeFound
 from bench.upgrade.tables import percent, remarks
-from bench.work import MORE_WORK, SAME_WORK
 
 IMPORT = "import"
 

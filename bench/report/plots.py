@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.records import Record
+from bench.record.record import Record
 from bench.report.quality import Comparison, seconds_per_image
 from bench.report.story import Chart, Value, mebibytes, seconds
-from bench.suite import DTYPES
+from bench.suite.case import DTYPES
 from bench.upgrade.decision import CANNOT_TELL, SAME
 from bench.upgrade.outcome import CaseFound
 

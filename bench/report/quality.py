@@ -10,9 +10,9 @@ from statistics import fmean
 import numpy as np
 from PIL import Image
 
-from bench.grids import split_grid
-from bench.records import Record
-from bench.similarity import ssim
+from bench.pictures.grids import split_grid
+from bench.pictures.similarity import ssim
+from bench.record.record import Record
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from bench.records import Record
+from bench.record.record import Record
 
 TIMED = "bench/test_cases.py::test_case"
-PICTURED = "tests/test_goldens_of_the_suite.py::test_picture"
+PICTURED = "golden/test_goldens.py::test_picture"
 UPGRADED = "bench/test_upgrade.py::test_upgrade"
 
 

@@ -12,14 +12,14 @@ from statistics import median
 
 from PIL import Image
 
-from bench.goldens import PASSED
-from bench.grids import make_grid, split_grid
-from bench.limits import PORTABLE, default_limits
-from bench.records import LimitsRecord, PhasesRecord, Pictures, Record, WorkRecord
-from bench.results import ENVIRONMENTS, RunFolder
-from bench.run_notes import RunNotes, write_notes
-from bench.similarity import compare
-from bench.work import SAME_WORK, Work
+from bench.calls.work import SAME_WORK, Work
+from bench.pictures.check import PASSED
+from bench.pictures.grids import make_grid, split_grid
+from bench.pictures.limits import PORTABLE, default_limits
+from bench.pictures.similarity import compare
+from bench.record.folder import ENVIRONMENTS, RunFolder
+from bench.record.notes import RunNotes, write_notes
+from bench.record.record import LimitsRecord, PhasesRecord, Pictures, Record, WorkRecord
 
 GOLDENS = Path(__file__).parents[2] / "golden" / "emoji-sd"
 SCHEDULERS = ("pndm", "ddim", "euler", "dpmpp-2m", "unipc", "heun")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.records import LimitsRecord
-from bench.results import picture_path
+from bench.record.folder import picture_path
+from bench.record.record import LimitsRecord
 
 GOOD, BAD, UNSURE, NOTE = "good", "bad", "unsure", "note"
 UNET_CALLS = "UNet calls"

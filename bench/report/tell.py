@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.history.timeline_outcome import TIMELINE, read_timeline
+from bench.record.folder import RECORDS
+from bench.record.notes import FILE as NOTES
+from bench.record.notes import read_notes
 from bench.report.from_records import read_run, story_of_runs
 from bench.report.from_timeline import story_of_timeline
 from bench.report.from_upgrade import story_of_upgrade
 from bench.report.page import Page, write_page
 from bench.report.story import Story
 from bench.report.summary import publish_summary, render_summary
-from bench.results import RECORDS
-from bench.run_notes import FILE as NOTES
-from bench.run_notes import read_notes
 from bench.upgrade.outcome import UPGRADE, read_upgrade
-from bench.upgrade.timeline_outcome import TIMELINE, read_timeline
 
 REPORT, SUMMARY = "report.html", "summary.md"
 

@@ -65,38 +65,6 @@ SCHEDULERS: Mapping[str, SchedulerChoice] = MappingProxyType(
     }
 )
 
-# A PNDM configuration has no clip_sample, and DDIM and DDPM would then clip latents as if they were pixels.
-_LATENTS_ARE_NOT_PIXELS = {"DDIMScheduler": {"clip_sample": False}, "DDPMScheduler": {"clip_sample": False}}
-
 
 def allowed_schedulers(kind: str) -> list[str]:
     return [name for name, choice in SCHEDULERS.items() if kind in choice.kinds]
-
-
-class UnknownOption(ValueError):
-    """A scheduler of the installed library does not know an option; one sentence."""
-
-
-def build_scheduler(name: str, kind: str, config: Mapping[str, Any], more: Mapping[str, Any] = _options()) -> Any:
-    """A new scheduler of this name with the betas of ``config``, the configuration of the checkpoint's own one.
-
-    Options, those of the name and ``more``, are passed as keywords: merged into the configuration they would be
-    dropped where its ``_use_default_values`` lists them.
-
-    Raises:
-        UnknownOption: the scheduler does not know an option, which diffusers itself would ignore in silence.
-    """
-    import diffusers
-
-    choice = SCHEDULERS[name]
-    options = dict(choice.options)
-    if kind == STABLE_DIFFUSION:
-        options |= _LATENTS_ARE_NOT_PIXELS.get(choice.class_name, {})
-    options |= more
-    scheduler = getattr(diffusers, choice.class_name).from_config(config, **options)
-    unknown = [key for key in options if key not in scheduler.config]
-    if unknown:
-        raise UnknownOption(
-            f"{choice.class_name} of diffusers {diffusers.__version__} does not know {', '.join(unknown)}."
-        )
-    return scheduler

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.scenarios import SCENARIOS
-from bench.suite import Case, Suite, SuiteError
+from bench.suite.case import Case
+from bench.suite.file import Suite, SuiteError
+from bench.suite.scenarios import SCENARIOS
 
 SLOW = "slow (-m slow)"
 

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
-from bench.device import Cpu
-from bench.pipelines import LoadedPipeline, load_pipeline
-from bench.sampling import generate
-from bench.similarity import ssim
-from bench.suite import DDPM, STABLE_DIFFUSION, Case, Model, Settings
+from bench.calls.device import Cpu
+from bench.calls.pipelines import LoadedPipeline, load_pipeline
+from bench.calls.sampling import generate
+from bench.pictures.similarity import ssim
+from bench.suite.case import Case, Model, Settings
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.training.architectures import DDPM_SIZE, SD_SIZE
 from bench.training.emoji import Pair, Pictures, all_pairs, split_pairs
 from bench.training.objectives import as_image

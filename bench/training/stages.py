@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
-from bench.device import Cpu
-from bench.pipelines import CHECKPOINTS
+from bench.calls.device import Cpu
+from bench.calls.pipelines import CHECKPOINTS
 from bench.training import architectures, card, export, measure, objectives
 from bench.training.emoji import BACKGROUNDS, Pictures, all_pairs, read_emoji, split_pairs
 from bench.training.loop import LOSS_LOG, STATE, Plan, load_averaged, train

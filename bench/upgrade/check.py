@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.grids import make_grid
-from bench.limits import STRICT, default_limits
-from bench.pipelines import Checkpoint, find_checkpoint
-from bench.results import RunFolder
-from bench.similarity import IDENTICAL, Limits
-from bench.suite import Case
+from bench.calls.pipelines import Checkpoint, find_checkpoint
+from bench.calls.work import compare_work
+from bench.pictures.grids import make_grid
+from bench.pictures.limits import STRICT, default_limits
+from bench.pictures.similarity import IDENTICAL, Limits
+from bench.record.folder import RunFolder
+from bench.suite.case import Case
 from bench.upgrade.comparison import (
     MIN_CHANGE_ONCE,
     SIDES,
@@ -34,7 +35,6 @@ from bench.upgrade.decision import Decision, decide
 from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound, WorkFound
 from bench.upgrade.pictures import BROKEN, compare_pictures, keep_pictures
 from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh, started_worker
-from bench.work import compare_work
 
 IMPORT_PAIRS = 5
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from bench.pipelines import Checkpoint
-from bench.suite import Case
+from bench.calls.pipelines import Checkpoint
+from bench.calls.work import Work
+from bench.suite.case import Case
 from bench.upgrade.decision import CANNOT_TELL, LESS, MORE, Decision, decide
 from bench.upgrade.lockstep import DUET, PairedCall, Places, log_ratio, paired_call
 from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken, WorkerProcess, fresh
-from bench.work import Work
 
 SIDES = ("baseline", "candidate")
 # Loading and the first call happen once per process, so their ratios are spread more widely.

@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.goldens import RAISES_AS_BEFORE, WORKS_NOW
-from bench.records import LimitsRecord
-from bench.similarity import IDENTICAL, WITHIN_LIMITS
+from bench.calls.work import MORE_WORK
+from bench.pictures.check import RAISES_AS_BEFORE, WORKS_NOW
+from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS
+from bench.record.record import LimitsRecord
 from bench.upgrade.decision import MORE, SLOWER, Decision
-from bench.work import MORE_WORK
 
 UPGRADE = "upgrade.json"
 SCHEMA_FILE = Path(__file__).with_name("upgrade.schema.json")

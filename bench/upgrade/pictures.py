@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from bench.goldens import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
-from bench.grids import make_grid
-from bench.records import LimitsRecord
-from bench.results import RunFolder
-from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, compare, difference_picture
+from bench.pictures.check import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
+from bench.pictures.grids import make_grid
+from bench.pictures.similarity import (
+    CHANGED,
+    IDENTICAL,
+    WITHIN_LIMITS,
+    Incomparable,
+    Limits,
+    compare,
+    difference_picture,
+)
+from bench.record.folder import RunFolder
+from bench.record.record import LimitsRecord
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.outcome import PicturesFound
 

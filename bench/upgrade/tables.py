@@ -5,12 +5,12 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from bench.calls.work import LESS_WORK, SAME_WORK
 from bench.console import table_text
-from bench.goldens import RAISES_AS_BEFORE
-from bench.similarity import IDENTICAL
+from bench.pictures.check import RAISES_AS_BEFORE
+from bench.pictures.similarity import IDENTICAL
 from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
-from bench.work import LESS_WORK, SAME_WORK
 
 TABLE_WIDTH = 190
 MOST_LINES = 4

@@ -118,8 +118,8 @@ class Worker:
     def do_load(self, request: dict[str, Any]) -> Reply:
         import torch
 
-        from bench.device import choose_device
-        from bench.pipelines import Checkpoint, load_checkpoint
+        from bench.calls.device import choose_device
+        from bench.calls.pipelines import Checkpoint, load_checkpoint
 
         if self._case:
             self._notices.texts.clear()  # what an earlier case warned of is not of this one
@@ -140,15 +140,15 @@ class Worker:
         )
         self._loaded_for = pipeline
         if request.get("repeated_layers"):
-            from bench.upgrade.slow_down import repeat_layers
+            from bench.proofs.slow_down import repeat_layers
 
             repeat_layers(self._loaded.pipeline.unet, request["repeated_layers"])
         return {"load_s": self._loaded.load_s}, ()
 
     def do_layers(self, _request: dict[str, Any]) -> Reply:
         """Seconds of the UNet's layers and of its whole forward."""
-        from bench.sampling import prepare_call
-        from bench.upgrade.slow_down import layer_seconds
+        from bench.calls.sampling import prepare_call
+        from bench.proofs.slow_down import layer_seconds
 
         pipeline = self._loaded.pipeline
         layers, whole = layer_seconds(pipeline.unet, lambda: pipeline(**prepare_call(self._loaded, self._case)))
@@ -156,8 +156,8 @@ class Worker:
 
     def do_picture(self, request: dict[str, Any]) -> Reply:
         """One call, with its images as raw RGB, its time, its UNet calls and what was warned of since the start."""
-        from bench.sampling import prepared, to_images
-        from bench.timing import before_call
+        from bench.calls.observe import before_call
+        from bench.calls.sampling import prepared, to_images
 
         if request.get("cores"):
             pin(request["cores"])
@@ -174,8 +174,8 @@ class Worker:
 
     def do_counted_picture(self, _request: dict[str, Any]) -> Reply:
         """As ``picture``, and the work of that same call."""
-        from bench.sampling import to_images
-        from bench.work import counted_call
+        from bench.calls.sampling import to_images
+        from bench.calls.work import counted_call
 
         output, work = counted_call(self._loaded, self._case)
         sizes, blobs = _raw(to_images(self._loaded.pipeline, output))
@@ -184,8 +184,8 @@ class Worker:
 
     def do_memory(self, _request: dict[str, Any]) -> Reply:
         """Peak of this process, or of one call where the device counts."""
-        from bench.device import measured_memory
-        from bench.sampling import prepare_call
+        from bench.calls.device import measured_memory
+        from bench.calls.sampling import prepare_call
 
         if self._device.type == "cpu":
             return {"peak_bytes": peak_resident_bytes()}, ()
@@ -200,8 +200,8 @@ class Worker:
         Waiting is not counted. ``segments_s``: from the start to the first UNet call, then from each UNet call to the
         next one, the last up to the end of the call.
         """
-        from bench.sampling import prepare_call
-        from bench.timing import before_call
+        from bench.calls.observe import before_call
+        from bench.calls.sampling import prepare_call
 
         segments: list[float] = []
         pipeline = self._loaded.pipeline
@@ -231,7 +231,7 @@ class Worker:
             pin(go["cores"])
 
     def _clock(self) -> float:
-        from bench.device import clock
+        from bench.calls.device import clock
 
         return clock(self._device)
 

@@ -12,12 +12,12 @@ from bench.calibration.prediction import prediction_bound
 from bench.calibration.processors import FOLDER, keep, pictures_of, read_processor
 from bench.calibration.spread import FALSE_ALARM, FIGURES
 from bench.calibration.validation import leave_each_out
-from bench.device import Cpu, choose_device
-from bench.golden_store import find_golden, read_golden
-from bench.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, TwinsMeasured, choose_limits
-from bench.records import LimitsRecord
-from bench.similarity import Limits, compare
-from bench.suite import SUITE_FILE, read_suite
+from bench.calls.device import Cpu, choose_device
+from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, TwinsMeasured, choose_limits
+from bench.pictures.similarity import Limits, compare
+from bench.pictures.store import find_golden, read_golden
+from bench.record.record import LimitsRecord
+from bench.suite.file import SUITE_FILE, read_suite
 
 # The figures of a picture are near one of these: a sum of squares, an absolute value, or a product of many factors.
 DISTRIBUTIONS = {

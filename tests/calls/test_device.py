@@ -7,8 +7,8 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from bench import device as devices
-from bench.device import (
+from bench.calls import device as devices
+from bench.calls.device import (
     Accelerator,
     Cpu,
     DeviceError,

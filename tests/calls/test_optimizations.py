@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch._dynamo.utils import counters
 
-from bench import optimizations
-from bench.device import Cpu
-from bench.optimizations import OPTIMIZATIONS, Knob, NotApplied, apply_optimizations, check_applied
-from bench.sampling import generate
-from bench.schedulers import DDPM, STABLE_DIFFUSION
-from bench.timing import measure
+from bench.calls.device import Cpu
+from bench.calls.optimizations import KNOBS, Knob, NotApplied, apply_optimizations, check_applied
+from bench.calls.sampling import generate
+from bench.calls.timing import measure
+from bench.suite.optimizations import OPTIMIZATIONS, Optimization, compiles
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,8 +46,8 @@ def nothing_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 def test_an_optimization_is_on_only_when_asked_for_and_the_pictures_stay(name, kind, tiny_case, load_tiny):
     plain, quick = tiny_case(kind), tiny_case(kind, optimizations=(name,))
     without, with_it = load_tiny(plain), load_tiny(quick)
-    assert OPTIMIZATIONS[name].count(without.pipeline) == 0
-    assert OPTIMIZATIONS[name].count(with_it.pipeline) > 0
+    assert KNOBS[name].count(without.pipeline) == 0
+    assert KNOBS[name].count(with_it.pipeline) > 0
     assert largest_difference(generate(with_it, quick), generate(without, plain)) <= 1
 
 
@@ -63,14 +63,14 @@ def test_every_convolution_is_channels_last(kind, tiny_case, load_tiny):
 @pytest.mark.parametrize("name", ["attention-slicing", "fused-qkv"])
 def test_every_attention_is_counted(name, tiny_case, load_tiny):
     pipeline = load_tiny(tiny_case(STABLE_DIFFUSION, optimizations=(name,))).pipeline
-    assert OPTIMIZATIONS[name].count(pipeline) == len(pipeline.unet.attn_processors) > 0
+    assert KNOBS[name].count(pipeline) == len(pipeline.unet.attn_processors) > 0
 
 
 def test_settings_are_switched_on_together(tiny_case, load_tiny):
     names = ("channels-last", "attention-slicing", "vae-slicing")
     case = tiny_case(STABLE_DIFFUSION, optimizations=names)
     loaded = load_tiny(case)
-    assert all(OPTIMIZATIONS[name].count(loaded.pipeline) for name in names)
+    assert all(KNOBS[name].count(loaded.pipeline) for name in names)
     plain = tiny_case(STABLE_DIFFUSION)
     assert largest_difference(generate(loaded, case), generate(load_tiny(plain), plain)) <= 1
 
@@ -83,8 +83,7 @@ def test_a_setting_that_undoes_an_earlier_one_is_noticed(tiny_case, load_tiny):
 
 @pytest.mark.parametrize(("name", "kind"), IMMEDIATE)
 def test_a_setting_that_does_nothing_is_refused(name, kind, tiny_case, load_tiny, monkeypatch):
-    knob = OPTIMIZATIONS[name]
-    monkeypatch.setitem(OPTIMIZATIONS, name, Knob(knob.kinds, lambda _pipeline: None, knob.count))
+    monkeypatch.setitem(KNOBS, name, Knob(lambda _pipeline: None, KNOBS[name].count))
     with pytest.raises(NotApplied) as refused:
         load_tiny(tiny_case(kind, optimizations=(name,)))
     assert str(refused.value) == f"optimization '{name}' had no effect: it is on nowhere in the pipeline."
@@ -100,8 +99,9 @@ def test_the_librarys_own_setting_without_effect_is_refused(tiny_case, load_tiny
         chosen = (getattr(part, "_attention_backend", None) for part in pipeline.unet.attn_processors.values())
         return sum(backend is not None for backend in chosen)
 
-    knob = Knob(frozenset({STABLE_DIFFUSION}), lambda pipeline: pipeline.unet.set_attention_backend("native"), backends)
-    monkeypatch.setitem(OPTIMIZATIONS, "attention-backend", knob)
+    knob = Knob(lambda pipeline: pipeline.unet.set_attention_backend("native"), backends)
+    monkeypatch.setitem(OPTIMIZATIONS, "attention-backend", Optimization(frozenset({STABLE_DIFFUSION})))
+    monkeypatch.setitem(KNOBS, "attention-backend", knob)
     with pytest.raises(NotApplied, match="'attention-backend' had no effect"):
         apply_optimizations(pipeline, ("attention-backend",))
 
@@ -120,24 +120,22 @@ def test_a_library_that_refuses_the_value_is_one_sentence(monkeypatch):
     def refuse(_pipeline) -> None:
         raise ValueError("no such backend")
 
-    knob = OPTIMIZATIONS["fused-qkv"]
-    monkeypatch.setitem(OPTIMIZATIONS, "fused-qkv", Knob(knob.kinds, refuse, knob.count))
+    monkeypatch.setitem(KNOBS, "fused-qkv", Knob(refuse, KNOBS["fused-qkv"].count))
     with pytest.raises(NotApplied, match=r"^optimization 'fused-qkv' cannot be switched on here: no such backend\.$"):
         apply_optimizations(SimpleNamespace(), ("fused-qkv",))
 
 
 def test_only_compiling_settings_wait_for_the_first_call():
-    assert {name for name, knob in OPTIMIZATIONS.items() if knob.compiles} == {"compile", "compile-regional"}
-    assert optimizations.compiles(("channels-last", "compile"))
-    assert not optimizations.compiles(("channels-last", "fused-qkv"))
-    assert not optimizations.compiles(())
+    assert {name for name, one in OPTIMIZATIONS.items() if one.compiles} == {"compile", "compile-regional"}
+    assert compiles(("channels-last", "compile"))
+    assert not compiles(("channels-last", "fused-qkv"))
+    assert not compiles(())
 
 
 @pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("name", ["compile", "compile-regional"])
 def test_a_setting_that_compiled_nothing_is_refused_after_the_first_call(name, tiny_case, load_tiny, monkeypatch):
-    knob = OPTIMIZATIONS[name]
-    monkeypatch.setitem(OPTIMIZATIONS, name, Knob(knob.kinds, lambda _pipeline: None, knob.count, compiles=True))
+    monkeypatch.setitem(KNOBS, name, Knob(lambda _pipeline: None, KNOBS[name].count))
     case = tiny_case(STABLE_DIFFUSION, optimizations=(name,), steps=1, images=1)
     loaded = load_tiny(case)
     with pytest.raises(NotApplied, match=f"'{name}' had no effect"):

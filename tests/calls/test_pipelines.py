@@ -19,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench.device import Cpu
-from bench.pipelines import (
+from bench.calls.device import Cpu
+from bench.calls.pipelines import (
     Checkpoint,
     LoadedPipeline,
     PipelineError,
@@ -29,8 +29,9 @@ from bench.pipelines import (
     load_pipeline,
     weights_hash,
 )
-from bench.sampling import generate
-from bench.suite import DDPM, STABLE_DIFFUSION, Model
+from bench.calls.sampling import generate
+from bench.suite.case import Model
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

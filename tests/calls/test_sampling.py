@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import sampling, schedulers
-from bench.sampling import BrokenPicture, call_arguments, generate, prepare_call, to_images
-from bench.schedulers import SCHEDULERS, SchedulerChoice, allowed_schedulers, build_scheduler
-from bench.suite import DDPM, STABLE_DIFFUSION
+from bench.calls import sampling, schedulers
+from bench.calls.sampling import BrokenPicture, call_arguments, generate, prepare_call, to_images
+from bench.calls.schedulers import build_scheduler
+from bench.suite.schedulers import DDPM, SCHEDULERS, STABLE_DIFFUSION, SchedulerChoice, allowed_schedulers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

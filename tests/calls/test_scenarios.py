@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from bench import scenarios
-from bench.pipelines import PipelineError
-from bench.sampling import generate, prepared
-from bench.scenarios import NEVER, PLAIN, SCENARIOS, SOMETIMES, tiny_safety_checker
-from bench.schedulers import DDPM, STABLE_DIFFUSION
-from bench.tasks import IMAGE_TO_IMAGE, INPAINTING, TEXT_TO_IMAGE, drawn_mask, drawn_picture
-from bench.work import count_work
+from bench.calls import scenarios
+from bench.calls.pipelines import PipelineError
+from bench.calls.sampling import generate, prepared
+from bench.calls.scenarios import NEVER, SOMETIMES, tiny_safety_checker
+from bench.calls.tasks import drawn_mask, drawn_picture
+from bench.calls.work import count_work
+from bench.suite.scenarios import PLAIN, SCENARIOS
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
+from bench.suite.tasks import IMAGE_TO_IMAGE, INPAINTING, TEXT_TO_IMAGE
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 

@@ -15,20 +15,21 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import device as devices
-from bench import timing
-from bench.device import Cpu, PeakMemory
-from bench.golden_store import describe_origin
-from bench.goldens import check_golden
-from bench.limits import STRICT, CalibratedLimits, VariationMeasured
-from bench.pipelines import LoadedPipeline
-from bench.records import LimitsRecord
-from bench.results import RunFolder
+from bench.calls import device as devices
+from bench.calls import timing
+from bench.calls.device import Cpu, PeakMemory
+from bench.calls.pipelines import LoadedPipeline
+from bench.calls.sampling import generate
+from bench.calls.timing import measure, measure_phases
+from bench.calls.work import count_work
+from bench.pictures.check import check_golden
+from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured
+from bench.pictures.store import describe_origin
+from bench.record.folder import RunFolder
+from bench.record.record import LimitsRecord
 from bench.run import NOT_REPEATABLE, GoldenPolicy, Run
-from bench.sampling import generate
-from bench.suite import DDPM, STABLE_DIFFUSION, Case
-from bench.timing import measure, measure_phases
-from bench.work import count_work
+from bench.suite.case import Case
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 

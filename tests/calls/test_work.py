@@ -14,12 +14,10 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.models.resnet import ResnetBlock2D
 
-from bench.device import Cpu
-from bench.pipelines import LoadedPipeline, load_pipeline
-from bench.sampling import generate, prepare_call
-from bench.suite import DDPM, STABLE_DIFFUSION, Case, read_suite
-from bench.training.architectures import TOKENS
-from bench.work import (
+from bench.calls.device import Cpu
+from bench.calls.pipelines import LoadedPipeline, load_pipeline
+from bench.calls.sampling import generate, prepare_call
+from bench.calls.work import (
     ATTENTION,
     LESS_WORK,
     MORE_WORK,
@@ -32,6 +30,10 @@ from bench.work import (
     counted_call,
     forget_compiled,
 )
+from bench.suite.case import Case
+from bench.suite.file import read_suite
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
+from bench.training.architectures import TOKENS
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 

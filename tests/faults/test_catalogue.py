@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.device import Cpu
+from bench.calls.device import Cpu
+from bench.calls.pipelines import CHECKPOINTS, LoadedPipeline, load_pipeline
+from bench.calls.work import count_work
 from bench.faults.catalogue import FAULTS
-from bench.pipelines import CHECKPOINTS, LoadedPipeline, load_pipeline
-from bench.schedulers import DDPM, STABLE_DIFFUSION
-from bench.suite import Case, Model, Settings
-from bench.work import count_work
+from bench.suite.case import Case, Model, Settings
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 
 KINDS = {"emoji-sd": STABLE_DIFFUSION, "emoji-ddpm": DDPM}
 PROMPTS = ["panda", "fox on a blue background"]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bench import sampling
+from bench.calls import sampling
 from bench.faults.catalogue import FAULTS
-from bench.golden_store import describe_origin
-from bench.goldens import PASSED, judge
+from bench.pictures.check import PASSED, judge
+from bench.pictures.store import describe_origin
 from bench.run import Run
-from bench.suite import Case
+from bench.suite.case import Case
 
 DPM = "emoji-sd/dpmpp-2m-s20-g7.5-fp32"
 KARRAS = "emoji-sd/dpmpp-2m-karras-s20-g7.5-fp32"

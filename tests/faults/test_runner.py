@@ -37,9 +37,9 @@ from bench.faults.quick import quick_cases, write_quick
 from bench.faults.report import render_report
 from bench.faults.runner import Task, run_cases, run_tasks
 from bench.plugin.session import case_parameters
-from bench.records import LimitsRecord, Pictures, Record, WorkRecord
-from bench.schedulers import DDPM
-from bench.suite import SuiteError
+from bench.record.record import LimitsRecord, Pictures, Record, WorkRecord
+from bench.suite.file import SuiteError
+from bench.suite.schedulers import DDPM
 
 LIMITS = LimitsRecord(ssim=0.9999, max_diff=3, changed_share=0.01, mean_diff=0.05, reason="made up")
 

@@ -16,10 +16,8 @@ from packaging.version import Version
 from PIL import Image
 
 from bench import timeline as timeline_command
-from bench.limits import STRICT, default_limits
-from bench.report.from_timeline import story_of_timeline
-from bench.suite import read_suite
-from bench.upgrade import (
+from bench.calls.work import Work
+from bench.history import (
     bisect,
     bisect_outcome,
     bisect_step,
@@ -28,26 +26,28 @@ from bench.upgrade import (
     timeline_map,
     timeline_outcome,
 )
-from bench.upgrade.bisect_outcome import BisectFound, read_bisect
-from bench.upgrade.bisect_step import StepRequest
-from bench.upgrade.choice import Mistake, cases_matching, parse_options, read_choice
-from bench.upgrade.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
+from bench.history.bisect_outcome import BisectFound, read_bisect
+from bench.history.bisect_step import StepRequest
+from bench.history.choice import Mistake, cases_matching, parse_options, read_choice
+from bench.history.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
+from bench.history.neighbours import Neighbours
+from bench.history.question import Answer, Judge, Question
+from bench.history.release_pictures import Bench
+from bench.history.search import BAD, GOOD, SKIP, Undecided, find_change
+from bench.history.timeline_map import MARK_SHAPES, NOT_RUN, draw_map, save_map
+from bench.history.timeline_outcome import MARKS, read_timeline, write_timeline
+from bench.history.timeline_summary import happened_lines
+from bench.installs.environments import Environment
+from bench.installs.releases import ReleasesError, parse_range, releases_between
+from bench.installs.sides import SideError
+from bench.installs.uv import EnvironmentFailed
+from bench.pictures.limits import STRICT, default_limits
+from bench.report.from_timeline import story_of_timeline
+from bench.suite.file import read_suite
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.decision import Decision
-from bench.upgrade.environments import Environment
-from bench.upgrade.installer import EnvironmentFailed
-from bench.upgrade.neighbours import Neighbours
-from bench.upgrade.question import Answer, Judge, Question
-from bench.upgrade.release_pictures import Bench
-from bench.upgrade.releases import ReleasesError, parse_range, releases_between
-from bench.upgrade.search import BAD, GOOD, SKIP, Undecided, find_change
-from bench.upgrade.sides import SideError
-from bench.upgrade.timeline_map import MARK_SHAPES, NOT_RUN, draw_map, save_map
-from bench.upgrade.timeline_outcome import MARKS, read_timeline, write_timeline
-from bench.upgrade.timeline_summary import happened_lines
 from bench.upgrade.workers import WorkerBroken
-from bench.work import Work
-from tests.test_upgrade_environments import git, write_wheel
+from tests.installs.test_environments import git, write_wheel
 
 LIMITS = default_limits("float32", STRICT)
 CASE, OTHER = "emoji-ddpm/ddim-s20-fp32", "emoji-sd/pndm-s5-g7.5-fp32"
@@ -1167,9 +1167,9 @@ def test_a_whole_bisection_goes_on_over_the_commits(script, bisected, monkeypatc
 # Read by each new interpreter; only in a step it replaces the judge, by one that reads a number in the worktree.
 STAND_IN = """
 import re, sys
-if "bench.upgrade.bisect_step" in sys.orig_argv:
+if "bench.history.bisect_step" in sys.orig_argv:
     sys.path.insert(0, "")
-    from bench.upgrade import question
+    from bench.history import question
 
     def answer(self, side):
         shade = int(re.search(r"\\d+", open(side + "/paint.py").read())[0])

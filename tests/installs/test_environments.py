@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.upgrade import environments, installer
-from bench.upgrade.environments import (
+from bench.installs import environments, uv
+from bench.installs.environments import (
     Change,
     Environment,
     changes,
@@ -25,11 +25,11 @@ from bench.upgrade.environments import (
     list_environments,
     prune_environments,
 )
-from bench.upgrade.installer import EnvironmentFailed, as_uv_variables, condense, find_uv, settings_of_pip
-from bench.upgrade.sides import Side, SideError, parse_side
+from bench.installs.sides import Side, SideError, parse_side
+from bench.installs.uv import EnvironmentFailed, as_uv_variables, condense, find_uv, settings_of_pip
 
 UV = find_uv()
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_wheel(folder, name, version, requires=(), *, body="", command=""):
@@ -179,7 +179,7 @@ def fake_uv(folder, monkeypatch, script, name="uv"):
     path = folder / name
     path.write_text(f'#!/bin/bash\n{script}\nexec {UV} "$@"\n')
     path.chmod(0o755)
-    monkeypatch.setattr(installer, "find_uv", lambda: str(path))
+    monkeypatch.setattr(uv, "find_uv", lambda: str(path))
     return path
 
 
@@ -650,12 +650,12 @@ def test_an_index_that_changes_meanwhile_is_noticed(base, cache, shelf, tmp_path
 PROCESS = """
 import sys
 from pathlib import Path
-from bench.upgrade import installer
-from bench.upgrade.environments import environment_of
-from bench.upgrade.sides import parse_side
+from bench.installs import uv as installs_uv
+from bench.installs.environments import environment_of
+from bench.installs.sides import parse_side
 
 uv, text, cache, base = sys.argv[1:]
-installer.find_uv = lambda: uv
+installs_uv.find_uv = lambda: uv
 side = parse_side(text, Path(cache))
 environment = environment_of(side, Path(cache), lambda line: print(line, flush=True), Path(base))
 print("folder", environment.folder, flush=True)
@@ -689,7 +689,7 @@ def test_what_a_killed_build_left_is_cleared_at_the_next_use(base, cache, tmp_pa
     os.kill(int(reached.read_text()), signal.SIGKILL)
     assert len(list(cache.glob("*.part"))) == 1
     assert list_environments(cache) == ()
-    monkeypatch.setattr(installer, "find_uv", lambda: UV)
+    monkeypatch.setattr(uv, "find_uv", lambda: UV)
     ask("brush==2.0", cache, base)
     assert not list(cache.glob("*.part"))
     assert differences(base, ask("frame==2.0", cache, base)) == ["frame 1.0 → 2.0"]
@@ -805,7 +805,7 @@ def test_pips_indexes_are_passed_on_as_uvs(tmp_path):
 
 
 def test_pips_indexes_stay_out_where_uv_has_its_own(monkeypatch):
-    monkeypatch.setattr(installer, "_pip_configuration", lambda: "global.index-url='https://one.example/simple'\n")
+    monkeypatch.setattr(uv, "_pip_configuration", lambda: "global.index-url='https://one.example/simple'\n")
     assert settings_of_pip({"UV_INDEX": "https://mine.example"}) == {}
     monkeypatch.setenv("HOME", "/no/such/home")
     assert settings_of_pip({}) in ({}, {"UV_DEFAULT_INDEX": "https://one.example/simple"})

@@ -14,19 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.device import instruction_set
-from bench.golden_store import (
-    GoldenError,
-    Place,
-    accept_limits,
-    describe_origin,
-    find_golden,
-    golden_place,
-    read_golden,
-    unused_goldens,
-    write_golden,
-)
-from bench.goldens import (
+from bench.calls.device import instruction_set
+from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work
+from bench.pictures.check import (
     BROKEN,
     MISSING,
     NOT_COMPARED,
@@ -38,12 +28,22 @@ from bench.goldens import (
     limits_side_by_side,
     same_pixels,
 )
-from bench.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, VariationMeasured, default_limits
-from bench.reasons import across_devices
-from bench.records import LimitsRecord, Record
-from bench.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Limits
-from bench.suite import Case, Model, Settings
-from bench.work import LESS_WORK, MORE_WORK, SAME_WORK, Work
+from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, VariationMeasured, default_limits
+from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Limits
+from bench.pictures.store import (
+    GoldenError,
+    Place,
+    accept_limits,
+    describe_origin,
+    find_golden,
+    golden_place,
+    read_golden,
+    unused_goldens,
+    write_golden,
+)
+from bench.record.reasons import across_devices
+from bench.record.record import LimitsRecord, Record
+from bench.suite.case import Case, Model, Settings
 
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor (R) 9000")
 OTHER_PROCESSOR: Any = SimpleNamespace(type="cpu", name="Another Processor")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.grids import make_grid, show_images, split_grid
+from bench.pictures.grids import make_grid, show_images, split_grid
 
 WIDTH, HEIGHT = 12, 8
 

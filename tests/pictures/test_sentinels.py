@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.device import instruction_set
-from bench.golden_store import accept_limits, describe_origin, find_golden, golden_place, read_golden, unused_goldens
-from bench.goldens import (
+from bench.calls.device import instruction_set
+from bench.calls.work import Work
+from bench.pictures.check import (
     BROKEN,
     CHANGED,
     IDENTICAL,
@@ -26,10 +26,10 @@ from bench.goldens import (
     check_golden,
     limits_side_by_side,
 )
-from bench.limits import STRICT, CalibratedLimits, VariationMeasured
-from bench.records import ErrorRecord, LimitsRecord
-from bench.suite import Case, Model, Settings
-from bench.work import Work
+from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured
+from bench.pictures.store import accept_limits, describe_origin, find_golden, golden_place, read_golden, unused_goldens
+from bench.record.record import ErrorRecord, LimitsRecord
+from bench.suite.case import Case, Model, Settings
 
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor")
 GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import atomic
-from bench.golden_groups import SHEET_WIDTH, Entry, GroupError, read_group, unused_entries, write_entry
+from bench import files
+from bench.pictures.sheets import SHEET_WIDTH, Entry, GroupError, read_group, unused_entries, write_entry
 
 
 def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_the_old_files_whole(path, monkeypatch):
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_entry(path, "b", entry(2))
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before

@@ -8,8 +8,8 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageFilter
 
-from bench.limits import STRICT, default_limits
-from bench.similarity import (
+from bench.pictures.limits import STRICT, default_limits
+from bench.pictures.similarity import (
     CHANGED,
     IDENTICAL,
     WITHIN_LIMITS,

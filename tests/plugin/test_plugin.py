@@ -17,19 +17,19 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from bench.device import Cpu
-from bench.environment import describe_environment
+from bench.calls.device import Cpu
 from bench.plugin.session import share_cores
-from bench.records import Record, read_records
-from bench.results import RECORDS, RunFolder
+from bench.record.environment import describe_environment
+from bench.record.folder import RECORDS, RunFolder
+from bench.record.notes import RunNotes, read_notes
+from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
-from bench.run_notes import RunNotes, read_notes
-from bench.suite import read_suite
+from bench.suite.file import read_suite
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections", "as_found")
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 CASES = ["tiny/ddpm-s2-fp32", "tiny/ddpm-s3-fp32", "tiny/ddpm-s4-fp32"]
 READ = "aten::_local_scalar_dense"
 SLOW_CASE = "tiny/ddim-s2-fp32"
@@ -122,7 +122,7 @@ def start(pytester: pytest.Pytester, suite_text: str, monkeypatch: pytest.Monkey
     settings = (PROJECT / "tox.ini").read_text()
     assert "\npythonpath = .\n" in settings
     pytester.makefile(".ini", tox=settings.replace("\npythonpath = .\n", f"\npythonpath = {PROJECT}\n"))
-    for name in ("bench/test_cases.py", "tests/test_goldens_of_the_suite.py"):
+    for name in ("bench/test_cases.py", "golden/test_goldens.py"):
         (pytester.path / name).parent.mkdir()
         shutil.copy(PROJECT / name, pytester.path / name)
     (pytester.path / "suite.toml").write_text(suite_text)
@@ -622,7 +622,7 @@ def test_unused_goldens_are_not_looked_for_without_a_case(arguments, start, gold
 @pytest.mark.usefixtures("goldens")
 @pytest.mark.parametrize("how", [["-k", "every_golden"], ["::test_every_golden_is_used"]], ids=["expression", "path"])
 def test_unused_goldens_are_looked_for_where_that_test_is_named(how, start):
-    file = "tests/test_goldens_of_the_suite.py"
+    file = "golden/test_goldens.py"
     result = start(*([file, *how] if len(how) == 2 else [file + how[0]]))
     assert result.ret == pytest.ExitCode.OK
     assert result.parseoutcomes()["passed"] == 1
@@ -664,4 +664,4 @@ def test_a_folder_outside_is_the_value_of_an_option(path, spelling, pytester, tm
     ended = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
     assert ended.returncode == pytest.ExitCode.OK, ended.stdout + ended.stderr
     for case in CASES:
-        assert f"tests/test_goldens_of_the_suite.py::test_picture[{case}]" in ended.stdout
+        assert f"golden/test_goldens.py::test_picture[{case}]" in ended.stdout

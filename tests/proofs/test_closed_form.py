@@ -1,4 +1,4 @@
-"""Schedulers against goldens and against the truth; what it finds is told in ``tests/schedulers.md``."""
+"""Schedulers against goldens and against the truth; what it finds is told in ``bench/proofs/closed_form/README.md``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from bench.closed_form import __main__ as command
-from bench.closed_form import goldens as store
-from bench.closed_form.defects import DEFECTS
-from bench.closed_form.gaussian import MEAN, STD, Level, denoise, flow, predict, spread
-from bench.closed_form.moments import SAMPLERS, STEPS, draw_batch, propagate, statistical_limits
-from bench.closed_form.moments import measured_order as order_of_moments
-from bench.closed_form.networks import VARIANCE_PRESERVING, alphas_cumprod
-from bench.closed_form.outcomes import FLOORS, ILL_CONDITIONED, NOISE, Outcome, compare, measured_limit, outcome
-from bench.closed_form.rounding import Twin
-from bench.closed_form.sampling import UnknownOption, build
-from bench.closed_form.settings import Setting, Sweep, all_settings, axis
-from bench.closed_form.truth import METHODS, SLACK, SMOOTH, Method, above_rounding, error, measured_order
+from bench.proofs.closed_form import __main__ as command
+from bench.proofs.closed_form import goldens as store
+from bench.proofs.closed_form.defects import DEFECTS
+from bench.proofs.closed_form.gaussian import MEAN, STD, Level, denoise, flow, predict, spread
+from bench.proofs.closed_form.moments import SAMPLERS, STEPS, draw_batch, propagate, statistical_limits
+from bench.proofs.closed_form.moments import measured_order as order_of_moments
+from bench.proofs.closed_form.networks import VARIANCE_PRESERVING, alphas_cumprod
+from bench.proofs.closed_form.outcomes import FLOORS, ILL_CONDITIONED, NOISE, Outcome, compare, measured_limit, outcome
+from bench.proofs.closed_form.rounding import Twin
+from bench.proofs.closed_form.sampling import UnknownOption, build
+from bench.proofs.closed_form.settings import Setting, Sweep, all_settings, axis
+from bench.proofs.closed_form.truth import METHODS, SLACK, SMOOTH, Method, above_rounding, error, measured_order
 
 SETTINGS = all_settings()
 GOLDENS = store.read_goldens()

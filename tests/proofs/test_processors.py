@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from bench import processors
-from bench.processors import PROCESSORS, Processor, look, run_all, why_without_effect
+from bench.proofs import processors
+from bench.proofs.processors import PROCESSORS, Processor, look, run_all, why_without_effect
 
 
 @pytest.fixture

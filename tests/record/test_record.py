@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import bench.records
-from bench.records import (
+import bench.record.record
+from bench.record.folder import ENVIRONMENTS, LATEST, RECORDS, RunFolder, new_run_name
+from bench.record.record import (
     SCHEMA_FILE,
     ErrorRecord,
     LimitsRecord,
@@ -22,9 +23,8 @@ from bench.records import (
     read_records,
     schema,
 )
-from bench.results import ENVIRONMENTS, LATEST, RECORDS, RunFolder, new_run_name
 
-PROJECT = Path(bench.records.__file__).parents[1]
+PROJECT = Path(bench.record.record.__file__).parents[2]
 
 RELIED_ON_BY_SCRIPTS = {
     "schema",
@@ -49,8 +49,8 @@ RELIED_ON_BY_SCRIPTS = {
 WRITER = """
 'One of two processes: waits for the file go, then writes as fast as it can.'
 import pathlib, sys, time
-from bench.records import Record
-from bench.results import RunFolder
+from bench.record.record import Record
+from bench.record.folder import RunFolder
 
 root, device, size, rounds = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 values = {"schema": 1, "case": "c", "model": "m", "environment": "e", "verdict": "identical", "device": device}
@@ -118,7 +118,7 @@ def file(tmp_path):
 
 
 def test_the_schema_beside_the_code_is_that_of_the_classes():
-    hint = "make it anew with python -m bench.records"
+    hint = "make it anew with python -m bench.record.record"
     assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == json.loads(schema()), hint
 
 

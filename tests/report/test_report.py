@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.records import Record, read_records
+from bench.history.timeline_outcome import CaseInRelease, ReleaseFound, TimelineFound
+from bench.record.folder import RECORDS
+from bench.record.notes import FILE as NOTES
+from bench.record.notes import RunNotes, read_notes, write_notes
+from bench.record.record import Record, read_records
 from bench.report import __main__ as command
 from bench.report.from_records import read_run, story_of_runs
 from bench.report.from_timeline import level_of, story_of_timeline
@@ -27,12 +31,8 @@ from bench.report.sample import make_run
 from bench.report.story import BAD, GOOD, NOTE, UNSURE, Verdict
 from bench.report.summary import LONGEST, cell, publish_summary, render_summary
 from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
-from bench.results import RECORDS
-from bench.run_notes import FILE as NOTES
-from bench.run_notes import RunNotes, read_notes, write_notes
 from bench.upgrade.decision import Decision
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, WorkFound, write_upgrade
-from bench.upgrade.timeline_outcome import CaseInRelease, ReleaseFound, TimelineFound
 
 NASTY = """<script>alert(1)</script><img src=x onerror=alert(2)> "'`&amp; | **bold** [a](b)"""
 CASES = 13
@@ -213,9 +213,7 @@ def test_the_command_of_a_case_runs_just_that_case():
     case = "::test_{}[m/ddpm-s5-fp32]'"
     assert rerun_record(timed) == f"pytest 'bench/test_cases.py{case.format('case')} -m slow"
     pictured_again = rerun_record(pictured, ("--suite", "my suite.toml"))
-    assert pictured_again == (
-        f"pytest 'tests/test_goldens_of_the_suite.py{case.format('picture')} --suite 'my suite.toml'"
-    )
+    assert pictured_again == (f"pytest 'golden/test_goldens.py{case.format('picture')} --suite 'my suite.toml'")
 
 
 # Nothing of a user becomes markup, nothing is fetched

@@ -6,13 +6,14 @@ import typing
 
 import pytest
 
-from bench.optimizations import Optimization
-from bench.scenarios import SCENARIOS
-from bench.schedulers import DDPM as DDPM_KIND
-from bench.schedulers import SCHEDULERS, STABLE_DIFFUSION, allowed_schedulers
-from bench.selection import select_cases
-from bench.suite import DTYPES, Settings, SuiteError, read_suite
-from bench.tasks import TASKS
+from bench.suite.case import DTYPES, Settings
+from bench.suite.file import SuiteError, read_suite
+from bench.suite.optimizations import OptimizationName
+from bench.suite.scenarios import SCENARIOS
+from bench.suite.schedulers import DDPM as DDPM_KIND
+from bench.suite.schedulers import SCHEDULERS, STABLE_DIFFUSION, allowed_schedulers
+from bench.suite.selection import select_cases
+from bench.suite.tasks import TASKS
 
 SOUND = """\
 [models.tiny-sd]
@@ -268,7 +269,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown optimization": (
         "steps = 20",
         'steps = 20\noptimizations = ["speed"]',
-        [FIRST, "optimizations", "'speed'", *typing.get_args(Optimization)],
+        [FIRST, "optimizations", "'speed'", *typing.get_args(OptimizationName)],
     ),
     "missing guidance": ("guidance = 7.5\n", "", [FIRST, "guidance"]),
     "negative guidance": ("guidance = 7.5", "guidance = -1", [FIRST, "guidance", "greater than or equal to 0"]),

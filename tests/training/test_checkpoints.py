@@ -7,8 +7,8 @@ import pytest
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
-from bench.pipelines import CHECKPOINTS
-from bench.suite import read_suite
+from bench.calls.pipelines import CHECKPOINTS
+from bench.suite.file import read_suite
 
 MEGABYTE = 2**20
 EMBEDDED = [model.name for model in read_suite().models if model.source == "embedded"]

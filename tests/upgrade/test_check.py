@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from bench.limits import STRICT, default_limits
-from bench.results import RunFolder
-from bench.suite import DDPM
+from bench.pictures.limits import STRICT, default_limits
+from bench.record.folder import RunFolder
+from bench.suite.schedulers import DDPM
 from bench.upgrade import outcome
 from bench.upgrade.check import UpgradeCheck
 from bench.upgrade.comparison import Plan, SideResult
@@ -30,7 +30,7 @@ from bench.upgrade.tables import remarks
 from bench.upgrade.workers import Sides
 
 pytest_plugins = ["pytester"]
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 LIMITS = default_limits("float32", STRICT)
 
 MakePython = Callable[[str], Path]
@@ -218,10 +218,10 @@ def waiting(self, *args, **kwargs):
 diffusers.DDPMScheduler.step = waiting
 """
 UNCOUNTED = """
-import bench.work
+import bench.calls.work
 def counted_call(loaded, case):
     raise RuntimeError("no such dispatch mode")
-bench.work.counted_call = counted_call
+bench.calls.work.counted_call = counted_call
 """
 
 

@@ -24,9 +24,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.pipelines import Checkpoint
-from bench.sampling import generate
-from bench.suite import DDPM, STABLE_DIFFUSION
+from bench.calls.pipelines import Checkpoint
+from bench.calls.sampling import generate
+from bench.proofs.slow_down import choose_layers, layer_seconds, repeat_layers
+from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.upgrade import comparison, workers
 from bench.upgrade.comparison import (
     SIDES,
@@ -41,7 +42,6 @@ from bench.upgrade.comparison import (
 from bench.upgrade.decision import FEWEST_PAIRS
 from bench.upgrade.lockstep import ALTERNATE, DUET, PairedCall, Places, paired_call, places_for
 from bench.upgrade.protocol import MAX_HEADER, Channel, Closed, TimedOut
-from bench.upgrade.slow_down import choose_layers, layer_seconds, repeat_layers
 from bench.upgrade.worker import Notices, move_weights
 from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh, started_worker
 
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = pytest.mark.parametrize("kind", [STABLE_DIFFUSION, DDPM])
 UNET_CALLS = {STABLE_DIFFUSION: 5, DDPM: 4}
 CURRENT = Path(sys.executable)
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TAKING_TURNS = Places(ALTERNATE, threads=1, move_weights=True)
 PLAN = Plan(TAKING_TURNS, pair_s=0.0, budget_s=0.0)
 
@@ -726,8 +726,8 @@ def load(model, folder, *_):
         raise OSError("no such checkpoint")
     return SimpleNamespace(load_s=0.1)
 
-stub("bench.device", choose_device=str)
-stub("bench.pipelines", Checkpoint=lambda folder, *_: folder, load_checkpoint=load)
+stub("bench.calls.device", choose_device=str)
+stub("bench.calls.pipelines", Checkpoint=lambda folder, *_: folder, load_checkpoint=load)
 set_num_threads = int
 """
 

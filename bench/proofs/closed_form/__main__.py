@@ -1,4 +1,4 @@
-"""``python -m bench.closed_form accept``: makes what the schedulers give now the goldens."""
+"""``python -m bench.proofs.closed_form accept``: makes what the schedulers give now the goldens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import diffusers
 
-from bench.closed_form.goldens import (
+from bench.proofs.closed_form.goldens import (
     GOLDENS,
     describe_origin,
     read_goldens,
@@ -17,12 +17,12 @@ from bench.closed_form.goldens import (
     read_origin,
     write_goldens,
 )
-from bench.closed_form.moments import SAMPLERS, STEPS, propagate
-from bench.closed_form.moments import measured_order as of_moments
-from bench.closed_form.outcomes import FLOORS, ILL_CONDITIONED, Outcome, compare, measured_limit, outcome
-from bench.closed_form.sampling import UnknownOption
-from bench.closed_form.settings import all_settings
-from bench.closed_form.truth import METHODS, error, measured_order
+from bench.proofs.closed_form.moments import SAMPLERS, STEPS, propagate
+from bench.proofs.closed_form.moments import measured_order as of_moments
+from bench.proofs.closed_form.outcomes import FLOORS, ILL_CONDITIONED, Outcome, compare, measured_limit, outcome
+from bench.proofs.closed_form.sampling import UnknownOption
+from bench.proofs.closed_form.settings import all_settings
+from bench.proofs.closed_form.truth import METHODS, error, measured_order
 
 PROGRESS_EVERY_S = 15.0
 
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None, path: Path = GOLDENS) -> int:
     ill-conditioned, ``orders`` prints the table of measured orders. Returns 1 where something changed and was not
     accepted, or where a setting is unknown to this diffusers. Goldens that moved within their limits stay as they are.
     """
-    parser = argparse.ArgumentParser(prog="python -m bench.closed_form", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.proofs.closed_form", description=__doc__)
     parser.add_argument("command", choices=("check", "accept", "limits", "conditions", "orders"))
     chosen = parser.parse_args(arguments)
     diffusers.logging.set_verbosity_error()

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.closed_form.outcomes import NOISE, SEED, Outcome
-from bench.environment import library_versions
+from bench.proofs.closed_form.outcomes import NOISE, SEED, Outcome
+from bench.record.environment import library_versions
 
 GOLDENS = Path(__file__).with_name("goldens.json")
 _ORIGIN_LIBRARIES = ("diffusers", "torch", "numpy", "scipy")

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.closed_form.gaussian import MEAN, STD, spread
-from bench.closed_form.networks import VARIANCE_EXPLODING, VARIANCE_PRESERVING, Network, perfect_network
-from bench.closed_form.sampling import build, run
-from bench.closed_form.truth import SMOOTH
+from bench.proofs.closed_form.gaussian import MEAN, STD, spread
+from bench.proofs.closed_form.networks import VARIANCE_EXPLODING, VARIANCE_PRESERVING, Network, perfect_network
+from bench.proofs.closed_form.sampling import build, run
+from bench.proofs.closed_form.truth import SMOOTH
 
 STEPS = (24, 48, 96)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.closed_form.gaussian import Level, flow, predict
+from bench.proofs.closed_form.gaussian import Level, flow, predict
 
 VARIANCE_PRESERVING, VARIANCE_EXPLODING, EDM, FLOW, ARC = (
     "variance preserving",

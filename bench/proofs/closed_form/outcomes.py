@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from bench.calibration.prediction import prediction_bound
-from bench.closed_form.networks import perfect_network
-from bench.closed_form.rounding import Twin
-from bench.closed_form.sampling import UnknownOption, build, run
-from bench.closed_form.settings import Setting
+from bench.proofs.closed_form.networks import perfect_network
+from bench.proofs.closed_form.rounding import Twin
+from bench.proofs.closed_form.sampling import UnknownOption, build, run
+from bench.proofs.closed_form.settings import Setting
 
 # Standard normal numbers, written down so that no generator can change them. Fewer than 16, because from 16 on torch
 # draws the noise of stochastic schedulers with vector instructions, which differ between processors.

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from bench.closed_form.networks import Network
-from bench.closed_form.rounding import Twin
+from bench.proofs.closed_form.networks import Network
+from bench.proofs.closed_form.rounding import Twin
 
 
 class UnknownOption(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.closed_form.networks import ARC, EDM, FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
+from bench.proofs.closed_form.networks import ARC, EDM, FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 
 Options = Mapping[str, Any]
 
@@ -17,7 +17,7 @@ class Setting:
     """One scheduler with one choice of options.
 
     Attributes:
-        family: what its network expects, a constant of ``bench.closed_form.networks``.
+        family: what its network expects, a constant of ``bench.proofs.closed_form.networks``.
         options: keywords of the constructor, step options apart.
         step_options: keywords of ``step``.
         dtype: of the samples and of the network's output.

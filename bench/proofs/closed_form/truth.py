@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.closed_form.gaussian import STD, Level, denoise, flow
-from bench.closed_form.networks import ARC, EDM, FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING, Network, perfect_network
-from bench.closed_form.outcomes import NOISE
-from bench.closed_form.rounding import Twin
-from bench.closed_form.sampling import build, run
+from bench.proofs.closed_form.gaussian import STD, Level, denoise, flow
+from bench.proofs.closed_form.networks import (
+    ARC,
+    EDM,
+    FLOW,
+    VARIANCE_EXPLODING,
+    VARIANCE_PRESERVING,
+    Network,
+    perfect_network,
+)
+from bench.proofs.closed_form.outcomes import NOISE
+from bench.proofs.closed_form.rounding import Twin
+from bench.proofs.closed_form.sampling import build, run
 
 DENOISED, LAST, FINAL_ALPHA, DATA = "denoised", "last sigma", "final alpha", "data"
 STEPS = (12, 24, 48, 96)

@@ -1,0 +1,1 @@
+"""Are the pictures right? Grids, similarity, limits, and the golden store."""
