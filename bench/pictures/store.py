@@ -272,7 +272,7 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
         else:
             alone.add(case.id)
     unused = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    for path in sorted(filter(_is_of_a_golden, root.rglob("*"))):
         owner = path.relative_to(root).with_suffix("").as_posix().partition("@")[0]
         if path.suffix not in (".png", ".json") or (owner not in alone and owner not in groups):
             unused.append(shown(path))
@@ -280,6 +280,11 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
             sheet = path.with_suffix(".png")
             unused += [str(Place(sheet, name)) for name in _unused_entries(sheet, groups[owner])]
     return unused
+
+
+def _is_of_a_golden(path: Path) -> bool:
+    """Any file but the store's own page, the tests beside it, and hidden files."""
+    return path.is_file() and not path.name.startswith(".") and path.suffix not in (".md", ".py", ".pyc")
 
 
 def _unused_entries(sheet: Path, known: Iterable[str]) -> list[str]:

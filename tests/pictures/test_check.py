@@ -701,6 +701,13 @@ def test_a_golden_that_lost_its_picture_or_its_origin_still_belongs_to_its_case(
     assert unused_goldens(root, []) == [str(golden.with_suffix(".json"))]
 
 
+def test_the_page_and_the_tests_of_the_store_are_no_goldens(root):
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("README.md", "test_goldens.py", "notes.txt"):
+        (root / name).write_text("")
+    assert unused_goldens(root, []) == [str(root / "notes.txt")]
+
+
 def test_a_store_that_does_not_exist_has_no_unused_goldens(root):
     assert unused_goldens(root, [CASE]) == []
 
