@@ -15,7 +15,7 @@ from bench.calibration.spread import (
     spread_of,
 )
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, TwinsMeasured, VariationMeasured
-from bench.record.record import LimitsRecord
+from bench.pictures.similarity import Limits
 
 
 class NoLimits(Exception):
@@ -32,9 +32,9 @@ class Derived:
         blind: why the limits on one type of device let another picture pass; empty if they do not.
     """
 
-    strict: LimitsRecord
-    portable: LimitsRecord
-    other: LimitsRecord | None
+    strict: Limits
+    portable: Limits
+    other: Limits | None
     unstable: str = ""
     blind: str = ""
 
@@ -67,7 +67,7 @@ def derive_limits(dtype: str, evidence: Sequence[VariationMeasured], twins: Sequ
     return Derived(strict, portable, other, unstable, blind)
 
 
-def _across(evidence: Sequence[VariationMeasured]) -> tuple[LimitsRecord | None, str]:
+def _across(evidence: Sequence[VariationMeasured]) -> tuple[Limits | None, str]:
     """The limits on another type of device, or why there can be none."""
     worst = spread_of(evidence, OTHER)
     if is_unstable(worst):

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 
 from bench.calibration.prediction import prediction_bound
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, Tier, VariationMeasured
-from bench.pictures.similarity import Similarity
-from bench.record.record import LimitsRecord
+from bench.pictures.similarity import Limits, Similarity
 
 FALSE_ALARM = 1e-4  # per case and machine
 FIGURES = 4
@@ -142,7 +141,7 @@ def spread_of(evidence: Sequence[VariationMeasured], tier: Tier) -> Spread:
     )
 
 
-def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsRecord:
+def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> Limits:
     """The limits of a tier; none is tighter than its floor, or than what was seen.
 
     Raises:
@@ -159,7 +158,7 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsReco
 
     gap = limit([1 - one.ssim for one in counted], floors.gap)
     levels = limit([one.max_diff for one in counted], floors.levels)
-    return LimitsRecord(
+    return Limits(
         ssim=_down(max(1 - gap, -1.0)),
         max_diff=min(max(math.ceil(levels), spread.max_diff + floors.levels), 255),
         changed_share=-_down(-min(limit([one.changed_share for one in counted], floors.share), 1.0)),
@@ -182,6 +181,6 @@ def is_unstable(spread: Spread) -> bool:
     return spread.ssim < UNSTABLE_BELOW
 
 
-def is_blind(limits: LimitsRecord) -> bool:
+def is_blind(limits: Limits) -> bool:
     """Whether a case's harmless spread is so wide that another picture could pass for it."""
     return limits.ssim < BLIND_BELOW
