@@ -12,14 +12,14 @@ from statistics import median
 
 from PIL import Image
 
-from bench.calls.work import SAME_WORK, Work
-from bench.pictures.check import PASSED
+from bench.calls.work import Work
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.similarity import compare
 from bench.record.folder import ENVIRONMENTS, RunFolder
 from bench.record.notes import RunNotes, write_notes
 from bench.record.record import LimitsRecord, PhasesRecord, Pictures, Record, WorkRecord
+from bench.verdicts import Verdict
 
 GOLDENS = Path(__file__).parents[2] / "golden" / "emoji-sd"
 SCHEDULERS = ("pndm", "ddim", "euler", "dpmpp-2m", "unipc", "heun")
@@ -49,7 +49,7 @@ def _work(steps: int) -> WorkRecord:
         flops=3_000_000_000 * steps,
         tokens=2 * TILES * 16,
     )
-    return WorkRecord(verdict=SAME_WORK, message=SAME_WORK, counts=counts.to_json())
+    return WorkRecord(verdict=Verdict.SAME_WORK, message=Verdict.SAME_WORK, counts=counts.to_json())
 
 
 def _records(count: int, changed_every: int, prompts: Sequence[str], folder: RunFolder) -> Iterator[Record]:
@@ -93,7 +93,7 @@ def _records(count: int, changed_every: int, prompts: Sequence[str], folder: Run
             peak_memory_reason="a made-up run",
             pictures=Pictures(
                 verdict=verdict,
-                message=verdict if verdict in PASSED else ", ".join(similarity.excesses(limits)),
+                message=verdict if verdict.passes else ", ".join(similarity.excesses(limits)),
                 ssim_worst_tile=similarity.ssim_worst_tile,
                 limits=LimitsRecord(**asdict(limits)),
                 **asdict(similarity),

@@ -28,11 +28,12 @@ from bench.report.plots import MOST_SERIES, Timed, line_names
 from bench.report.quality import Quality, compare_with_references, pareto_front
 from bench.report.rerun import rerun_record
 from bench.report.sample import make_run
-from bench.report.story import BAD, GOOD, NOTE, UNSURE, Verdict
+from bench.report.story import Chip
 from bench.report.summary import LONGEST, cell, publish_summary, render_summary
 from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
 from bench.upgrade.decision import Decision
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, WorkFound, write_upgrade
+from bench.verdicts import Kind, Verdict
 
 NASTY = """<script>alert(1)</script><img src=x onerror=alert(2)> "'`&amp; | **bold** [a](b)"""
 CASES = 13
@@ -143,7 +144,7 @@ def test_records_and_grids_alone_make_a_page(run, tmp_path):
 
 def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
     story = story_told(whole_run)
-    assert story.kind == BAD
+    assert story.kind == Kind.BAD
     assert story.headline == "3 of 13 cases failed: 3 changed."
     cases = [one for one in page.named("details") if "case" in one["class"]]
     assert [("failed" in one["class"], "open" in one) for one in cases[:4]] == [
@@ -156,7 +157,7 @@ def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
 def test_an_all_green_run_opens_nothing(tmp_path):
     run = make_run(tmp_path / "green", 3, changed_every=0)
     story = story_told(run)
-    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", GOOD)
+    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", Kind.GOOD)
     tell(run)
     assert not any("open" in one for one in Parsed(run / REPORT).named("details"))
 
@@ -164,7 +165,7 @@ def test_an_all_green_run_opens_nothing(tmp_path):
 def test_a_run_without_a_record_is_not_green(run, tmp_path):
     (run / RECORDS).write_text("")
     story = story_told(run)
-    assert (story.headline, story.kind) == ("No case ran, so nothing was checked.", BAD)
+    assert (story.headline, story.kind) == ("No case ran, so nothing was checked.", Kind.BAD)
     assert "13 of 13 selected cases did not run" in story.warnings[0]
     write_page(story, tmp_path / "empty.html")
 
@@ -176,7 +177,7 @@ def test_cases_that_were_selected_and_did_not_run_are_named(tmp_path):
     notes = notes_of(run)
     write_notes(run, notes.model_copy(update={"ended": None}))
     story = story_told(run)
-    assert story.kind == BAD
+    assert story.kind == Kind.BAD
     assert story.warnings == (
         f"1 of 4 selected cases did not run: {json.loads(lines[3])['case']}.",
         "The run was cut short.",
@@ -188,7 +189,7 @@ def test_a_failed_check_that_is_no_case_is_no_silent_green(tmp_path):
     notes = notes_of(run)
     write_notes(run, notes.model_copy(update={"other_failures": ("test_every_golden_is_used: old.png",)}))
     story = story_told(run)
-    assert (story.kind, story.warnings) == (BAD, ("test_every_golden_is_used: old.png",))
+    assert (story.kind, story.warnings) == (Kind.BAD, ("test_every_golden_is_used: old.png",))
 
 
 def test_what_was_left_out_is_counted(tmp_path):
@@ -325,10 +326,10 @@ def test_a_run_whose_only_fault_is_more_work_is_red_and_says_what_is_more(tmp_pa
     run = make_run(tmp_path / "more", 3, changed_every=0)
     (record,) = give_work(run, ("more work", MORE_SYNCS))
     story = story_told(run)
-    assert (story.headline, story.kind) == ("1 of 3 cases failed: 1 more work.", BAD)
+    assert (story.headline, story.kind) == ("1 of 3 cases failed: 1 more work.", Kind.BAD)
     worst = story.entries[0]
     assert (worst.title, worst.problems) == (record.case, (MORE_SYNCS,))
-    assert (worst.verdict.kind, worst.more) == (BAD, ())
+    assert (worst.verdict.kind, worst.more) == (Kind.BAD, ())
     text = render_summary(story)
     assert f"- {record.case}: {cell(MORE_SYNCS)}" in text
     assert "✗ 1 work: more work" in text
@@ -343,7 +344,7 @@ def test_more_work_is_told_beside_a_changed_picture(tmp_path):
     give_work(run, ("more work", MORE_SYNCS))
     worst = story_told(run).entries[0]
     assert [(verdict.word, verdict.kind) for verdict in (worst.verdict, *worst.more)] == [
-        ("changed", BAD), ("more work", BAD),
+        ("changed", Kind.BAD), ("more work", Kind.BAD),
     ]  # fmt: skip
     assert len(worst.problems) == 2
     assert worst.problems[1] == MORE_SYNCS
@@ -353,7 +354,7 @@ def test_less_work_is_no_fault_and_is_told(tmp_path):
     run = make_run(tmp_path / "less", 3, changed_every=0)
     (record,) = give_work(run, ("less work", "less work: host syncs 9 → 5"))
     story = story_told(run)
-    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens; 1 with less work.", GOOD)
+    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens; 1 with less work.", Kind.GOOD)
     entry = next(entry for entry in story.entries if entry.title == record.case)
     assert (entry.failed, entry.problems, entry.notes) == (False, (), ("less work: host syncs 9 → 5",))
     row = next(line for line in render_summary(story).splitlines() if line.startswith(f"| {record.case} "))
@@ -365,8 +366,8 @@ def test_work_that_could_not_be_compared_is_counted_as_such_and_no_fault(tmp_pat
     run = make_run(tmp_path / "other", 2, changed_every=0)
     give_work(run, ("not compared", "not compared: the golden was made on cpu, this run is on cuda"))
     story = story_told(run)
-    assert story.kind == GOOD
-    assert ("work", Verdict("not compared", NOTE), 1) in story.counts
+    assert story.kind == Kind.GOOD
+    assert ("work", Chip("not compared", Kind.NOTE), 1) in story.counts
     tell(run)
     assert "made on cpu, this run is on cuda" in (run / REPORT).read_text()
 
@@ -422,7 +423,7 @@ def test_runs_with_the_same_cases_are_compared_picture_by_picture(whole_run, tmp
     assert {entry.after.label for entry in changed} == {"two"}
     assert command.main([str(whole_run), str(other), "-o", str(tmp_path / "page.html")]) == 0
     same = story_told(other, Path(shutil.copytree(other, tmp_path / "three")))
-    assert (same.kind, same.headline) == (GOOD, "All 13 compared cases have the same pictures in these runs.")
+    assert (same.kind, same.headline) == (Kind.GOOD, "All 13 compared cases have the same pictures in these runs.")
 
 
 def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
@@ -436,7 +437,7 @@ def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
             records[number] = records[number].model_copy(update={"work": work})
         (run / RECORDS).write_text("".join(record.to_line() for record in records))
     story = story_told(old, new)
-    assert (story.headline, story.kind) == ("1 of 3 compared cases changed between the runs: 1 more work.", BAD)
+    assert (story.headline, story.kind) == ("1 of 3 compared cases changed between the runs: 1 more work.", Kind.BAD)
     assert {word.word: number for question, word, number in story.counts if question == "work"} == {
         "less work": 1, "same work": 1, "more work": 1,
     }  # fmt: skip
@@ -447,7 +448,7 @@ def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
     assert (same.problems, same.notes) == ((), ())
     elsewhere = [record.model_copy(update={"device": "cuda"}) for record in records_of(new)]
     (new / RECORDS).write_text("".join(record.to_line() for record in elsewhere))
-    assert story_told(old, new).kind == GOOD
+    assert story_told(old, new).kind == Kind.GOOD
 
 
 @pytest.mark.parametrize(
@@ -529,7 +530,7 @@ def test_likeness_is_measured_against_the_longest_float32_case_that_shows_the_sa
 
 
 def figure(verdict: str, ratio: float = 1.0, **more) -> Figure:
-    decision = Decision(verdict, ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None))
+    decision = Decision(Verdict(verdict), ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None))
     return Figure.of(decision, 0.03, 1.0, ratio, (ratio - 0.01, ratio, ratio + 0.01))
 
 
@@ -553,16 +554,16 @@ MORE = WorkFound(verdict="more work", message="more work: FLOPs 12 → 13", base
 @pytest.mark.parametrize(
     ("cases", "headline", "kind"),
     [
-        ([], "No case ran, so nothing was compared.", BAD),
-        ([case_found("m/a"), case_found("m/b")], "Nothing is worse in 2 cases.", GOOD),
-        ([case_found("m/a", "changed"), case_found("m/b")], "Worse in 1 of 2 cases: 1 changed.", BAD),
-        ([case_found("m/a", speed=figure("slower", 1.1))], "Worse in 1 of 1 case: 1 slower.", BAD),
-        ([case_found("m/a", memory=figure("more", 1.1))], "Worse in 1 of 1 case: 1 more memory.", BAD),
-        ([case_found("m/a", work=MORE)], "Worse in 1 of 1 case: 1 more work.", BAD),
+        ([], "No case ran, so nothing was compared.", Kind.BAD),
+        ([case_found("m/a"), case_found("m/b")], "Nothing is worse in 2 cases.", Kind.GOOD),
+        ([case_found("m/a", "changed"), case_found("m/b")], "Worse in 1 of 2 cases: 1 changed.", Kind.BAD),
+        ([case_found("m/a", speed=figure("slower", 1.1))], "Worse in 1 of 1 case: 1 slower.", Kind.BAD),
+        ([case_found("m/a", memory=figure("more", 1.1))], "Worse in 1 of 1 case: 1 more memory.", Kind.BAD),
+        ([case_found("m/a", work=MORE)], "Worse in 1 of 1 case: 1 more work.", Kind.BAD),
         (
             [case_found("m/a", speed=figure("cannot tell", more_pairs=7))],
             "Nothing is worse in 1 case as far as can be seen, but the speed of 1 case cannot be told.",
-            UNSURE,
+            Kind.UNSURE,
         ),
     ],
 )
@@ -573,13 +574,13 @@ def test_an_upgrade_s_headline(cases, headline, kind, tmp_path):
 
 def test_a_slower_import_is_no_silent_green(tmp_path):
     story = story_of_upgrade(upgrade_found(case_found("m/a"), import_time=figure("slower", 1.5)), tmp_path)
-    assert (story.kind, story.headline) == (BAD, "Importing the libraries is slower.")
+    assert (story.kind, story.headline) == (Kind.BAD, "Importing the libraries is slower.")
 
 
 def test_an_upgrade_that_was_cut_short_is_not_green(tmp_path):
     notes = RunNotes(schema=1, command="pytest", began="now", planned=("m/a", "m/b"))
     story = story_of_upgrade(upgrade_found(case_found("m/a")), tmp_path, notes)
-    assert (story.kind, story.headline) == (BAD, "Nothing is worse in 1 case, but the check is not whole.")
+    assert (story.kind, story.headline) == (Kind.BAD, "Nothing is worse in 1 case, but the check is not whole.")
     assert "m/b" in story.warnings[0]
 
 
@@ -623,7 +624,7 @@ def test_a_timeline_s_cells_lead_to_what_changed(tmp_path):
     (entry,) = story.entries
     row = dict(story.map.rows)["m/a"]
     assert [cell.key for cell in row] == ["", "", entry.key]
-    assert (row[2].text, row[2].level, row[2].signs) == ("31", 5, ("changed",))
+    assert (row[2].text, row[2].level, row[2].marks) == ("31", 5, ("changed",))
     assert story.map.absent == {"2": "not installed: no wheel"}
     assert "2: not installed: no wheel" in render_summary(story)
 
