@@ -405,6 +405,7 @@ class _Gap:
 
 
 def _gaps(runs: Sequence[RunFiles]) -> list[_Gap]:
+    """A gap for each later run that lacks cases, its shards taken together."""
     gaps = []
     known: dict[str, None] = {}
     for shards in _together(runs):

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.history.timeline_outcome import CaseInRelease, ReleaseFound, TimelineFound
+from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
 from bench.record.folder import RECORDS
 from bench.record.notes import FILE as NOTES
 from bench.record.notes import RunNotes, read_notes, write_notes
-from bench.record.record import Record, read_records
+from bench.record.record import ErrorRecord, Record, read_records
 from bench.report import __main__ as command
 from bench.report.from_records import read_run, story_of_runs
 from bench.report.from_timeline import level_of, story_of_timeline
@@ -160,6 +160,11 @@ def test_an_all_green_run_opens_nothing(tmp_path):
     assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", Kind.GOOD)
     tell(run)
     assert not any("open" in one for one in Parsed(run / REPORT).named("details"))
+
+
+def test_a_run_of_one_case_speaks_of_one(tmp_path):
+    run = make_run(tmp_path / "single", 1, changed_every=0)
+    assert story_told(run).headline == "The one case looks exactly like its golden."
 
 
 def test_a_run_without_a_record_is_not_green(run, tmp_path):
@@ -451,6 +456,111 @@ def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
     assert story_told(old, new).kind == Kind.GOOD
 
 
+def keep_records(run: Path, *kept: Record) -> Path:
+    (run / RECORDS).write_text("".join(record.to_line() for record in kept))
+    return run
+
+
+def two_runs(folder: Path, count: int) -> tuple[Path, Path]:
+    old = make_run(folder / "old", count, changed_every=0)
+    return old, Path(shutil.copytree(old, folder / "new"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "headline"),
+    [
+        (1, "2 of 3 cases were not run in new; the one compared case has the same pictures in these runs."),
+        (2, "1 of 3 cases was not run in new; all 2 compared cases have the same pictures in these runs."),
+    ],
+)
+def test_a_run_that_lacks_cases_of_the_one_before_is_not_clean(kept, headline, tmp_path):
+    old, new = two_runs(tmp_path, 3)
+    records = records_of(new)
+    keep_records(new, *records[:kept])
+    story = story_told(old, new)
+    assert (story.headline, story.kind) == (headline, Kind.BAD)
+    assert f"Not run in new: {', '.join(record.case for record in records[kept:])}." in story.warnings
+    assert ("", Chip("not run", Kind.BAD), 3 - kept) in story.counts
+
+
+def test_what_changed_is_reported_beside_what_was_not_run(whole_run, tmp_path):
+    new = make_run(tmp_path / "new", CASES, changed_every=0)
+    keep_records(new, *records_of(new)[:6])
+    assert story_told(whole_run, new).headline == (
+        "7 of 13 cases were not run in new; 1 of 6 compared cases changed between the runs: 1 changed."
+    )
+
+
+def test_a_case_that_only_the_later_run_has_is_no_gap(tmp_path):
+    old, new = two_runs(tmp_path, 3)
+    keep_records(old, *records_of(old)[:2])
+    story = story_told(old, new)
+    assert (story.headline, story.kind) == (
+        "All 2 compared cases have the same pictures in these runs.", Kind.GOOD,
+    )  # fmt: skip
+
+
+def test_one_compared_case_is_one(tmp_path):
+    assert story_told(*two_runs(tmp_path, 1)).headline == "The one compared case has the same pictures in these runs."
+
+
+def test_shards_of_two_runs_are_compared_as_whole_runs(tmp_path):
+    old, new = two_runs(tmp_path, 4)
+    shards = []
+    for run in (old, new):
+        records = records_of(run)
+        for number, chosen in enumerate((records[:2], records[2:])):
+            shard = Path(shutil.copytree(run, tmp_path / f"{run.name}{number}"))
+            shards.append(keep_records(shard, *chosen))
+    assert story_told(*shards).headline == "All 4 compared cases have the same pictures in these runs."
+    keep_records(shards[3], records_of(shards[3])[0])
+    assert story_told(*shards).headline.startswith("1 of 4 cases was not run in new0, new1; all 3 compared cases")
+
+
+def make_raise(run: Path, error: ErrorRecord | None, verdict: str = "raises") -> None:
+    """Lets the first case of a run raise, or leaves it without pictures and without a reason."""
+    first, *rest = records_of(run)
+    (run / "grids" / f"{first.case}.png").unlink()
+    keep_records(run, first.model_copy(update={"error": error, "verdict": verdict, "pictures": None}), *rest)
+
+
+NO, OTHER = ErrorRecord(type="TypeError", message="no"), ErrorRecord(type="ValueError", message="other")
+
+
+def test_a_case_that_raises_the_same_in_both_runs_is_unchanged(tmp_path):
+    old, new = two_runs(tmp_path, 2)
+    for run in (old, new):
+        make_raise(run, NO, "raises as before")
+    story = story_told(old, new)
+    assert (story.headline, story.kind) == (
+        "All 2 compared cases have the same pictures in these runs.", Kind.GOOD,
+    )  # fmt: skip
+    (raising,) = [entry for entry in story.entries if entry.verdict.word == "raises as before"]
+    assert (raising.problems, raising.notes) == ((), ("raises as before: TypeError: no",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict", "problem"),
+    [
+        ({"error": NO}, {"error": OTHER}, "raises something else", "ValueError: other instead of TypeError: no"),
+        ({}, {"error": NO}, "raises now", "raises now: TypeError: no"),
+        ({"error": NO}, {}, "works now", "works now; it raised TypeError: no"),
+        ({"error": None}, {}, "missing", "one of the runs has no picture of this case"),
+        ({"error": NO}, {"error": None}, "missing", "one of the runs has no picture of this case"),
+    ],
+)
+def test_a_case_that_raises_otherwise_has_changed(before, after, verdict, problem, tmp_path):
+    runs = two_runs(tmp_path, 2)
+    for run, given in zip(runs, (before, after), strict=True):
+        if given:
+            make_raise(run, given["error"])
+    story = story_told(*runs)
+    assert (story.headline, story.kind) == (
+        f"1 of 2 compared cases changed between the runs: 1 {verdict}.", Kind.BAD,
+    )  # fmt: skip
+    assert problem in story.entries[0].problems[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -627,6 +737,27 @@ def test_a_timeline_s_cells_lead_to_what_changed(tmp_path):
     assert (row[2].text, row[2].level, row[2].marks) == ("31", 5, ("changed",))
     assert story.map.absent == {"2": "not installed: no wheel"}
     assert "2: not installed: no wheel" in render_summary(story)
+
+
+def test_a_timeline_s_page_shows_and_explains_every_mark(tmp_path):
+    marked = (
+        *(released(f"m/{verdict}", verdict=verdict) for verdict in MARKS if verdict.kind_of_case is not Kind.NOTE),
+        released("m/work", work="more work", work_message="more work: FLOPs 12 → 13"),
+        released("m/less", work="less work", work_message="less work: FLOPs 13 → 12"),
+        released("m/calls", unet_calls=9, unet_calls_before=4),
+        released("m/warns", new_notices=("careful",)),
+    )
+    found = TimelineFound(
+        library="paint", span="1..1", alongside="", planned=("1",), cases=tuple(case.case for case in marked),
+        device="cpu", device_name="x", releases=(ReleaseFound(release="1", status="ran", seconds=1, cases=marked),),
+    )  # fmt: skip
+    write_page(story_of_timeline(found, tmp_path), tmp_path / REPORT)
+    table, _, below = (tmp_path / REPORT).read_text(encoding="utf-8").partition('<ul class="legend"')
+    legend, _, _ = below.partition("</ul>")
+    for mark in MARKS:
+        sign = f'<span class="sign {mark.replace(" ", "-")}" aria-hidden="true"></span>'
+        assert sign in table, mark
+        assert f"{sign} {mark}</li>" in legend, mark
 
 
 @pytest.mark.parametrize(
