@@ -23,18 +23,18 @@ from bench.calls.sampling import BrokenPicture, generate, to_images
 from bench.calls.schedulers import UnknownOption
 from bench.calls.timing import Measurement, Repeat, measure
 from bench.calls.work import Work, count_work, counted_call, forget_compiled
-from bench.pictures.check import CHANGED, PASSED, Check, check_golden, same_pixels
+from bench.pictures.check import Check, check_golden, same_pixels
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import PORTABLE, default_limits
-from bench.pictures.similarity import IDENTICAL, compare, difference_picture
+from bench.pictures.similarity import compare, difference_picture
 from bench.pictures.store import Golden, GoldenError, describe_origin
 from bench.record import environment as environments
 from bench.record.folder import RunFolder
 from bench.record.record import Record
 from bench.suite.case import Case
 from bench.suite.optimizations import compiles
+from bench.verdicts import Verdict
 
-NOT_REPEATABLE, RAISES = "not repeatable", "raises"
 # Errors that are sentences of our own: a traceback would only hide them, and no golden holds them.
 SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied, UnknownOption)
 
@@ -122,9 +122,9 @@ class Run:
             check = self._check(case, measured.images, loaded, measured.work)
             record.update(pictures=check.pictures, work=check.work, verdict=check.verdict)
             difference = self._unrepeatable(case, measured)
-            if difference and check.pictures.verdict in PASSED:
+            if difference and Verdict(check.pictures.verdict).passes:
                 error = RaisedError(type="NotRepeatable", message=difference)
-                record.update(verdict=NOT_REPEATABLE, error=error)
+                record.update(verdict=Verdict.NOT_REPEATABLE, error=error)
         return Record(**record)
 
     def _measure_alone(self, case: Case, rounds: int) -> tuple[LoadedPipeline, Measurement]:
@@ -179,7 +179,7 @@ class Run:
             "device": self.device.type,
             "environment": self.environment_key,
             "load_average": environments.load_average(),
-            "verdict": RAISES,
+            "verdict": Verdict.RAISES,
         }
         self.folder.note_environment(self.environment_key, self.environment)
         try:
@@ -206,7 +206,7 @@ class Run:
             case, images, origin, self.goldens.root, self.device,
             update=self.goldens.update, announce=self.announce,
         )  # fmt: skip
-        if check.pictures.verdict != IDENTICAL and check.golden and check.golden.tiles:
+        if check.pictures.verdict != Verdict.IDENTICAL and check.golden and check.golden.tiles:
             self._keep(case, images, check.golden)
         return check
 
@@ -224,7 +224,7 @@ class Run:
             return None
         similarity = compare(measured.images, measured.first_images)
         limits = default_limits(case.settings.dtype, PORTABLE)
-        if self.device.type != "cpu" and similarity.verdict(limits) != CHANGED:
+        if self.device.type != "cpu" and similarity.verdict(limits) != Verdict.CHANGED:
             return None
         self.folder.save_picture(case.id, make_grid(measured.first_images, measured.first_images[0].size), "first")
         return (

@@ -20,12 +20,12 @@ from bench.calls.pipelines import LoadedPipeline, PipelineError
 from bench.calls.sampling import BrokenPicture
 from bench.calls.schedulers import UnknownOption
 from bench.calls.timing import Measurement, measure
-from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, count_work, counted_call
-from bench.pictures.check import NOT_COMPARED, PASSED, WORK_MISSING
+from bench.calls.work import Work, count_work, counted_call
 from bench.record.folder import RECORDS, RunFolder
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
+from bench.verdicts import Verdict
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 
@@ -342,10 +342,10 @@ def test_a_picture_check_and_a_measurement_of_a_case_count_the_same_work(kind, s
     accepted = start("accepted", update="auto").picture(case).work
     pictured, measured = start("pictured").picture(case), start("measured").benchmark(case, repeat, 2)
     assert accepted is not None
-    assert accepted.verdict == NOT_COMPARED
+    assert accepted.verdict == Verdict.NOT_COMPARED
     for record in (pictured, measured):
         assert record.work is not None
-        assert (record.verdict, record.work.verdict) == ("identical", SAME_WORK)
+        assert (record.verdict, record.work.verdict) == ("identical", Verdict.SAME_WORK)
         assert record.work.counts == accepted.counts
     assert Work.from_json(accepted.counts or {}).unet_calls == measured.unet_calls
 
@@ -384,7 +384,7 @@ def test_pictures_only_need_no_counts_in_the_golden(start, tiny_case):
     start("accepted", update="auto", counts_work=False).picture(case)
     assert start("pictures", counts_work=False).picture(case).verdict == "identical"
     record = start("all").picture(case)
-    assert record.verdict == WORK_MISSING
+    assert record.verdict == Verdict.WORK_MISSING
     assert record.work is not None
     assert "--golden-update" in record.work.message
 
@@ -421,7 +421,7 @@ def test_a_fault_that_no_picture_shows_turns_its_case_red(timed, fault, words, s
     with pytest.MonkeyPatch.context() as patch:
         fault(patch, run.pipeline(broken))
         record = run.benchmark(broken, repeat, 2) if timed else run.picture(broken)
-    assert record.verdict == MORE_WORK
+    assert record.verdict == Verdict.MORE_WORK
     assert record.pictures is not None
     assert record.pictures.verdict == "identical"
     assert record.work is not None
@@ -436,9 +436,9 @@ def test_the_repair_of_a_fault_passes_and_is_told(start, tiny_case, monkeypatch)
         read_a_value_each_step(patch, run.pipeline(case))
         run.picture(case)
     record = start().picture(case)
-    assert record.verdict in PASSED
+    assert Verdict(record.verdict).passes
     assert record.work is not None
-    assert (record.work.verdict, "-1 per step" in record.work.message) == (LESS_WORK, True)
+    assert (record.work.verdict, "-1 per step" in record.work.message) == (Verdict.LESS_WORK, True)
 
 
 @pytest.fixture
@@ -483,7 +483,7 @@ def test_a_compiled_case_that_is_measured_is_counted_in_its_own_process(start, t
     monkeypatch.setattr(runs, "compiles", lambda names: True)
     record = start().benchmark(case, repeat, 2)
     assert record.work is not None
-    assert record.work.verdict == SAME_WORK
+    assert record.work.verdict == Verdict.SAME_WORK
     assert start(counts_work=False).benchmark(case, repeat, 2).work is None
     assert asked == [True, False]
 
@@ -499,10 +499,10 @@ def test_what_a_case_raises_is_recorded_accepted_and_then_passes(start, tiny_cas
     assert missing.verdict == "missing"
     assert missing.error is not None
     assert missing.error.type == "TypeError"
-    assert start("update", update="auto").picture(case).verdict not in PASSED
+    assert not Verdict(start("update", update="auto").picture(case).verdict).passes
     accepted = start("second").picture(case)
     assert accepted.verdict == "raises as before"
-    assert accepted.verdict in PASSED
+    assert Verdict(accepted.verdict).passes
     assert accepted.work is None
 
 
@@ -524,7 +524,7 @@ def test_a_case_that_raises_now_leaves_the_others_alone_and_tells_where(start, t
     assert found.pictures is not None
     assert "IndexError: index 5 is out of bounds" in found.pictures.message
     assert "Traceback" in capsys.readouterr().err
-    assert run.picture(other).verdict in PASSED
+    assert Verdict(run.picture(other).verdict).passes
     assert [record.verdict for record in told(run)] == ["raises now", "identical"]
 
 

@@ -20,11 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from bench.calls.work import LESS_WORK, MORE_WORK
-from bench.history.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, TimelineFound
-from bench.pictures.check import RAISES_ELSE, RAISES_NOW, WORKS_NOW
-from bench.pictures.similarity import CHANGED
-from bench.upgrade.pictures import BROKEN
+from bench.history.timeline_outcome import CaseInRelease, TimelineFound
+from bench.verdicts import Verdict
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.27  # inches
 DOTS_PER_INCH = 130
@@ -52,19 +49,19 @@ class Mark:
 
 
 MARK_SHAPES = {
-    RAISES_NOW: Mark("X", size=60, colour="#a50f15"),
-    BROKEN: Mark("*", size=80, colour="#a50f15"),
-    RAISES_ELSE: Mark("x", size=40, colour="#a50f15"),
-    WORKS_NOW: Mark("o", x=-0.33, size=34),
-    CHANGED: Mark("s", x=-0.33, y=0.1, size=26),
-    MORE_WORK: Mark("P", x=-0.34, y=-0.28, size=22, colour="#a50f15"),
-    LESS_WORK: Mark("_", x=-0.33, y=0.36, size=30),
-    OTHER_CALLS: Mark("D", x=0.36, y=0.24, size=14),
-    WARNS: Mark("^", x=0.36, y=-0.2, size=20),
+    Verdict.RAISES_NOW: Mark("X", size=60, colour="#a50f15"),
+    Verdict.BROKEN: Mark("*", size=80, colour="#a50f15"),
+    Verdict.RAISES_ELSE: Mark("x", size=40, colour="#a50f15"),
+    Verdict.WORKS_NOW: Mark("o", x=-0.33, size=34),
+    Verdict.CHANGED: Mark("s", x=-0.33, y=0.1, size=26),
+    Verdict.MORE_WORK: Mark("P", x=-0.34, y=-0.28, size=22, colour="#a50f15"),
+    Verdict.LESS_WORK: Mark("_", x=-0.33, y=0.36, size=30),
+    Verdict.OTHER_CALLS: Mark("D", x=0.36, y=0.24, size=14),
+    Verdict.WARNS: Mark("^", x=0.36, y=-0.2, size=20),
 }
 
 LINES = frozenset({"x", "_"})  # shapes that have no area
-MARK_LABELS = {CHANGED: "changed beyond the limits"}
+MARK_LABELS = {Verdict.CHANGED: "changed beyond the limits"}
 
 
 def loss(case: CaseInRelease) -> float | None:
@@ -158,7 +155,7 @@ def _cells(axes: Axes, found: TimelineFound) -> None:
                 column + 0.5, row + 0.52, str(case.max_diff), ha="center", va="center", fontsize=8,
                 color="white" if dark else INK,
             )  # fmt: skip
-        elif case.error or case.verdict == BROKEN:
+        elif case.error or case.verdict == Verdict.BROKEN:
             without.append(cell)
         else:
             equal.append(cell)

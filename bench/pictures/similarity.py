@@ -12,8 +12,7 @@ from skimage.metrics import structural_similarity
 
 from bench.frozen import Frozen
 from bench.pictures.grids import make_grid
-
-IDENTICAL, WITHIN_LIMITS, CHANGED = "identical", "within limits", "changed"
+from bench.verdicts import Verdict
 
 
 class Incomparable(Exception):
@@ -75,10 +74,10 @@ class Similarity:
             found.append(f"colour shift {shift:.2f} levels (limit {limits.mean_diff})")
         return found
 
-    def verdict(self, limits: Limits) -> str:
+    def verdict(self, limits: Limits) -> Verdict:
         if self.max_diff == 0:
-            return IDENTICAL
-        return CHANGED if self.excesses(limits) else WITHIN_LIMITS
+            return Verdict.IDENTICAL
+        return Verdict.CHANGED if self.excesses(limits) else Verdict.WITHIN_LIMITS
 
 
 def _percent(share: float) -> str:

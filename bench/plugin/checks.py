@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bench.pictures.check import NOT_COMPARED, PASSED
 from bench.plugin.session import Session
 from bench.record.record import Record
 from bench.report.reasons import failure
 from bench.run import SENTENCES
 from bench.suite.case import Case
+from bench.verdicts import Verdict
 
 
 def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callable[[], Record]) -> None:
@@ -24,9 +24,9 @@ def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callab
         pytest.fail(f"{case.id}: {error}", pytrace=False)
     session.records[node.nodeid] = record
     node.user_properties += properties(record)
-    if record.verdict == NOT_COMPARED and record.pictures:
+    if record.verdict == Verdict.NOT_COMPARED and record.pictures:
         pytest.skip(f"{case.id}: {record.pictures.message}")
-    if record.verdict not in PASSED:
+    if not Verdict(record.verdict).passes:
         kept = session.run.folder.path / "grids" / case.model.name
         pytest.fail(f"{case.id}: {failure(record)}. Pictures: {kept}", pytrace=False)
 

@@ -34,6 +34,7 @@ from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
 from bench.upgrade.tables import case_line, counts_lines, remarks, render_upgrade
 from bench.upgrade.workers import WorkerBroken
+from bench.verdicts import Verdict
 
 
 @dataclass
@@ -175,8 +176,8 @@ def check_import(upgrade: UpgradeSession) -> None:
         upgrade.import_time = found = upgrade.check.check_import()
     except WorkerBroken as error:
         pytest.fail(f"import: {error.side}: {error}", pytrace=False)
-    if found.verdict == "slower":
-        pytest.fail(f"import: slower by {found.ratio - 1:.1%} ({found.interval})", pytrace=False)
+    if Verdict(found.verdict).is_worse:
+        pytest.fail(f"import: {found.verdict} by {found.ratio - 1:.1%} ({found.interval})", pytrace=False)
 
 
 def properties(found: CaseFound) -> list[tuple[str, object]]:

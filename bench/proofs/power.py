@@ -27,10 +27,11 @@ from bench.calls.pipelines import find_checkpoint
 from bench.suite.case import Case
 from bench.suite.file import SUITE_FILE, read_suite
 from bench.upgrade.comparison import SIDES, Plan, load_request, measure_until_decided
-from bench.upgrade.decision import CANNOT_TELL, FASTER, SAME, SLOWER, decide
+from bench.upgrade.decision import decide
 from bench.upgrade.lockstep import PairedCall, Places, log_ratio, places_for
 from bench.upgrade.slow_down import choose_layers
 from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerProcess, fresh
+from bench.verdicts import Verdict
 
 # With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.
 CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16-seed4": 4, "emoji-ddpm/ddim-s20-fp32": 1}
@@ -38,6 +39,7 @@ CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16-seed4": 4,
 BLOCK = ((0.0, 10), (0.03, 1), (0.05, 2), (0.10, 1))
 DECISIONS = Path("results/power/decisions.jsonl")
 ASV_P = 0.002
+SPEEDS = (Verdict.SLOWER, Verdict.FASTER, Verdict.SAME, Verdict.CANNOT_TELL)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Verdicts:
 
     @property
     def share_slower(self) -> float:
-        return self.counts[SLOWER] / self.counts.total()
+        return self.counts[Verdict.SLOWER] / self.counts.total()
 
 
 def own_verdicts(trials: Sequence[Trial], min_change: float) -> list[Verdicts]:
@@ -152,13 +154,13 @@ def runs_apart(trials: Sequence[Trial]) -> Iterator[tuple[float, list[float], li
 
 def median_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:
     """pytest-benchmark's ``--benchmark-compare-fail=median:5%``, for a factor of 1.05."""
-    return SLOWER if statistics.median(after) > factor * statistics.median(before) else SAME
+    return Verdict.SLOWER if statistics.median(after) > factor * statistics.median(before) else Verdict.SAME
 
 
 def rank_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:
     """asv's ``continuous``: Mann-Whitney U test at p < 0.002, and medians apart by more than the factor."""
     if mannwhitneyu(before, after).pvalue >= ASV_P:
-        return SAME
+        return Verdict.SAME
     return median_rule(before, after, factor)
 
 
@@ -197,7 +199,7 @@ def render_report(trials: Sequence[Trial], min_change: float) -> str:
         cells = [
             f"{verdicts.slow_down:.0%}" if verdicts.slow_down else "none (A/A)",
             str(counts.total()),
-            *(f"{counts[name]} ({counts[name] / counts.total():.1%})" for name in (SLOWER, FASTER, SAME, CANNOT_TELL)),
+            *(f"{counts[name]} ({counts[name] / counts.total():.1%})" for name in SPEEDS),
             f"{ratio:.3f}",
             f"{statistics.median(len(trial.calls) for trial in chosen):g}",
             f"{statistics.median(seconds):.0f} ({max(seconds):.0f})",

@@ -12,8 +12,7 @@ from statistics import median
 from PIL import Image
 
 from bench.calls.phases import Phases
-from bench.calls.work import SAME_WORK, Work
-from bench.pictures.check import PASSED
+from bench.calls.work import Work
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import PORTABLE, default_limits
@@ -21,6 +20,7 @@ from bench.pictures.similarity import compare
 from bench.record.folder import ENVIRONMENTS, RunFolder
 from bench.record.notes import RunNotes, write_notes
 from bench.record.record import Record
+from bench.verdicts import Verdict
 
 GOLDENS = Path(__file__).parents[2] / "golden" / "emoji-sd"
 SCHEDULERS = ("pndm", "ddim", "euler", "dpmpp-2m", "unipc", "heun")
@@ -50,7 +50,7 @@ def _work(steps: int) -> ComparedWork:
         flops=3_000_000_000 * steps,
         tokens=2 * TILES * 16,
     )
-    return ComparedWork(verdict=SAME_WORK, message=SAME_WORK, counts=counts.to_json())
+    return ComparedWork(verdict=Verdict.SAME_WORK, message=Verdict.SAME_WORK, counts=counts.to_json())
 
 
 def _records(count: int, changed_every: int, prompts: Sequence[str], folder: RunFolder) -> Iterator[Record]:
@@ -95,7 +95,7 @@ def _records(count: int, changed_every: int, prompts: Sequence[str], folder: Run
             pictures=Pictures.of(
                 similarity,
                 verdict=verdict,
-                message=verdict if verdict in PASSED else ", ".join(similarity.excesses(limits)),
+                message=verdict if verdict.passes else ", ".join(similarity.excesses(limits)),
                 limits=limits,
             ),
             work=_work(steps),

@@ -15,7 +15,7 @@ from bench.calls.pipelines import Checkpoint, find_checkpoint
 from bench.calls.work import compare_work
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import STRICT, default_limits
-from bench.pictures.similarity import IDENTICAL, Limits
+from bench.pictures.similarity import Limits
 from bench.record.folder import RunFolder
 from bench.suite.case import Case
 from bench.upgrade.comparison import (
@@ -32,9 +32,10 @@ from bench.upgrade.comparison import (
     picture_of,
 )
 from bench.upgrade.decision import Decision, decide
-from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound, WorkFound
-from bench.upgrade.pictures import BROKEN, compare_pictures, keep_pictures
+from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, WorkFound
+from bench.upgrade.pictures import compare_pictures, keep_pictures
 from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh, started_worker
+from bench.verdicts import Verdict
 
 IMPORT_PAIRS = 5
 
@@ -71,7 +72,7 @@ class UpgradeCheck:
         request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
         baseline, candidate = self._sentinel(request) if case.settings.sentinel else self._pictures(request)
         pictures = compare_pictures(baseline, candidate, self.limits_of(case))
-        if pictures.verdict == IDENTICAL:
+        if pictures.verdict == Verdict.IDENTICAL:
             self.folder.save_picture(case.id, make_grid(candidate.images, candidate.images[0].size))
         else:
             keep_pictures(self.folder, case.id, baseline, candidate, SIDES)
@@ -80,8 +81,8 @@ class UpgradeCheck:
             try:
                 samples = measure_until_decided(self.sides, (request, request), self.plan, rng=self.rng)
             except WorkerBroken as error:
-                message = f"broken while it was measured: {error.side}: {error}"
-                pictures = PicturesFound(verdict=BROKEN, message=message)
+                message = f"{Verdict.BROKEN} while it was measured: {error.side}: {error}"
+                pictures = PicturesFound(verdict=Verdict.BROKEN, message=message)
             else:
                 pictures = _repeatable(pictures, samples)
         return CaseFound(
@@ -155,8 +156,9 @@ def _repeatable(pictures: PicturesFound, samples: Samples) -> PicturesFound:
     """The candidate must repeat itself where the baseline does."""
     if samples.unrepeatable != ("candidate",):
         return pictures
-    message = "not repeatable: calls of the candidate with the same seeds differ, those of the baseline do not"
-    return pictures.model_copy(update={"verdict": NOT_REPEATABLE, "message": message})
+    verdict = Verdict.NOT_REPEATABLE
+    message = f"{verdict}: calls of the candidate with the same seeds differ, those of the baseline do not"
+    return pictures.model_copy(update={"verdict": verdict, "message": message})
 
 
 def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:

@@ -15,9 +15,10 @@ from PIL import Image
 from bench.calls.pipelines import Checkpoint
 from bench.calls.work import Work
 from bench.suite.case import Case
-from bench.upgrade.decision import CANNOT_TELL, LESS, MORE, Decision, decide
+from bench.upgrade.decision import Decision, decide
 from bench.upgrade.lockstep import DUET, PairedCall, Places, log_ratio, paired_call
 from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken, WorkerProcess, fresh
+from bench.verdicts import Verdict
 
 SIDES = ("baseline", "candidate")
 # Loading and the first call happen once per process, so their ratios are spread more widely.
@@ -238,7 +239,7 @@ def measure_until_decided(
         samples.seconds = time.perf_counter() - began
         decision = decide(samples.log_ratios, plan.min_change)
         announce(f"pair {decision.pairs}: {decision.ratio - 1:+.1%}")
-        if decision.verdict != CANNOT_TELL:
+        if decision.verdict != Verdict.CANNOT_TELL:
             return samples
         if samples.seconds * (1 + 1 / decision.pairs) > plan.budget_s:
             return samples
@@ -254,4 +255,4 @@ def decide_memory(samples: Samples, min_change: float) -> Decision | None:
     if not samples.known_peaks:
         return None
     ratios = [math.log(after / before) for before, after in samples.known_peaks]
-    return decide(ratios, min_change, worse=MORE, better=LESS)
+    return decide(ratios, min_change, worse=Verdict.MORE, better=Verdict.LESS)

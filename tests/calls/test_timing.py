@@ -27,9 +27,10 @@ from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured
 from bench.pictures.similarity import Limits
 from bench.pictures.store import describe_origin
 from bench.record.folder import RunFolder
-from bench.run import NOT_REPEATABLE, GoldenPolicy, Run
+from bench.run import GoldenPolicy, Run
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
+from bench.verdicts import Verdict
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 
@@ -378,7 +379,7 @@ def test_a_pipeline_with_noise_of_its_own_is_not_repeatable(run, tiny_case, load
     monkeypatch.setattr(unet, "forward", noisy)
     limitless_golden(run, case, load_tiny(case))
     record = run.benchmark(case, repeat, 2)
-    assert record.verdict == NOT_REPEATABLE
+    assert record.verdict == Verdict.NOT_REPEATABLE
     assert record.error is not None
     assert record.error.type == "NotRepeatable"
     assert "the first and the last call with the same seeds differ" in record.error.message
@@ -388,7 +389,7 @@ def test_a_pipeline_with_noise_of_its_own_is_not_repeatable(run, tiny_case, load
 def test_a_shared_generator_is_not_repeatable(run, tiny_case, load_tiny):
     case = tiny_case(STABLE_DIFFUSION)
     limitless_golden(run, case, load_tiny(case))
-    assert run.benchmark(case, share_generators, 2).verdict == NOT_REPEATABLE
+    assert run.benchmark(case, share_generators, 2).verdict == Verdict.NOT_REPEATABLE
 
 
 def test_a_last_round_that_is_not_the_golden_is_changed_even_if_the_first_call_was(run, tiny_case, load_tiny):

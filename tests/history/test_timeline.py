@@ -47,6 +47,7 @@ from bench.suite.file import read_suite
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.decision import Decision
 from bench.upgrade.workers import WorkerBroken
+from bench.verdicts import Verdict
 from tests.installs.test_environments import git, write_wheel
 
 LIMITS = default_limits("float32", STRICT)
@@ -939,7 +940,7 @@ def test_two_broken_ends_are_a_mistake(bisected, script, capsys):
 
 
 def decided(verdict, ratio=1.1):
-    return Decision(verdict, ratio, ratio - 0.01, ratio + 0.01, 6, 40 if verdict == "cannot tell" else None)
+    return Decision(Verdict(verdict), ratio, ratio - 0.01, ratio + 0.01, 6, 40 if verdict == "cannot tell" else None)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, U
 from bench.upgrade.pictures import compare_pictures
 from bench.upgrade.tables import remarks
 from bench.upgrade.workers import Sides
+from bench.verdicts import Verdict
 
 pytest_plugins = ["pytester"]
 PROJECT = Path(__file__).parents[2]
@@ -79,7 +80,8 @@ def test_one_level_of_one_value_is_within_limits():
 
 
 def figure(verdict: str, ratio: float = 1.0, **more) -> Figure:
-    return Figure.of(Decision(verdict, ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None)), 0.03)
+    decision = Decision(Verdict(verdict), ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None))
+    return Figure.of(decision, 0.03)
 
 
 def case_found(verdict: str = "identical", **figures: Any) -> CaseFound:

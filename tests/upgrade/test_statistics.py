@@ -13,19 +13,9 @@ import numpy as np
 import pytest
 
 from bench.upgrade.confidence import ERROR_RATE, PRIOR, Interval, confidence_interval, half_width
-from bench.upgrade.decision import (
-    CANNOT_TELL,
-    FASTER,
-    FEWEST_PAIRS,
-    LESS,
-    MORE,
-    SAME,
-    SLOWER,
-    Decision,
-    decide,
-    pairs_still_needed,
-)
+from bench.upgrade.decision import FEWEST_PAIRS, Decision, decide, pairs_still_needed
 from bench.upgrade.lockstep import PairedCall, log_ratio
+from bench.verdicts import Verdict
 
 stats = importlib.import_module("scipy.stats")
 integrate = importlib.import_module("scipy.integrate")
@@ -158,7 +148,7 @@ def stopped(draws: Sequence[float]) -> Decision:
     """The first decision, asked for after every pair."""
     for count in range(1, len(draws) + 1):
         decision = decide(draws[:count], MIN_CHANGE)
-        if decision.verdict != CANNOT_TELL:
+        if decision.verdict != Verdict.CANNOT_TELL:
             break
     return decision
 
@@ -171,24 +161,30 @@ def verdicts(rng: np.random.Generator, change: float, runs: int) -> Counter[str]
 def test_without_a_change_nearly_every_run_ends_with_same(rng):
     runs = 3000
     seen = verdicts(rng, 0.0, runs)
-    assert seen[SLOWER] + seen[FASTER] <= 0.005 * runs
-    assert seen[SAME] >= 0.98 * runs
+    assert seen[Verdict.SLOWER] + seen[Verdict.FASTER] <= 0.005 * runs
+    assert seen[Verdict.SAME] >= 0.98 * runs
 
 
 def test_a_change_too_small_to_matter_is_rarely_reported(rng):
     seen = verdicts(rng, 0.01, 600)
-    assert seen[SLOWER] + seen[FASTER] <= 0.02 * 600
-    assert seen[SAME] >= 0.95 * 600
+    assert seen[Verdict.SLOWER] + seen[Verdict.FASTER] <= 0.02 * 600
+    assert seen[Verdict.SAME] >= 0.95 * 600
 
 
 @pytest.mark.parametrize(
     ("change", "verdict", "at_least"),
-    [(0.03, SLOWER, 0.6), (0.05, SLOWER, 0.95), (0.10, SLOWER, 1.0), (-0.05, FASTER, 0.95), (-0.10, FASTER, 1.0)],
+    [
+        (0.03, Verdict.SLOWER, 0.6),
+        (0.05, Verdict.SLOWER, 0.95),
+        (0.10, Verdict.SLOWER, 1.0),
+        (-0.05, Verdict.FASTER, 0.95),
+        (-0.10, Verdict.FASTER, 1.0),
+    ],
 )
 def test_a_change_is_found_and_never_with_the_wrong_sign(change, verdict, at_least, rng):
     seen = verdicts(rng, change, 300)
     assert seen[verdict] >= at_least * 300
-    assert seen[FASTER if verdict == SLOWER else SLOWER] == 0
+    assert seen[Verdict.FASTER if verdict == Verdict.SLOWER else Verdict.SLOWER] == 0
 
 
 def test_a_large_change_needs_the_fewest_pairs(rng):
@@ -211,15 +207,15 @@ def spread_samples(count: int, mean: float, deviation: float) -> list[float]:
 @pytest.mark.parametrize("pairs", range(1, FEWEST_PAIRS))
 def test_too_few_pairs_cannot_tell_however_clear_they_are(pairs):
     decision = decide([math.log(3)] * pairs, MIN_CHANGE)
-    assert decision.verdict == CANNOT_TELL
+    assert decision.verdict == Verdict.CANNOT_TELL
     assert decision.more_pairs == FEWEST_PAIRS - pairs
-    assert decide([0.0] * pairs, MIN_CHANGE).verdict == CANNOT_TELL
+    assert decide([0.0] * pairs, MIN_CHANGE).verdict == Verdict.CANNOT_TELL
 
 
 def test_more_pairs_may_be_asked_for():
     decision = decide([math.log(3)] * 5, MIN_CHANGE, fewest_pairs=6)
-    assert (decision.verdict, decision.more_pairs) == (CANNOT_TELL, 1)
-    assert decide([math.log(3)] * 6, MIN_CHANGE, fewest_pairs=6).verdict == SLOWER
+    assert (decision.verdict, decision.more_pairs) == (Verdict.CANNOT_TELL, 1)
+    assert decide([math.log(3)] * 6, MIN_CHANGE, fewest_pairs=6).verdict == Verdict.SLOWER
 
 
 def test_one_pair_leaves_the_ratio_unbounded():
@@ -230,11 +226,11 @@ def test_one_pair_leaves_the_ratio_unbounded():
 @pytest.mark.parametrize("mean", [0.0, 0.02, 0.04, -0.06])
 def test_a_wide_spread_cannot_tell_and_says_how_many_pairs_would_do(mean):
     decision = decide(spread_samples(8, mean, 0.08), MIN_CHANGE)
-    assert decision.verdict == CANNOT_TELL
+    assert decision.verdict == Verdict.CANNOT_TELL
     more = decision.more_pairs
     assert more is not None
-    assert decide(spread_samples(8 + more, mean, 0.08), MIN_CHANGE).verdict != CANNOT_TELL
-    assert decide(spread_samples(8 + int(0.9 * more) - 1, mean, 0.08), MIN_CHANGE).verdict == CANNOT_TELL
+    assert decide(spread_samples(8 + more, mean, 0.08), MIN_CHANGE).verdict != Verdict.CANNOT_TELL
+    assert decide(spread_samples(8 + int(0.9 * more) - 1, mean, 0.08), MIN_CHANGE).verdict == Verdict.CANNOT_TELL
 
 
 def test_the_pairs_that_are_said_to_be_needed_decide_most_runs(rng):
@@ -245,7 +241,9 @@ def test_the_pairs_that_are_said_to_be_needed_decide_most_runs(rng):
         assert decision.more_pairs is not None
         # Half of the runs come out a little wider than the first pairs, and need a little more than was said.
         draws = first + rng.normal(mean, 0.06, round(1.5 * decision.more_pairs)).tolist()
-        decided.append(any(decide(draws[:end], MIN_CHANGE).verdict != CANNOT_TELL for end in range(9, len(draws) + 1)))
+        decided.append(
+            any(decide(draws[:end], MIN_CHANGE).verdict != Verdict.CANNOT_TELL for end in range(9, len(draws) + 1))
+        )
     assert statistics.fmean(decided) > 0.75
 
 
@@ -261,7 +259,15 @@ def test_a_decision_needs_no_more_pairs():
 
 @pytest.mark.parametrize(
     ("ratio", "verdict"),
-    [(1.0, SAME), (1.029, SAME), (1 / 1.029, SAME), (1.031, SLOWER), (1 / 1.031, FASTER), (2.0, SLOWER), (0.5, FASTER)],
+    [
+        (1.0, Verdict.SAME),
+        (1.029, Verdict.SAME),
+        (1 / 1.029, Verdict.SAME),
+        (1.031, Verdict.SLOWER),
+        (1 / 1.031, Verdict.FASTER),
+        (2.0, Verdict.SLOWER),
+        (0.5, Verdict.FASTER),
+    ],
 )
 def test_identical_samples_are_decided_by_the_smallest_change_that_matters(ratio, verdict):
     decision = decide([math.log(ratio)] * FEWEST_PAIRS, MIN_CHANGE)
@@ -270,33 +276,33 @@ def test_identical_samples_are_decided_by_the_smallest_change_that_matters(ratio
 
 
 def test_exactly_the_smallest_change_that_matters_is_one():
-    assert decide([MARGIN] * 4, MIN_CHANGE).verdict == SLOWER
-    assert decide([-MARGIN] * 4, MIN_CHANGE).verdict == FASTER
+    assert decide([MARGIN] * 4, MIN_CHANGE).verdict == Verdict.SLOWER
+    assert decide([-MARGIN] * 4, MIN_CHANGE).verdict == Verdict.FASTER
 
 
 def test_a_change_that_is_sure_but_too_small_is_neither_slower_nor_same_until_the_interval_is_narrow():
     wide = decide(spread_samples(20, 0.02, 0.015), MIN_CHANGE)
     assert wide.low > 1
-    assert wide.verdict == CANNOT_TELL
-    assert decide(spread_samples(200, 0.02, 0.015), MIN_CHANGE).verdict == SAME
+    assert wide.verdict == Verdict.CANNOT_TELL
+    assert decide(spread_samples(200, 0.02, 0.015), MIN_CHANGE).verdict == Verdict.SAME
 
 
 def test_a_large_estimate_that_could_be_none_cannot_tell():
     decision = decide(spread_samples(6, 0.1, 0.2), MIN_CHANGE)
     assert decision.low < 1
-    assert decision.verdict == CANNOT_TELL
+    assert decision.verdict == Verdict.CANNOT_TELL
 
 
 def test_another_smallest_change_gives_another_verdict():
     samples = spread_samples(8, 0.05, 0.005)
-    assert decide(samples, 0.03).verdict == SLOWER
-    assert decide(samples, 0.2).verdict == SAME
+    assert decide(samples, 0.03).verdict == Verdict.SLOWER
+    assert decide(samples, 0.2).verdict == Verdict.SAME
 
 
 def test_memory_has_words_of_its_own():
-    assert decide([0.1] * 4, MIN_CHANGE, worse=MORE, better=LESS).verdict == MORE
-    assert decide([-0.1] * 4, MIN_CHANGE, worse=MORE, better=LESS).verdict == LESS
-    assert decide([0.0] * 4, MIN_CHANGE, worse=MORE, better=LESS).verdict == SAME
+    assert decide([0.1] * 4, MIN_CHANGE, worse=Verdict.MORE, better=Verdict.LESS).verdict == Verdict.MORE
+    assert decide([-0.1] * 4, MIN_CHANGE, worse=Verdict.MORE, better=Verdict.LESS).verdict == Verdict.LESS
+    assert decide([0.0] * 4, MIN_CHANGE, worse=Verdict.MORE, better=Verdict.LESS).verdict == Verdict.SAME
 
 
 def test_without_pairs_there_is_no_verdict():
@@ -305,7 +311,12 @@ def test_without_pairs_there_is_no_verdict():
 
 
 def test_swapped_sides_give_the_mirrored_decision(rng):
-    mirrored = {SLOWER: FASTER, FASTER: SLOWER, SAME: SAME, CANNOT_TELL: CANNOT_TELL}
+    mirrored = {
+        Verdict.SLOWER: Verdict.FASTER,
+        Verdict.FASTER: Verdict.SLOWER,
+        Verdict.SAME: Verdict.SAME,
+        Verdict.CANNOT_TELL: Verdict.CANNOT_TELL,
+    }
     seen = set()
     for _ in range(300):
         samples = rng.normal(rng.normal(0, 0.05), rng.choice([0.001, 0.02, 0.1]), rng.integers(1, 20)).tolist()
