@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.calls.work import MORE_WORK
+from bench.errors import BenchError
 from bench.pictures.check import PASSED
 from bench.record.record import Record
 from bench.suite.case import Case
@@ -21,8 +22,8 @@ CLOSED_FORM = "closed form"
 SSIM, DIFFERENCE, SHARE, SHIFT = "SSIM", "largest difference", "changed share", "colour shift"
 
 
-class OutcomeError(Exception):
-    """A file of outcomes cannot be used; one sentence."""
+class OutcomeError(BenchError):
+    """A file of outcomes cannot be used."""
 
 
 @dataclass(frozen=True)

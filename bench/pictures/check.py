@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.calls.device import Device
 from bench.calls.work import LESS_WORK, MORE_WORK, Work, compare_work
-from bench.paths import shown
+from bench.console import shown
 from bench.pictures.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
 from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
 from bench.pictures.store import (

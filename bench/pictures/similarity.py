@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 from skimage.metrics import structural_similarity
 
+from bench.errors import BenchError
 from bench.pictures.grids import make_grid
 
 IDENTICAL, WITHIN_LIMITS, CHANGED = "identical", "within limits", "changed"
 
 
-class Incomparable(Exception):
-    """Two grids differ in the number, the size or the mode of their tiles; one sentence."""
+class Incomparable(BenchError):
+    """Two grids differ in the number, the size or the mode of their tiles."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from bench.errors import BenchError
 from bench.pictures.check import NOT_COMPARED, PASSED
 from bench.plugin.session import Session
 from bench.record.reasons import failure
 from bench.record.record import Record
-from bench.run import SENTENCES
 from bench.suite.case import Case
 
 
@@ -20,7 +20,7 @@ def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callab
     __tracebackhide__ = True
     try:
         record = make_record()
-    except SENTENCES as error:
+    except BenchError as error:
         pytest.fail(f"{case.id}: {error}", pytrace=False)
     session.records[node.nodeid] = record
     node.user_properties += properties(record)

@@ -20,7 +20,7 @@ from bench.proofs.closed_form.goldens import (
 from bench.proofs.closed_form.moments import SAMPLERS, STEPS, propagate
 from bench.proofs.closed_form.moments import measured_order as of_moments
 from bench.proofs.closed_form.outcomes import FLOORS, ILL_CONDITIONED, Outcome, compare, measured_limit, outcome
-from bench.proofs.closed_form.sampling import UnknownOption
+from bench.proofs.closed_form.sampling import NotInDiffusers
 from bench.proofs.closed_form.settings import all_settings
 from bench.proofs.closed_form.truth import METHODS, error, measured_order
 
@@ -36,7 +36,7 @@ def _check(accept: bool, path: Path) -> int:
         golden = goldens.get(name)
         try:
             now = outcome(setting)
-        except UnknownOption as missing:
+        except NotInDiffusers as missing:
             unknown += 1
             print(f"{name}: cannot be checked, {missing}")
             if golden is not None:
