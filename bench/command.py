@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec
@@ -58,13 +59,17 @@ def _end(code: int, sentence: str) -> int:
 
 
 def _output_is_closed() -> bool:
-    """Whether it was an output of this process that broke; what is left of it then goes nowhere."""
+    """Whether nobody reads an output of this process any more; what is left of it then goes nowhere."""
     closed = False
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
+        if _is_closed(stream.fileno()):
             closed = True
             # Python flushes once more at its end, and would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return closed
+
+
+def _is_closed(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)  # errors are reported unasked
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
