@@ -14,29 +14,25 @@ from typing import Any
 
 from PIL import Image
 
-from bench.calls.compiled import ProcessDied, measure_alone
-from bench.calls.device import Device, DeviceError
-from bench.calls.optimizations import NotApplied
-from bench.calls.pipelines import LoadedPipeline, PipelineError, load_pipeline
+from bench.calls.compiled import measure_alone
+from bench.calls.device import Device
+from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.raised import RaisedError
-from bench.calls.sampling import BrokenPicture, generate, to_images
-from bench.calls.schedulers import UnknownOption
+from bench.calls.sampling import generate, to_images
 from bench.calls.timing import Measurement, Repeat, measure
 from bench.calls.work import Work, count_work, counted_call, forget_compiled
+from bench.errors import BenchError
 from bench.pictures.check import Check, check_golden, same_pixels
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.similarity import compare, difference_picture
-from bench.pictures.store import Golden, GoldenError, describe_origin
+from bench.pictures.store import Golden, describe_origin
 from bench.record import environment as environments
 from bench.record.folder import RunFolder
 from bench.record.record import Record
 from bench.suite.case import Case
 from bench.suite.optimizations import compiles
 from bench.verdicts import Verdict
-
-# Errors that are sentences of our own: a traceback would only hide them, and no golden holds them.
-SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied, UnknownOption)
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,7 @@ class Run:
         """Pictures and work of a case, or what the libraries raise, which a golden may hold as well."""
         try:
             return *self._pictured(loaded, case), None
-        except SENTENCES:
+        except BenchError:  # of ours, and never what a golden holds
             raise
         except Exception as error:
             traceback.print_exc()

@@ -18,7 +18,7 @@ from bench.calls.device import Cpu
 from bench.calls.optimizations import KNOBS, Knob
 from bench.calls.pipelines import LoadedPipeline, PipelineError
 from bench.calls.sampling import BrokenPicture
-from bench.calls.schedulers import UnknownOption
+from bench.calls.schedulers import UnknownSchedulerOption
 from bench.calls.timing import Measurement, measure
 from bench.calls.work import Work, count_work, counted_call
 from bench.record.folder import RECORDS, RunFolder
@@ -530,6 +530,6 @@ def test_a_case_that_raises_now_leaves_the_others_alone_and_tells_where(start, t
 
 def test_an_option_that_the_library_does_not_know_is_never_a_golden(start, tiny_case):
     case = tiny_case(DDPM, sentinel="ways", options={"use_karras_sigmas": True})
-    with pytest.raises(UnknownOption):
+    with pytest.raises(UnknownSchedulerOption):
         start("update", update="auto").picture(case)
     assert not list((start("later").goldens.root).rglob("*.json"))

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from bench.calibration.messages import Answer, Died, NotHeld, Ready, Task
 from bench.calibration.variations import Variation
+from bench.errors import BenchError
 from bench.suite.case import Case
 from bench.upgrade.workers import describe_exit, last_words
 
 ROOT = Path(__file__).parents[2]
 
 
-class VariationFailed(Exception):
-    """A variation cannot be run at all; one sentence."""
+class VariationFailed(BenchError):
+    """A variation cannot be run at all."""
 
 
 def run_variation(variation: Variation, task: Task) -> Iterator[tuple[Case, Answer]]:
@@ -39,8 +40,8 @@ def run_variation(variation: Variation, task: Task) -> Iterator[tuple[Case, Answ
             yield left.pop(0), answer
 
 
-class NoEffectHere(Exception):
-    """The variation does not take hold on this machine; one sentence."""
+class NoEffectHere(BenchError):
+    """The variation does not take hold on this machine."""
 
 
 def _process(variation: Variation, task: Task) -> Iterator[Answer]:

@@ -20,11 +20,12 @@ from bench.calls.device import choose_device, clock
 from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.timing import Measurement, measure
 from bench.calls.work import count_work
+from bench.errors import BenchError
 from bench.suite.case import Case
 
 
-class ProcessDied(Exception):
-    """The process of a case ended without a result; one sentence."""
+class ProcessDied(BenchError):
+    """The process of a case ended without a result."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from typing import Protocol
 
 import torch
 
+from bench.errors import BenchError
 
-class DeviceError(Exception):
-    """The device that was asked for is not here; one sentence."""
+
+class DeviceError(BenchError):
+    """The device that was asked for is not here."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from bench.faults.outcomes import CLOSED_FORM, CaseOutcome
 from bench.proofs.closed_form.goldens import read_goldens, read_limits
 from bench.proofs.closed_form.outcomes import compare, outcome
-from bench.proofs.closed_form.sampling import UnknownOption
+from bench.proofs.closed_form.sampling import NotInDiffusers
 from bench.proofs.closed_form.settings import all_settings
 from bench.verdicts import Verdict
 
@@ -20,7 +20,7 @@ def check_schedulers() -> CaseOutcome:
     for name, setting in all_settings().items():
         try:
             difference = compare(setting, outcome(setting), goldens[name], limits.get(name))
-        except UnknownOption as missing:
+        except NotInDiffusers as missing:
             changed.append(f"{name}: {missing}")
             continue
         if difference:

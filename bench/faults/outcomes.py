@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.errors import BenchError
 from bench.record.record import Record
 from bench.suite.case import Case
 from bench.verdicts import Verdict
@@ -19,8 +20,8 @@ CLOSED_FORM, WORK = "closed form", "work"
 SSIM, DIFFERENCE, SHARE, SHIFT = "SSIM", "largest difference", "changed share", "colour shift"
 
 
-class OutcomeError(Exception):
-    """A file of outcomes cannot be used; one sentence."""
+class OutcomeError(BenchError):
+    """A file of outcomes cannot be used."""
 
 
 @dataclass(frozen=True)

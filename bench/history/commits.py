@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import BenchError
+
 # What git sets for the commands that it runs; they would turn other git commands to the wrong repository.
 _OF_GIT = re.compile(r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|COMMON_DIR|OBJECT_DIRECTORY|NAMESPACE|CEILING_DIRECTORIES)")
 _FIRST_BAD = re.compile(r"^# first bad commit: \[(?P<commit>[0-9a-f]+)\] (?P<subject>.*)$", re.MULTILINE)
@@ -19,7 +21,7 @@ _POSSIBLE = re.compile(r"^# possible first bad commit: \[(?P<commit>[0-9a-f]+)\]
 _LEFT = re.compile(r"^Bisecting: .*left to test.*")
 
 
-class CommitsError(Exception):
+class CommitsError(BenchError):
     """The commits cannot be searched; one sentence with the reason."""
 
 

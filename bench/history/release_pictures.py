@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.errors import BenchError
 from bench.installs.environments import Environment, environment_of
 from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
@@ -17,7 +18,7 @@ from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, started_worker
 NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
 
 
-class Unusable(Exception):
+class Unusable(BenchError):
     """A side has no pictures at all.
 
     Attributes:

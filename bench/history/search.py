@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from bench.errors import BenchError, UsageError
+
 GOOD, BAD, SKIP = "good", "bad", "skip"
 Item = TypeVar("Item")
 
 
-class Undecided(Exception):
-    """Whether an item is good or bad cannot be told, and a guess would make the answer wrong; one sentence."""
+class Undecided(BenchError):
+    """Whether an item is good or bad cannot be told, and a guess would make the answer wrong."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def find_change(
         return judge(items[number])
 
     if look(0) != GOOD:
-        raise ValueError(f"the search must begin with a good item, and {items[0]} is none")
+        raise UsageError(f"the search must begin with a good item, and {items[0]} is none")
     low, high = 0, len(items) - 1
     try:
         last = look(high)
@@ -69,7 +71,7 @@ def find_change(
     if last == GOOD:
         return Narrowed(items[high], None, (), looks)
     if last == SKIP:
-        raise ValueError(f"the search must end with an item that can be judged, and {items[high]} cannot")
+        raise UsageError(f"the search must end with an item that can be judged, and {items[high]} cannot")
     skipped: set[int] = set()
     undecided = None
     while left := [number for number in range(low + 1, high) if number not in skipped]:

@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bench.errors import BenchError
+
 LONGEST_REASON = 600
 _PROGRESS = re.compile(r"\s*((?:Downloading|Building|Built|Updating|Prepared|Installed)\s.*)")
 _REASON_STARTS = re.compile(r"\s*(error:|×)")
@@ -22,7 +24,7 @@ _INDEX_SETTINGS = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_IND
 _NOT_OURS = ("UV_SYSTEM_PYTHON", "UV_VENV_SEED", "UV_NO_PROGRESS", "UV_PYTHON", "UV_QUIET")
 
 
-class EnvironmentFailed(Exception):
+class EnvironmentFailed(BenchError):
     """An environment cannot be had; one sentence with the reason."""
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from bench.calls.device import Device
 from bench.calls.raised import RaisedError
 from bench.calls.work import Work, compare_work
-from bench.paths import shown
+from bench.console import shown
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
 from bench.pictures.similarity import Incomparable, Limits, Similarity, compare

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock
 from PIL import Image
 
+from bench.errors import BenchError
 from bench.files import as_png, write_together
 
 SHEET_WIDTH = 1024
@@ -25,7 +26,7 @@ SHEET_WIDTH = 1024
 COMMON = ("weights", "revision", "device", "libraries", "date")
 
 
-class GroupError(Exception):
+class GroupError(BenchError):
     """The files of a group cannot be used; the reason, without the files."""
 
 

@@ -10,13 +10,14 @@ from PIL import Image
 from pydantic import Field
 from skimage.metrics import structural_similarity
 
+from bench.errors import BenchError
 from bench.frozen import Frozen
 from bench.pictures.grids import make_grid
 from bench.verdicts import Verdict
 
 
-class Incomparable(Exception):
-    """Two grids differ in the number, the size or the mode of their tiles; one sentence."""
+class Incomparable(BenchError):
+    """Two grids differ in the number, the size or the mode of their tiles."""
 
 
 class Limits(Frozen):

@@ -16,9 +16,10 @@ from pydantic import Field, ValidationError, field_validator
 from bench.calls.device import Device
 from bench.calls.raised import RaisedError
 from bench.calls.work import Work
+from bench.console import shown
+from bench.errors import BenchError
 from bench.files import as_png, write_together
 from bench.frozen import Frozen
-from bench.paths import shown
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import CalibratedLimits
 from bench.pictures.sheets import Entry, GroupError, read_group, unused_entries, write_entry
@@ -28,7 +29,7 @@ REFERENCE, TYPE, EXACT = "reference", "type", "device"
 AGAIN = "accept the case again with --golden-update"
 
 
-class GoldenError(Exception):
+class GoldenError(BenchError):
     """A golden's files cannot be used; one sentence that names the file."""
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from bench.errors import BenchError
 from bench.plugin.session import Session
 from bench.record.record import Record
 from bench.report.reasons import failure
-from bench.run import SENTENCES
 from bench.suite.case import Case
 from bench.verdicts import Verdict
 
@@ -20,7 +20,7 @@ def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callab
     __tracebackhide__ = True
     try:
         record = make_record()
-    except SENTENCES as error:
+    except BenchError as error:
         pytest.fail(f"{case.id}: {error}", pytrace=False)
     session.records[node.nodeid] = record
     node.user_properties += properties(record)

@@ -14,7 +14,6 @@ import torch
 from bench.calls.device import (
     Accelerator,
     Device,
-    DeviceError,
     check_clock,
     choose_device,
     clock,
@@ -22,6 +21,7 @@ from bench.calls.device import (
     require_device,
     slow_dtypes,
 )
+from bench.errors import BenchError
 from bench.faults.quick import quick_cases
 from bench.plugin.options import Options, UpgradeOptions
 from bench.record.environment import describe_environment
@@ -29,7 +29,7 @@ from bench.record.folder import RECORDS, RunFolder, new_run_name
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
 from bench.suite.case import Case
-from bench.suite.file import Suite, SuiteError, read_suite
+from bench.suite.file import Suite, read_suite
 from bench.suite.selection import Selection, is_slow, select_cases
 
 
@@ -98,7 +98,7 @@ def start_session(config: pytest.Config) -> Session:
             check_clock(device)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
         quick = quick_cases()
-    except (SuiteError, DeviceError) as error:
+    except BenchError as error:
         raise pytest.UsageError(str(error)) from None
     if not timing:
         make_deterministic()

@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
-from bench.calls.pipelines import PipelineError
+from bench.errors import BenchError
 from bench.installs.environments import (
     Environment,
-    EnvironmentFailed,
     changes,
     environment_of,
     list_environments,
     prune_environments,
 )
-from bench.installs.sides import SideError, parse_side
+from bench.installs.sides import parse_side
 from bench.pictures.check import limits_side_by_side
 from bench.pictures.similarity import Limits
 from bench.plugin.options import UpgradeOptions
@@ -85,9 +84,7 @@ class UpgradeSession:
             )
             self.announce("starting both sides")
             self._check.sides.take()
-        except (SideError, EnvironmentFailed) as error:
-            raise pytest.UsageError(str(error)) from None
-        except WorkerBroken as error:
+        except BenchError as error:
             self.close()
             raise pytest.UsageError(str(error)) from None
 
@@ -159,7 +156,7 @@ def check_upgrade(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> Non
     __tracebackhide__ = True
     try:
         found = upgrade.check.check(case)
-    except (PipelineError, WorkerBroken) as error:
+    except BenchError as error:
         pytest.fail(f"{case.id}: {error}", pytrace=False)
     upgrade.found[node.nodeid] = found
     node.user_properties += properties(found)

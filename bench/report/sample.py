@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ from PIL import Image
 
 from bench.calls.phases import Phases
 from bench.calls.work import Work
+from bench.command import CommandParser, run_command
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import PORTABLE, default_limits
@@ -123,14 +125,18 @@ def make_run(folder: Path, count: int, *, changed_every: int = 50, prompts: Sequ
     return run.path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split(":", maxsplit=1)[0])
+def run(options: argparse.Namespace) -> int:
+    print(make_run(options.folder, options.count, changed_every=options.changed_every))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = CommandParser(prog="python -m bench.report.sample", description=__doc__.split(":", maxsplit=1)[0])
     parser.add_argument("count", type=int)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--changed-every", type=int, default=50, metavar="N", help="0 for none (default: 50)")
-    options = parser.parse_args()
-    print(make_run(options.folder, options.count, changed_every=options.changed_every))
+    return run_command(parser.prog, run, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.errors import BenchError
 from bench.upgrade.protocol import Channel, Closed, TimedOut
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ AT_ONCE = {"PYTHONUNBUFFERED": "1"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-class WorkerBroken(Exception):
+class WorkerBroken(BenchError):
     """A side could not do what was asked; one sentence with its last words.
 
     Attributes:

@@ -575,7 +575,7 @@ def test_a_mistake_is_told_in_one_sentence(arguments, sentence, tmp_path, monkey
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / RECORDS).write_text("no\n")
-    assert command.main(arguments) == 2
+    assert command.main(arguments) == 4
     told = capsys.readouterr().err
     assert sentence in told
     assert told.count("\n") == 1
@@ -584,7 +584,7 @@ def test_a_mistake_is_told_in_one_sentence(arguments, sentence, tmp_path, monkey
 def test_several_runs_need_a_place_for_their_page(whole_run, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main([str(whole_run), str(whole_run)])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 4
     assert "-o report.html" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ import torch
 from bench.calibration.prediction import prediction_bound
 from bench.proofs.closed_form.networks import perfect_network
 from bench.proofs.closed_form.rounding import Twin
-from bench.proofs.closed_form.sampling import UnknownOption, build, run
+from bench.proofs.closed_form.sampling import NotInDiffusers, build, run
 from bench.proofs.closed_form.settings import Setting
 from bench.verdicts import verdict_of_errors
 
@@ -47,7 +47,7 @@ def outcome(setting: Setting, twin: int | None = None) -> Outcome:
         twin: number of a rounding twin; ``None`` for the setting itself.
 
     Raises:
-        UnknownOption: this release of diffusers does not have the scheduler or an option.
+        NotInDiffusers: this release of diffusers does not have the scheduler or an option.
     """
     try:
         with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def outcome(setting: Setting, twin: int | None = None) -> Outcome:
                 step_options=setting.step_options, seed=SEED, twin=None if twin is None else Twin(twin),
             )  # fmt: skip
             final = path.samples[-1]
-    except UnknownOption:
+    except NotInDiffusers:
         raise
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
