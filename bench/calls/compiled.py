@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-from bench.calls.device import choose_device, clock
+from bench.calls.device import choose_device
 from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.timing import Measurement, measure
 from bench.calls.work import count_work
@@ -44,17 +42,7 @@ def _measure(task: Task) -> tuple[LoadedPipeline, Measurement]:
     device = choose_device(task.device)
     settings = task.case.settings
     loaded = load_pipeline(task.case.model, settings.dtype, settings.optimizations, device, task.suite_folder)
-
-    def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-        samples = []
-        for _ in range(rounds):
-            arguments = setup()
-            began = clock(device)
-            target(**arguments)
-            samples.append(clock(device) - began)
-        return samples
-
-    measured = measure(loaded, task.case, device, repeat, task.rounds, count=count_work if task.counts_work else None)
+    measured = measure(loaded, task.case, device, task.rounds, count=count_work if task.counts_work else None)
     return replace(loaded, pipeline=None, scheduler_config={}), measured
 
 

@@ -439,6 +439,8 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
     ("arguments", "sentence"),
     [
         (["bench", "-n2"], r"benchmarks run one at a time: leave out -n, .*\."),
+        (["bench", "--benchmark-cprofile=tottime"], r"--benchmark-cprofile: has no effect on calls .*\."),
+        (["bench", "--benchmark-disable-gc"], r"--benchmark-disable-gc: has no effect on calls .*\."),
         (["tests", "--model=nobody"], r"--model nobody: not in \S+suite\.toml; known: far, tiny\."),
         (["tests", "--device=warp"], r"--device warp: torch knows no such device; .*\."),
         (["tests", "--golden-update", "--pictures-only"], r"--golden-update accepts pictures and work together: .*\."),
