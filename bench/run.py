@@ -14,10 +14,11 @@ from typing import Any
 
 from PIL import Image
 
-from bench.calls.compiled import ProcessDied, measure_alone
+from bench.calls.compiled import measure_alone
 from bench.calls.device import Device, DeviceError
 from bench.calls.optimizations import NotApplied
 from bench.calls.pipelines import LoadedPipeline, PipelineError, load_pipeline
+from bench.calls.processes import ProcessDied
 from bench.calls.sampling import BrokenPicture, generate, to_images
 from bench.calls.schedulers import UnknownOption
 from bench.calls.timing import Measurement, measure
