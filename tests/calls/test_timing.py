@@ -17,8 +17,9 @@ from PIL import Image
 
 from bench.calls import device as devices
 from bench.calls import timing
+from bench.calls.compiled import measure_alone
 from bench.calls.device import Cpu, PeakMemory
-from bench.calls.pipelines import LoadedPipeline
+from bench.calls.pipelines import LoadedPipeline, PipelineError
 from bench.calls.sampling import generate
 from bench.calls.timing import measure, measure_phases
 from bench.calls.work import count_work
@@ -441,3 +442,23 @@ def limitless_golden(run: Run, case: Case, loaded: LoadedPipeline) -> None:
             margin="", processor="", instruction_set="", libraries={}, date="2026-11-22",
         )  # fmt: skip
         path.write_text(path.read_text().replace('"limits": null', f'"limits": {limits.model_dump_json()}'))
+
+
+def test_a_case_is_measured_in_a_process_of_its_own_as_it_is_here(tiny_case, load_tiny, tmp_path):
+    case = tiny_case(STABLE_DIFFUSION)
+    loaded, measured = measure_alone(case, "cpu", 2, tmp_path, counts_work=True)
+    here = measure(load_tiny(case), case, Cpu(), 2, count=count_work)
+    assert (loaded.pipeline, loaded.weights) == (None, load_tiny(case).weights)
+    assert len(measured.samples_s) == 2
+    assert measured.phases.unet_calls == here.phases.unet_calls
+    assert measured.work == here.work
+    for images in (measured.first_images, measured.phases_images, measured.images):
+        assert same(images, measured.images)
+        assert [image.size for image in images] == [image.size for image in here.images]
+
+
+def test_what_a_case_raises_in_its_process_is_raised_here(tiny_case, tmp_path):
+    case = tiny_case(DDPM)
+    gone = case.model_copy(update={"model": case.model.model_copy(update={"path": Path("nowhere")})})
+    with pytest.raises(PipelineError, match="nowhere"):
+        measure_alone(gone, "cpu", 2, tmp_path)
