@@ -19,7 +19,7 @@ from bench.calls.device import Device
 from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.raised import RaisedError
 from bench.calls.sampling import generate, to_images
-from bench.calls.timing import Measurement, Repeat, measure
+from bench.calls.timing import Measurement, measure
 from bench.calls.work import Work, count_work, counted_call, forget_compiled
 from bench.errors import BenchError
 from bench.pictures.check import Check, check_golden, same_pixels
@@ -99,10 +99,10 @@ class Run:
         gc.collect()
         self.device.empty_cache()
 
-    def benchmark(self, case: Case, repeat: Repeat, rounds: int) -> Record:
+    def benchmark(self, case: Case, rounds: int) -> Record:
         """Measures a case and checks the grid of its last round; see ``measure``.
 
-        A compiled case is measured in a process of its own, and ``repeat`` is not called.
+        A compiled case is measured in a process of its own.
         """
         with self._recorded(case) as record:
             if compiles(case.settings.optimizations):
@@ -112,7 +112,7 @@ class Run:
                 loaded = self.pipeline(case)
                 record.update(_origin_of(loaded))
                 count = count_work if self.counts_work else None
-                measured = measure(loaded, case, self.device, repeat, rounds, count=count)
+                measured = measure(loaded, case, self.device, rounds, count=count)
             self.tally.in_pipeline_s += measured.in_pipeline_s
             record.update(_figures(measured))
             check = self._check(case, measured.images, loaded, measured.work)
@@ -212,21 +212,34 @@ class Run:
             self.folder.save_picture(case.id, difference_picture(images, golden.tiles), "difference")
 
     def _unrepeatable(self, case: Case, measured: Measurement) -> str | None:
-        """How the last round's images differ from the first call's; ``None`` if they do not.
+        """Which two calls with the same seeds gave other images, and how far these are apart; ``None`` without any.
+
+        The call that measures phases must give the same images too: reading the clock changes nothing.
+        """
+        first, last, phases = measured.first_images, measured.images, measured.phases_images
+        difference, which = self._difference(case, first, last), "the last call"
+        if not difference:
+            difference, which = self._difference(case, first, phases), "the call that measures phases"
+        if not difference:
+            return None
+        for role, images in {"first": first, "phases": phases}.items():
+            self.folder.save_picture(case.id, make_grid(images, images[0].size), role)
+        return f"the first and {which} with the same seeds differ: {difference}"
+
+    def _difference(self, case: Case, one: list[Image.Image], other: list[Image.Image]) -> str | None:
+        """How the images of two calls differ; ``None`` if they do not.
 
         A CPU must repeat itself to the bit; kernels of accelerators may add in another order.
         """
-        if same_pixels(measured.first_images, measured.images):
+        if same_pixels(one, other):
             return None
-        similarity = compare(measured.images, measured.first_images)
-        limits = default_limits(case.settings.dtype, PORTABLE)
-        if self.device.type != "cpu" and similarity.verdict(limits) != Verdict.CHANGED:
+        similarity = compare(other, one)
+        if (
+            self.device.type != "cpu"
+            and similarity.verdict(default_limits(case.settings.dtype, PORTABLE)) != Verdict.CHANGED
+        ):
             return None
-        self.folder.save_picture(case.id, make_grid(measured.first_images, measured.first_images[0].size), "first")
-        return (
-            f"the first and the last call with the same seeds differ: SSIM of the worst tile "
-            f"{similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
-        )
+        return f"SSIM of the worst tile {similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
 
 
 def _origin_of(loaded: LoadedPipeline) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from bench import run as runs
+from bench.calls import timing
 from bench.calls.device import Cpu
 from bench.calls.optimizations import KNOBS, Knob
 from bench.calls.pipelines import LoadedPipeline, PipelineError
@@ -32,10 +33,19 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 Start = Callable[..., Run]
 
 
-def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-    for _ in range(rounds):
-        target(**setup())
-    return [0.5, 0.1, 0.3, 0.2, 0.4][:rounds]
+SECONDS = (0.5, 0.1, 0.3, 0.2, 0.4)
+
+
+@pytest.fixture
+def known_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds take the seconds of ``SECONDS``, in turn."""
+    really = timing.measure_rounds
+
+    def known(*arguments: Any) -> tuple[list[float], Any]:
+        samples, output = really(*arguments)
+        return list(SECONDS[: len(samples)]), output
+
+    monkeypatch.setattr(timing, "measure_rounds", known)
 
 
 def told(run: Run) -> list[Record]:
@@ -80,10 +90,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return log
 
 
+@pytest.mark.usefixtures("known_seconds")
 def test_a_measured_case_leaves_a_record_with_every_figure(start, tiny_case):
     run, case = start(), tiny_case(STABLE_DIFFUSION)
     start("before", update="auto").picture(case)
-    record = run.benchmark(case, repeat, 5)
+    record = run.benchmark(case, 5)
     assert told(run) == [record]
     assert (record.case, record.model, record.device) == (case.id, "tiny-sd", "cpu")
     assert (record.verdict, record.error, record.revision) == ("identical", None, None)
@@ -128,7 +139,7 @@ def test_a_case_that_raises_leaves_its_error_and_the_others_their_records(start,
     with monkeypatch.context() as patched:
         patched.setattr(type(run.pipeline(tiny_case(DDPM)).pipeline), "__call__", fail)
         with pytest.raises(RuntimeError, match="first line"):
-            run.benchmark(tiny_case(DDPM, seed=2), repeat, 2)
+            run.benchmark(tiny_case(DDPM, seed=2), 2)
     run.picture(tiny_case(DDPM, seed=3))
     before, failed, after = told(run)
     assert (before.verdict, before.error, after.verdict, after.error) == ("missing", None, "missing", None)
@@ -143,6 +154,7 @@ def fail(*_arguments: Any, **_keywords: Any) -> None:
     raise RuntimeError("\nfirst line\nsecond line")
 
 
+@pytest.mark.usefixtures("known_seconds")
 def test_an_error_in_the_middle_keeps_what_was_measured_before(start, tiny_case, monkeypatch):
     run = start()
 
@@ -151,7 +163,7 @@ def test_an_error_in_the_middle_keeps_what_was_measured_before(start, tiny_case,
 
     monkeypatch.setattr(runs, "check_golden", lose_the_disk)
     with pytest.raises(OSError, match="disk full"):
-        run.benchmark(tiny_case(DDPM), repeat, 2)
+        run.benchmark(tiny_case(DDPM), 2)
     (record,) = told(run)
     assert (record.verdict, record.samples_s) == ("raises", (0.5, 0.1))
 
@@ -240,7 +252,7 @@ def test_pictures_of_another_size_keep_the_golden_without_a_difference(start, ti
 def test_nothing_is_written_to_the_store_by_a_run_that_did_not_ask(start, tiny_case, tmp_path, announced):
     run = start()
     assert run.picture(tiny_case(DDPM)).verdict == "missing"
-    assert run.benchmark(tiny_case(DDPM), repeat, 2).verdict == "missing"
+    assert run.benchmark(tiny_case(DDPM), 2).verdict == "missing"
     assert not (tmp_path / "golden").exists()
     assert announced == []
 
@@ -281,7 +293,7 @@ def test_a_pipeline_is_let_go_before_the_next_one_is_loaded(start, tiny_case, mo
 
     monkeypatch.setattr(runs, "load_pipeline", noting)
     for dtype in ("float32", "bfloat16"):
-        run.benchmark(tiny_case(DDPM, dtype=dtype), repeat, 2)
+        run.benchmark(tiny_case(DDPM, dtype=dtype), 2)
     run.release()
     assert len(seen) == 2
     assert seen[-1]() is None
@@ -340,7 +352,7 @@ def note_calls(run: Run, case: Any, monkeypatch: pytest.MonkeyPatch, log: list[s
 def test_a_picture_check_and_a_measurement_of_a_case_count_the_same_work(kind, start, tiny_case):
     case = tiny_case(kind)
     accepted = start("accepted", update="auto").picture(case).work
-    pictured, measured = start("pictured").picture(case), start("measured").benchmark(case, repeat, 2)
+    pictured, measured = start("pictured").picture(case), start("measured").benchmark(case, 2)
     assert accepted is not None
     assert accepted.verdict == Verdict.NOT_COMPARED
     for record in (pictured, measured):
@@ -361,12 +373,15 @@ def test_a_measurement_counts_after_its_last_sample(start, tiny_case, monkeypatc
     run, case = start(), tiny_case(DDPM)
     note_calls(run, case, monkeypatch, calls)
 
-    def noting(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-        samples = repeat(target, setup, rounds)
-        calls.append("sampled")
-        return samples
+    rounds = timing.measure_rounds
 
-    run.benchmark(case, noting, 2)
+    def noting(*arguments: Any) -> Any:
+        found = rounds(*arguments)
+        calls.append("sampled")
+        return found
+
+    monkeypatch.setattr(timing, "measure_rounds", noting)
+    run.benchmark(case, 2)
     assert calls[-4:] == ["call", "sampled", "count", "call"]
     assert calls.count("count") == 1
 
@@ -375,7 +390,7 @@ def test_a_run_that_looks_at_pictures_only_counts_nothing(start, tiny_case, call
     case = tiny_case(DDPM)
     run = start(counts_work=False)
     assert run.picture(case).work is None
-    assert run.benchmark(case, repeat, 2).work is None
+    assert run.benchmark(case, 2).work is None
     assert calls == []
 
 
@@ -420,7 +435,7 @@ def test_a_fault_that_no_picture_shows_turns_its_case_red(timed, fault, words, s
     run = start()
     with pytest.MonkeyPatch.context() as patch:
         fault(patch, run.pipeline(broken))
-        record = run.benchmark(broken, repeat, 2) if timed else run.picture(broken)
+        record = run.benchmark(broken, 2) if timed else run.picture(broken)
     assert record.verdict == Verdict.MORE_WORK
     assert record.pictures is not None
     assert record.pictures.verdict == "identical"
@@ -477,14 +492,14 @@ def test_a_compiled_case_that_is_measured_is_counted_in_its_own_process(start, t
     def alone(case: Any, device: str, rounds: int, folder: Path, *, counts_work: bool) -> tuple[Any, Measurement]:
         asked.append(counts_work)
         loaded = load_tiny(case)
-        return loaded, measure(loaded, case, Cpu(), repeat, rounds, count=count_work if counts_work else None)
+        return loaded, measure(loaded, case, Cpu(), rounds, count=count_work if counts_work else None)
 
     monkeypatch.setattr(runs, "measure_alone", alone)
     monkeypatch.setattr(runs, "compiles", lambda names: True)
-    record = start().benchmark(case, repeat, 2)
+    record = start().benchmark(case, 2)
     assert record.work is not None
     assert record.work.verdict == Verdict.SAME_WORK
-    assert start(counts_work=False).benchmark(case, repeat, 2).work is None
+    assert start(counts_work=False).benchmark(case, 2).work is None
     assert asked == [True, False]
 
 

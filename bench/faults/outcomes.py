@@ -125,8 +125,8 @@ def raised(case: str, error: Exception, seconds: float) -> CaseOutcome:
     return CaseOutcome(case, False, verdict, seconds, {verdict: None}, f"{type(error).__name__}: {first}")
 
 
-def died(case: str, code: int | None) -> CaseOutcome:
-    return CaseOutcome(case, False, Verdict.DIED, 0.0, {Verdict.DIED: None}, f"the process ended with code {code}")
+def died(case: str, how: str) -> CaseOutcome:
+    return CaseOutcome(case, False, Verdict.DIED, 0.0, {Verdict.DIED: None}, how)
 
 
 def to_line(outcome: FaultOutcome) -> str:

@@ -16,7 +16,6 @@ from bench.calls.device import (
     Device,
     check_clock,
     choose_device,
-    clock,
     make_deterministic,
     require_device,
     slow_dtypes,
@@ -89,6 +88,11 @@ def start_session(config: pytest.Config) -> Session:
     timing = wants_timing(config)
     if timing and _in_parallel(config):
         raise pytest.UsageError("benchmarks run one at a time: leave out -n, which is for picture checks (-m golden).")
+    if timing and not upgrade:
+        for option in ("cprofile", "disable_gc"):
+            if config.getoption(f"benchmark_{option}"):
+                name = option.replace("_", "-")
+                raise pytest.UsageError(f"--benchmark-{name}: has no effect on calls that the suite times itself.")
     try:
         suite = read_suite(options.suite)
         device = choose_device(options.device)
@@ -168,10 +172,6 @@ def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
     cases = [case for case in session.selection.cases if not (timed and case.settings.sentinel)]
     if not cases:
         yield pytest.param(NO_CASE, id="no-case")
-
-    def synchronized() -> float:
-        return clock(session.device)
-
     slow = slow_dtypes(session.device)
     for case in cases:
         marks = [pytest.mark.slow] if is_slow(case, slow) else []
@@ -182,7 +182,7 @@ def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
         if case.id in session.quick:
             marks.append(pytest.mark.quick)
         if timed:
-            marks.append(pytest.mark.benchmark(group=case.model.name, timer=synchronized))
+            marks.append(pytest.mark.benchmark(group=case.model.name))
         yield pytest.param(case, id=case.id, marks=marks)
 
 

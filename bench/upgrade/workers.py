@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.calls.processes import describe_exit, last_words
 from bench.errors import BenchError
 from bench.upgrade.protocol import Channel, Closed, TimedOut
 
 ROOT = Path(__file__).parents[2]
-LAST_WORDS = 3
 # A side that has not answered by then hangs: even a long call on a slow processor is done.
 TIMEOUT_S = 600.0
 
@@ -122,25 +122,6 @@ class WorkerProcess:
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
-
-
-def describe_exit(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def last_words(log: Path) -> str:
-    """The last lines of what a worker printed, in one line."""
-    try:
-        lines = log.read_bytes().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return " | ".join(line.strip() for line in lines[-LAST_WORDS:] if line.strip())
 
 
 @contextlib.contextmanager

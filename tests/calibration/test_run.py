@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -269,29 +271,28 @@ def test_a_variation_that_does_not_take_hold_says_so(tiny_case: MakeCase):
 
 
 DYING = """
-import pickle, sys, os
-task = pickle.load(sys.stdin.buffer)
-out = os.fdopen(os.dup(1), "wb")
-from bench.calibration.derivation import derive_limits
-from bench.calibration.messages import Ready, Raised
-if task.cases[0].settings.steps == 9:
-    sys.exit("no such library")
-pickle.dump(Ready(), out); out.flush()
-for case in task.cases:
-    if case.settings.steps == 7:
-        print("out of luck", file=sys.stderr, flush=True)
-        os.kill(os.getpid(), 9)
-    pickle.dump(Raised(str(case.settings.steps)), out); out.flush()
+import os, sys
+from bench.calibration.messages import Raised, Ready
+def answers(task):
+    if task.cases[0].settings.steps == 9:
+        sys.exit("no such library")
+    yield Ready()
+    for case in task.cases:
+        if case.settings.steps == 7:
+            print("out of luck")
+            os.kill(os.getpid(), 9)
+        yield Raised(str(case.settings.steps))
 """
 
 
 @pytest.fixture
-def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that is killed while it makes a case of 7 steps, and never comes up for one of 9."""
-    script = tmp_path / "dying.py"
-    script.write_text(DYING)
-    start = processes.subprocess.Popen
-    monkeypatch.setattr(processes.subprocess, "Popen", lambda command, **rest: start([command[0], str(script)], **rest))
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(processes, "answers", importlib.import_module("dying").answers)
+    yield
+    del sys.modules["dying"]
 
 
 @pytest.mark.usefixtures("dying")

@@ -91,7 +91,7 @@ class TestMargins:
         assert "host syncs 1 → 2" in judge(counted, 0.5).message
 
     def test_an_exception_and_a_dead_process_have_no_margin(self) -> None:
-        both = outcome("f", raised("a", ValueError("no\nmore"), 1.0), died("b", -9))
+        both = outcome("f", raised("a", ValueError("no\nmore"), 1.0), died("b", "its process was killed by SIGKILL"))
         assert both.margin is None
         assert both.measures == {"raises now": None, "process died": None}
         assert both.cases[0].message == "ValueError: no"
@@ -354,9 +354,16 @@ class TestRun:
         self, task: Task, tmp_path: Path, monkeypatch: Any
     ) -> None:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        deadly = dataclasses.replace(fault("deadly"), apply=lambda patch: os._exit(3))
+
+        def die(_patch: pytest.MonkeyPatch) -> None:
+            print("out of luck")
+            os._exit(3)
+
+        deadly = dataclasses.replace(fault("deadly"), apply=die)
         found: list[FaultOutcome] = []
         run_tasks([dataclasses.replace(task, fault=deadly)], 1, found.append)
         assert [one.fault for one in found] == ["deadly"]
-        assert found[0].cases == (died(task.cases[0].id, 3),)
+        assert found[0].cases == (
+            died(task.cases[0].id, "its process ended with exit code 3; its last words: out of luck"),
+        )
         assert list(tmp_path.iterdir()) == []
