@@ -29,8 +29,8 @@ from bench.record.folder import RunFolder, new_run_name
 from bench.record.record import LimitsRecord
 from bench.suite.case import Case
 from bench.upgrade.amounts import percent, seconds
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
+from bench.upgrade.side_results import SideResult
 
 USAGE_ERROR, UNDECIDED, INTERRUPTED = 2, 1, 130
 

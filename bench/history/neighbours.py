@@ -9,8 +9,8 @@ from bench.calls.work import compare_work
 from bench.history.timeline_outcome import FIRST, RAISES, CaseInRelease
 from bench.pictures.check import WORKS_NOW
 from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS, Limits
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.side_results import SideResult
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from bench.history.search import BAD, GOOD, SKIP, Undecided
 from bench.pictures.check import RAISES_AS_BEFORE
 from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS, Limits
 from bench.record.record import LimitsRecord
-from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
 from bench.upgrade.decision import CANNOT_TELL, SLOWER, Decision, decide
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import Figure
+from bench.upgrade.pairs import Plan, measure_until_decided
 from bench.upgrade.pictures import compare_pictures
-from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
+from bench.upgrade.side_results import SideResult
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerBroken
 
 PICTURES, SPEED, USABLE = "pictures", "speed", "usable"
 

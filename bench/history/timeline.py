@@ -17,8 +17,8 @@ from bench.history.timeline_summary import told
 from bench.installs.environments import Environment, changes
 from bench.pictures.similarity import IDENTICAL
 from bench.record.folder import RunFolder
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
+from bench.upgrade.side_results import SideResult
 
 TELL_EVERY_S = 15.0
 

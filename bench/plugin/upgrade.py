@@ -28,12 +28,12 @@ from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.suite.case import Case
 from bench.upgrade.check import UpgradeCheck, started_check
-from bench.upgrade.comparison import SIDES, Plan
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
+from bench.upgrade.pairs import Plan
 from bench.upgrade.tables import case_line, counts_lines, remarks, render_upgrade
-from bench.upgrade.workers import WorkerBroken
+from bench.upgrade.workers import SIDES, WorkerBroken
 
 
 @dataclass

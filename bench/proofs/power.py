@@ -27,10 +27,11 @@ from bench.calls.pipelines import find_checkpoint
 from bench.proofs.slow_down import choose_layers
 from bench.suite.case import Case
 from bench.suite.file import SUITE_FILE, read_suite
-from bench.upgrade.comparison import SIDES, Plan, load_request, measure_until_decided
 from bench.upgrade.decision import CANNOT_TELL, FASTER, SAME, SLOWER, decide
 from bench.upgrade.lockstep import PairedCall, Places, log_ratio, places_for
-from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerProcess, fresh
+from bench.upgrade.pairs import Plan, measure_until_decided
+from bench.upgrade.request import load_request
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerProcess, fresh
 
 # With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.
 CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16-seed4": 4, "emoji-ddpm/ddim-s20-fp32": 1}

@@ -35,10 +35,10 @@ from bench.report.story import (
     tiles_of,
     worst_first,
 )
-from bench.upgrade.comparison import SIDES
 from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import GOOD_PICTURES, WORSE, CaseFound, Figure, SideFound, UpgradeFound
 from bench.upgrade.tables import percent, remarks
+from bench.upgrade.workers import SIDES
 
 IMPORT = "import"
 

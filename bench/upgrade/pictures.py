@@ -17,8 +17,8 @@ from bench.pictures.similarity import (
 )
 from bench.record.folder import RunFolder
 from bench.record.record import LimitsRecord
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.outcome import PicturesFound
+from bench.upgrade.side_results import SideResult
 
 BROKEN = "broken"
 BEFORE, AFTER = "before", "after"

@@ -16,6 +16,7 @@ from typing import Any
 from bench.upgrade.protocol import Channel, Closed, TimedOut
 
 ROOT = Path(__file__).parents[2]
+SIDES = ("baseline", "candidate")
 LAST_WORDS = 3
 # A side that has not answered by then hangs: even a long call on a slow processor is done.
 TIMEOUT_S = 600.0

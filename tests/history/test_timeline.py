@@ -44,8 +44,9 @@ from bench.installs.uv import EnvironmentFailed
 from bench.pictures.limits import STRICT, default_limits
 from bench.report.from_timeline import story_of_timeline
 from bench.suite.file import read_suite
-from bench.upgrade.comparison import SideResult
+from bench.upgrade import side_results
 from bench.upgrade.decision import Decision
+from bench.upgrade.side_results import SideResult
 from bench.upgrade.workers import WorkerBroken
 from tests.installs.test_environments import git, write_wheel
 
@@ -494,6 +495,9 @@ class Worker:
     def poll(self):
         return self.ended
 
+    def kill(self):
+        self.ended = self.ended or -9
+
 
 def run_cases(monkeypatch, cases, *, ends_with=(), starts=9):
     """Which cases have pictures, the cases of each fresh process by worker, and how many were told to be done.
@@ -509,21 +513,25 @@ def run_cases(monkeypatch, cases, *, ends_with=(), starts=9):
         workers.append(Worker(ends_with))
         yield workers[-1]
 
-    def pictures_in_one_process(worker, requests):
+    @contextlib.contextmanager
+    def fresh(worker):
         worker.processes.append("")
-        for case in requests:
-            assert worker.poll() is None
-            worker.processes[-1] += case
-            if case in worker.ends_with:
-                worker.ended = -9
-                yield case, raising("its process was killed by SIGKILL")
-                return
-            yield case, pictures()
+        yield worker
+
+    def picture_in(worker, request):
+        case = request["case"]
+        assert worker.poll() is None
+        worker.processes[-1] += case
+        if case in worker.ends_with:
+            worker.ended = -9
+            raise WorkerBroken("its process was killed by SIGKILL", alive=False, side="paint")
+        return pictures()
 
     monkeypatch.setattr(release_pictures, "started_worker", started)
-    monkeypatch.setattr(release_pictures, "pictures_of", pictures_in_one_process)
+    monkeypatch.setattr(side_results, "fresh", fresh)
+    monkeypatch.setattr(side_results, "picture_in", picture_in)
     told: list[int] = []
-    requests = {case: {"settings": {"sentinel": case.isupper()}} for case in cases}
+    requests = {case: {"case": case, "settings": {"sentinel": case.isupper()}} for case in cases}
     bench = Bench(Path("unused"), True, print)
     results = bench._cases(Path("python"), "paint==1.0", requests, told.append)
     return {case: bool(result.images) for case, result in results.items()}, [one.processes for one in workers], told

@@ -28,22 +28,15 @@ from bench.calls.pipelines import Checkpoint
 from bench.calls.sampling import generate
 from bench.proofs.slow_down import choose_layers, layer_seconds, repeat_layers
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
-from bench.upgrade import comparison, workers
-from bench.upgrade.comparison import (
-    SIDES,
-    Plan,
-    Samples,
-    load_request,
-    measure_pair,
-    measure_until_decided,
-    picture_of,
-    pictures_of,
-)
+from bench.upgrade import pairs, workers
 from bench.upgrade.decision import FEWEST_PAIRS
 from bench.upgrade.lockstep import ALTERNATE, DUET, PairedCall, Places, paired_call, places_for
+from bench.upgrade.pairs import Plan, Samples, measure_pair, measure_until_decided
 from bench.upgrade.protocol import MAX_HEADER, Channel, Closed, TimedOut
+from bench.upgrade.request import load_request
+from bench.upgrade.side_results import PictureProcesses, picture_of
 from bench.upgrade.worker import Notices, move_weights
-from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh, started_worker
+from bench.upgrade.workers import SIDES, Sides, WorkerBroken, WorkerProcess, fresh, started_worker
 
 psutil = importlib.import_module("psutil")
 
@@ -411,7 +404,7 @@ def test_nothing_is_left_when_the_block_ends(fake_python, forks, error):
 PARENT = """
 import sys, time
 from pathlib import Path
-from bench.upgrade.workers import Sides, fresh
+from bench.upgrade.workers import SIDES, Sides, fresh
 with Sides({"baseline": Path(sys.argv[1]), "candidate": Path(sys.argv[1])}, 60) as sides:
     one, other = sides.take()
     with fresh(one), fresh(other):
@@ -610,31 +603,63 @@ def test_notices_of_loading_and_of_the_call_come_with_the_pictures(sides, reques
     assert picture_of(sides[0], request_of(STABLE_DIFFUSION)).notices == ()
 
 
-def test_cases_of_one_process_are_told_of_their_own_notices_only(sides, request_of):
+def as_sentinel(request: dict[str, Any]) -> dict[str, Any]:
+    return request | {"settings": request["settings"] | {"sentinel": True}}
+
+
+def test_sentinels_of_one_process_have_their_own_notices(module_sides, request_of):
     long = request_of(STABLE_DIFFUSION)
     long["settings"]["prompts"] = ["red fox " * 60, "blue whale"]
     plain, other = request_of(STABLE_DIFFUSION), request_of(DDPM)
-    found = dict(pictures_of(sides[0], {"long": long, "plain": plain, "long again": long, "another pipeline": other}))
+    requests = {"long": long, "plain": plain, "long again": long, "another pipeline": other}
+    with PictureProcesses(module_sides.take) as processes:
+        found, children = {}, []
+        for case, request in requests.items():
+            found[case] = processes.result(0, as_sentinel(request))
+            children += descendants(module_sides.take()[0])
+        alone = processes.result(0, plain)
     truncated = {case: [text for text in result.notices if "truncated" in text] for case, result in found.items()}
     assert [len(texts) for texts in truncated.values()] == [1, 0, 1, 0]
-    assert found["plain"].images == picture_of(sides[0], plain).images
+    assert found["plain"].images == alone.images
+    assert len(children) == len(requests)
+    assert len(set(children)) == 1
 
 
-def test_in_one_process_a_case_that_raises_costs_itself_and_a_process_that_dies_is_the_last(
-    sides, request_of, tmp_path
-):
-    requests = {name: request_of(DDPM) for name in ("fails", "works", "dies", "is left")}
+def test_a_sentinel_that_fails_or_dies_costs_only_itself(module_sides, request_of, tmp_path):
+    requests = {name: as_sentinel(request_of(DDPM)) for name in ("fails", "works", "dies", "comes after")}
     requests["fails"]["folder"] = str(tmp_path)
-    found = {}
-    for case, result in pictures_of(sides[0], requests):
-        found[case] = result
-        if case == "works":
-            (child,) = descendants(sides[0])
-            os.kill(child, signal.SIGKILL)
-    assert list(found) == ["fails", "works", "dies"]
+    found, children = {}, {}
+    with PictureProcesses(module_sides.take) as processes:
+        for case, request in requests.items():
+            found[case] = processes.result(0, request)
+            children[case] = descendants(module_sides.take()[0])
+            if case == "works":
+                os.kill(children[case][0], signal.SIGKILL)
     assert "model_index.json" in (found["fails"].error or "")
     assert found["works"].error is None
+    assert children["fails"] == children["works"]
     assert "was killed by SIGKILL" in (found["dies"].error or "")
+    assert found["comes after"].error is None
+    assert children["comes after"] != children["works"]
+
+
+def test_an_interrupted_sentinel_is_not_waited_for(fake_python):
+    def interrupted(sides: Sides) -> None:
+        with PictureProcesses(sides.take) as processes:
+            assert processes.result(0, {"settings": {"sentinel": True}}).error  # these libraries load nothing
+            children.extend(child for worker in sides.take() for child in descendants(worker))
+            for child in children:
+                os.kill(child, signal.SIGSTOP)
+            raise KeyboardInterrupt
+
+    children: list[int] = []
+    with Sides(dict.fromkeys(SIDES, fake_python()), 20) as sides:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(sides)
+        assert time.monotonic() - began < 10
+        assert len(children) == len(SIDES)
+        assert all_gone(children)
 
 
 def test_peak_memory_is_at_least_what_the_process_holds_now(sides, request_of):
@@ -694,8 +719,8 @@ def measured(monkeypatch: pytest.MonkeyPatch, ratios: list[float], **plan: Any) 
         now[0] += 10
         samples.calls.append([PairedCall([1.0], [next(rest)], ("", ""))])
 
-    monkeypatch.setattr(comparison, "measure_pair", pair)
-    monkeypatch.setattr(comparison.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pairs, "measure_pair", pair)
+    monkeypatch.setattr(pairs.time, "perf_counter", lambda: now[0])
     sides: Any = NoSides()
     return measure_until_decided(sides, ({}, {}), Plan(TAKING_TURNS, **plan))
 
@@ -858,7 +883,7 @@ def test_a_side_killed_in_lockstep_is_named(module_sides, request_of, monkeypatc
         os.kill(descendants(sides[1])[0], signal.SIGKILL)
         return paired_call(sides, *arguments, **more)
 
-    monkeypatch.setattr(comparison, "paired_call", killing)
+    monkeypatch.setattr(pairs, "paired_call", killing)
     with pytest.raises(WorkerBroken, match=r"^its process was killed by SIGKILL") as caught:
         measure_pair(module_sides.take(), (request_of(DDPM),) * 2, PLAN, Samples(), random.Random(0))
     assert caught.value.side == "candidate"
