@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.installs.environments import Environment, environment_of
+from bench.installs.environments import environment_of
+from bench.installs.installed import Environment
 from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
 from bench.upgrade.side_results import PictureProcesses, SideResult

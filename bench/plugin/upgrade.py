@@ -11,15 +11,11 @@ from typing import Any
 import pytest
 
 from bench.calls.pipelines import PipelineError
-from bench.installs.environments import (
-    Environment,
-    EnvironmentFailed,
-    changes,
-    environment_of,
-    list_environments,
-    prune_environments,
-)
+from bench.installs.cache import list_environments, prune_environments
+from bench.installs.environments import environment_of
+from bench.installs.installed import Environment, changes
 from bench.installs.sides import SideError, parse_side
+from bench.installs.uv import EnvironmentFailed
 from bench.pictures.check import limits_side_by_side
 from bench.pictures.similarity import Limits
 from bench.plugin.options import UpgradeOptions
