@@ -39,6 +39,7 @@ CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16-seed4": 4,
 BLOCK = ((0.0, 10), (0.03, 1), (0.05, 2), (0.10, 1))
 DECISIONS = Path("results/power/decisions.jsonl")
 ASV_P = 0.002
+SLOW_WORKER = "bench.proofs.slow_worker"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def measure(blocks: int, budget_s: float, decisions: Path, min_change: float, rn
     decisions.parent.mkdir(parents=True, exist_ok=True)
     per_block = sum(count for _, count in BLOCK)
     trials = _blocks(rng)
-    with Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S) as sides:
+    with Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S, program=SLOW_WORKER) as sides:
         print("choosing the layers that the slow candidates repeat", flush=True)
         layers = {name: _layers_to_repeat(sides.take()[0], requests[name], plan.places) for name in CASES}
         for number in range(blocks * per_block):
