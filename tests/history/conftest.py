@@ -74,3 +74,21 @@ def repo(tmp_path):
     (repo / "paint.py").write_text("half done\n")
     (repo / "new.txt").write_text("not added\n")
     return repo, names
+
+
+@pytest.fixture
+def merged_repo(tmp_path):
+    """Release 1.0 with shade 0, then 1, a merge with 13 of a branch with 11 and 12, and release 2.0 with 14."""
+    repo = tmp_path / "merged"
+    repo.mkdir()
+    git(repo, "init", "-q", "-b", "main")
+    names = {0: commit(repo, "shade = 0\n", "first")}
+    git(repo, "tag", "v1.0")
+    git(repo, "checkout", "-q", "-b", "side")
+    names |= {number: commit(repo, f"shade = {number}\n", f"shade {number}") for number in (11, 12)}
+    git(repo, "checkout", "-q", "main")
+    names[1] = commit(repo, "shade = 1\n", "shade 1")
+    git(repo, "merge", "-q", "--no-ff", "--no-commit", "--strategy=ours", "side")
+    names |= {number: commit(repo, f"shade = {number}\n", f"shade {number}") for number in (13, 14)}
+    git(repo, "tag", "2.0")
+    return repo, names

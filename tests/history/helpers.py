@@ -82,7 +82,23 @@ def set_from(script, release, result):
 
 
 def commit(repo, text, name):
+    """A commit of a package of one module; its name."""
+    (repo / "pyproject.toml").touch()
     (repo / "paint.py").write_text(text)
     git(repo, "add", ".")
     git(repo, "commit", "-qm", name)
     return git(repo, "rev-parse", "HEAD")
+
+
+def shade_in(worktree):
+    return int((Path(worktree) / "paint.py").read_text().removeprefix("shade = "))
+
+
+def status(repo):
+    """What a search must leave as it was."""
+    return [
+        git(repo, "status", "--porcelain"),
+        git(repo, "rev-parse", "HEAD"),
+        git(repo, "branch", "-a"),
+        git(repo, "worktree", "list"),
+    ]
