@@ -11,14 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.command import INTERRUPTED, CommandParser, run_command
-from bench.history.choice import (
-    GOLDENS,
-    Requests,
-    add_options,
-    default_cases,
-    parse_options,
-    read_choice,
-)
+from bench.history.choice import GOLDENS, Requests, add_options, default_cases, parse_options, read_choice
 from bench.history.neighbours import Neighbours
 from bench.history.release_pictures import Bench
 from bench.history.timeline import Timeline

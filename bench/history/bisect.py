@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,19 +18,19 @@ from packaging.version import Version
 
 from bench.command import FAILED, CommandParser, run_command
 from bench.errors import UsageError
-from bench.history.bisect_outcome import BisectFound, CommitsFound, Step, read_steps, write_bisect
-from bench.history.bisect_step import StepRequest
-from bench.history.choice import GOLDENS, ROOT, Choice, Requests, add_options, parse_options, read_choice
-from bench.history.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
+from bench.history.bisect_outcome import BisectFound, CommitsFound, Step, write_bisect
+from bench.history.choice import GOLDENS, Choice, Requests, add_options, parse_options, read_choice
+from bench.history.commit_search import CommitSearch, describe_commits
+from bench.history.commits import tag_of
 from bench.history.question import PICTURES, SPEED, USABLE, Answer, Judge, Question
 from bench.history.release_pictures import Unusable
-from bench.history.search import Narrowed, find_change
+from bench.history.search import Narrowed, find_change, steps_left
 from bench.pictures.check import limits_side_by_side
 from bench.record.folder import RunFolder, new_run_name
 from bench.suite.selection import add_case_option, case_matching
 from bench.upgrade.amounts import percent, seconds
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
+from bench.upgrade.side_results import SideResult
 
 PROG = "bisect"
 
@@ -56,8 +55,7 @@ class Bisection:
         return find_change(self.choice.releases, self._judge, self._tell_left)
 
     def _tell_left(self, left: int) -> None:
-        steps = math.ceil(math.log2(left))
-        self.announce(f"{left} releases left, about {steps} {'step' if steps == 1 else 'steps'}")
+        self.announce(f"{left} releases left, {steps_left(left)}")
 
     def _judge(self, release: Version) -> str:
         began = time.monotonic()
@@ -125,41 +123,6 @@ def describe(bisection: Bisection, narrowed: Narrowed[Version]) -> str:
     return (
         f"a release after {library} {narrowed.last_good}, {narrowed.first_bad} at the latest, {what} {because}; {why}"
     )
-
-
-def bisect_commits(bisection: Bisection, repo: Path, good: str, bad: str) -> CommitsFound:
-    """Goes on over the commits between two releases."""
-    choice = bisection.choice
-    tags = {"good_tag": good, "bad_tag": bad}
-    steps = bisection.folder.make() / "commits.jsonl"
-    try:
-        choice.environments.mkdir(parents=True, exist_ok=True)
-        beside = tempfile.TemporaryDirectory(prefix="commits-", dir=choice.environments)
-        with worktree_at(repo, bad) as worktree, beside as folder:
-            # environments of commits are of no use to anyone later, so they are not kept in the cache
-            asked = bisection.judge.question.model_copy(update={"environments": Path(folder)})
-            request = Path(folder) / "request.json"
-            step = StepRequest(question=asked, worktree=worktree, alongside=choice.alongside, steps=steps)
-            request.write_text(step.model_dump_json(), encoding="utf-8")
-            words = [sys.executable, "-m", "bench.history.bisect_step", str(request)]
-            commit = find_commit(worktree, good, bad, as_shell_command(ROOT, words), bisection.announce)
-    except CommitsError as error:
-        return CommitsFound(**tags, steps=read_steps(steps), problem=str(error))
-    return CommitsFound(
-        **tags,
-        steps=read_steps(steps),
-        first_bad=str(commit.first_bad) if commit.first_bad else None,
-        possible=tuple(map(str, commit.possible)),
-        problem=None if commit.first_bad or commit.possible else commit.words,
-    )
-
-
-def describe_commits(found: CommitsFound) -> str:
-    if found.first_bad:
-        return f"its first such commit is {found.first_bad}"
-    if found.possible:
-        return f"its commit is one of {', '.join(found.possible)}, since the others could not be tried"
-    return f"its commit was not found: {found.problem}"
 
 
 def _option(read: Callable[[str], float]) -> Callable[[str], float]:
@@ -253,8 +216,14 @@ def run(options: argparse.Namespace) -> int:
     bisection.write(found)
     if options.repo and narrowed.first_bad is not None and narrowed.last_good is not None:
         announce(f"{sentence}; going on over its commits")
-        tags = [tag_of(options.repo, choice.library, str(one)) for one in (narrowed.last_good, narrowed.first_bad)]
-        commits = bisect_commits(bisection, options.repo, *tags)
+        good, bad = (tag_of(options.repo, choice.library, str(one)) for one in (narrowed.last_good, narrowed.first_bad))
+
+        def note(steps: tuple[Step, ...]) -> None:
+            commits = CommitsFound(good_tag=good, bad_tag=bad, steps=steps)
+            bisection.write(found.model_copy(update={"commits": commits}))
+
+        search = CommitSearch(bisection.judge, options.repo, choice.alongside, note, announce)
+        commits = search.between(good, bad)
         sentence = f"{sentence}; {describe_commits(commits)}"
         bisection.write(found.model_copy(update={"commits": commits, "sentence": sentence}))
     announce(f"{sentence}.")

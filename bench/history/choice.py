@@ -21,7 +21,7 @@ from bench.installs.sides import parse_side
 from bench.suite.case import Case
 from bench.suite.file import SUITE_FILE, Suite, read_suite
 from bench.suite.selection import is_slow
-from bench.upgrade.comparison import load_request
+from bench.upgrade.request import load_request
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "golden"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from bench.calls.work import compare_work
 from bench.history.timeline_outcome import CaseInRelease
 from bench.pictures.similarity import Limits
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.side_results import SideResult
 from bench.verdicts import Verdict
 
 

@@ -12,12 +12,13 @@ from bench.frozen import Frozen
 from bench.history.release_pictures import Bench, Unusable
 from bench.history.search import BAD, GOOD, SKIP, Undecided
 from bench.pictures.similarity import Limits
-from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
 from bench.upgrade.decision import Decision, decide
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import Figure
+from bench.upgrade.pairs import Plan, measure_until_decided
 from bench.upgrade.pictures import compare_pictures
-from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
+from bench.upgrade.side_results import SideResult
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerBroken
 from bench.verdicts import Rank, Verdict
 
 PICTURES, SPEED, USABLE = "pictures", "speed", "usable"

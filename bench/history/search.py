@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -37,6 +38,12 @@ class Narrowed(Generic[Item]):
     @property
     def is_found(self) -> bool:
         return self.first_bad is not None and not self.between
+
+
+def steps_left(left: int) -> str:
+    """About how many looks are left for that many items in question, in words."""
+    steps = math.ceil(math.log2(left))
+    return f"about {steps} {'step' if steps == 1 else 'steps'}"
 
 
 def find_change(

@@ -14,10 +14,10 @@ from bench.history.neighbours import Neighbours
 from bench.history.release_pictures import Bench, Unusable
 from bench.history.timeline_outcome import RAN, TIMELINE, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
 from bench.history.timeline_summary import told
-from bench.installs.environments import Environment, changes
+from bench.installs.installed import Environment, changes
 from bench.record.folder import RunFolder
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
+from bench.upgrade.side_results import SideResult
 from bench.verdicts import Verdict
 
 TELL_EVERY_S = 15.0

@@ -11,13 +11,9 @@ from typing import Any
 import pytest
 
 from bench.errors import BenchError
-from bench.installs.environments import (
-    Environment,
-    changes,
-    environment_of,
-    list_environments,
-    prune_environments,
-)
+from bench.installs.cache import list_environments, prune_environments
+from bench.installs.environments import environment_of
+from bench.installs.installed import Environment, changes
 from bench.installs.sides import parse_side
 from bench.pictures.check import limits_side_by_side
 from bench.pictures.similarity import Limits
@@ -27,12 +23,12 @@ from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.suite.case import Case
 from bench.upgrade.check import UpgradeCheck, started_check
-from bench.upgrade.comparison import SIDES, Plan
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
+from bench.upgrade.pairs import Plan
 from bench.upgrade.tables import case_line, counts_lines, remarks, render_upgrade
-from bench.upgrade.workers import WorkerBroken
+from bench.upgrade.workers import SIDES, WorkerBroken
 from bench.verdicts import Verdict
 
 

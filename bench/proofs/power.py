@@ -26,13 +26,14 @@ from bench.calls.device import Cpu
 from bench.calls.pipelines import find_checkpoint
 from bench.command import CommandParser, run_command
 from bench.errors import UsageError
+from bench.proofs.slow_down import choose_layers
 from bench.suite.file import SUITE_FILE, read_suite
 from bench.suite.selection import add_case_option, cases_matching
-from bench.upgrade.comparison import SIDES, Plan, load_request, measure_until_decided
 from bench.upgrade.decision import decide
 from bench.upgrade.lockstep import PairedCall, Places, log_ratio, places_for
-from bench.upgrade.slow_down import choose_layers
-from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerProcess, fresh
+from bench.upgrade.pairs import Plan, measure_until_decided
+from bench.upgrade.request import load_request
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerProcess, fresh
 from bench.verdicts import Verdict
 
 # With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.
@@ -42,6 +43,7 @@ BLOCK = ((0.0, 10), (0.03, 1), (0.05, 2), (0.10, 1))
 DECISIONS = Path("results/power/decisions.jsonl")
 ASV_P = 0.002
 SPEEDS = (Verdict.SLOWER, Verdict.FASTER, Verdict.SAME, Verdict.CANNOT_TELL)
+SLOW_WORKER = "bench.proofs.slow_worker"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def measure(
     decisions.parent.mkdir(parents=True, exist_ok=True)
     per_block = sum(count for _, count in BLOCK)
     trials = _blocks(rng, {name: CASES[name] for name in requests})
-    with Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S) as sides:
+    with Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S, program=SLOW_WORKER) as sides:
         print("choosing the layers that the slow candidates repeat", flush=True)
         layers = {name: _layers_to_repeat(sides.take()[0], requests[name], plan.places) for name in requests}
         for number in range(blocks * per_block):

@@ -31,9 +31,9 @@ from bench.report.story import (
     tiles_of,
     worst_first,
 )
-from bench.upgrade.comparison import SIDES
 from bench.upgrade.outcome import CaseFound, Figure, SideFound, UpgradeFound
 from bench.upgrade.tables import percent, remarks
+from bench.upgrade.workers import SIDES
 from bench.verdicts import Kind, Verdict
 
 IMPORT = "import"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bench.pictures.grids import make_grid
 from bench.pictures.similarity import Incomparable, Limits, compare, difference_picture
 from bench.record.folder import RunFolder
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.outcome import PicturesFound
+from bench.upgrade.side_results import SideResult
 from bench.verdicts import Verdict, verdict_of_errors
 
 BEFORE, AFTER = "before", "after"

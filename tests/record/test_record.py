@@ -16,12 +16,7 @@ from bench.calls.raised import RaisedError
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.similarity import Limits
 from bench.record.folder import ENVIRONMENTS, LATEST, RECORDS, RunFolder, new_run_name
-from bench.record.record import (
-    SCHEMA_FILE,
-    Record,
-    read_records,
-    schema,
-)
+from bench.record.record import SCHEMA_FILE, Record, read_records, schema
 
 PROJECT = Path(bench.record.record.__file__).parents[2]
 
