@@ -32,7 +32,7 @@ class CommitSearch:
         judge: who has looked at the reference already.
         alongside: requirements installed with each commit.
         note: called with the steps until now after each.
-        announce: told what is judged and how far the search is.
+        announce: called with what is judged and how far the search is.
     """
 
     judge: Judge
@@ -101,7 +101,7 @@ class CommitSearch:
 
     def _look(self, question: Question, worktree: Path, commit: Commit) -> str:
         """Raises:
-        Undecided: this commit cannot be told from the reference.
+        Undecided: whether this commit is as the reference is not known.
         CommitsError: git refused to check it out.
         """
         began = time.monotonic()

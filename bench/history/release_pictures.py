@@ -79,8 +79,10 @@ class Bench:
     def _cases(
         self, python: Path, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
     ) -> dict[str, SideResult]:
-        """Raises:
-        WorkerBroken: the libraries cannot be imported.
+        """What each case gives, one after the other.
+
+        Raises:
+            WorkerBroken: the libraries cannot be imported.
         """
         results: dict[str, SideResult] = {}
         with _LastingWorker(side, python, self.forks) as worker, PictureProcesses(worker.take) as processes:

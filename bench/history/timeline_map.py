@@ -1,6 +1,6 @@
 """A timeline as a map: rows are cases, columns are releases, colour is how far the pictures moved.
 
-Nothing is told by colour alone: a cell with other pictures has their largest difference in it as a number, and
+Nothing depends on colour alone: a cell with other pictures has their largest difference in it as a number, and
 whatever happened to a case has a mark of its own shape. Vega-Lite draws the map, through Altair.
 """
 

@@ -40,7 +40,7 @@ def environment_of(
 
     Args:
         cache: folder of the environments that are made.
-        announce: told what is made and how far it is, a short line at a time.
+        announce: called with what is made and how far it is, a short line at a time.
         base: the Python of the current environment, which is only read.
 
     Raises:
@@ -83,7 +83,7 @@ def _cached_or_built(
 
 
 def _cached(folder: Path, plan: Plan, current: Environment) -> Environment | None:
-    """The environment in this folder if it is whole and nobody changed what is installed there."""
+    """The environment in this folder if it is complete and nobody changed what is installed there."""
     notes = read_notes(folder)
     if not notes:
         return None
@@ -99,7 +99,7 @@ def _cached(folder: Path, plan: Plan, current: Environment) -> Environment | Non
 
 
 def _build(side: Side, plan: Plan, current: Place, folder: Path, announce: Callable[[str], None]) -> Environment:
-    """Makes an environment beside its place and moves it there when it is whole."""
+    """Makes an environment beside its place and moves it there when it is complete."""
     announce(f"making an environment for '{side.text}': {plan.describe(current.environment)}")
     start = time.monotonic()
     part = folder.with_name(folder.name + PART)

@@ -108,6 +108,6 @@ def _steps(output: str) -> tuple[Step, ...]:
                 steps.setdefault(name, Step(name, None, None))
             else:
                 source = match["from"] or match["at"]
-                # uv tells the version of a source only if it built it before: one plan must not differ by that
+                # uv gives the version of a source only if it built it before: one plan must not differ by that
                 steps[name] = Step(name, None if source else match["version"], source)
     return tuple(steps[name] for name in sorted(steps))
