@@ -22,11 +22,13 @@ from bench.calls.sampling import BrokenPicture, generate, to_images
 from bench.calls.schedulers import UnknownOption
 from bench.calls.timing import Measurement, Repeat, measure
 from bench.calls.work import Work, count_work, counted_call, forget_compiled
+from bench.pictures.accept import accept_difference
 from bench.pictures.check import CHANGED, PASSED, Check, check_golden, same_pixels
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import PORTABLE, default_limits
+from bench.pictures.outcomes import Difference
 from bench.pictures.similarity import IDENTICAL, compare, difference_picture
-from bench.pictures.store import Golden, GoldenError, describe_origin
+from bench.pictures.store import Golden, GoldenError, describe_origin, known_difference
 from bench.record import environment as environments
 from bench.record.folder import RunFolder
 from bench.record.record import ErrorRecord, PhasesRecord, Record
@@ -34,16 +36,23 @@ from bench.suite.case import Case
 from bench.suite.optimizations import compiles
 
 NOT_REPEATABLE, RAISES = "not repeatable", "raises"
-# Errors that are sentences of our own: a traceback would only hide them, and no golden holds them.
+# Errors that are sentences of our own: a traceback would only hide them, and no golden holds them. A known difference may:
+# old releases lack options.
 SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied, UnknownOption)
 
 
 @dataclass(frozen=True)
 class GoldenPolicy:
-    """Where goldens lie and whether this run may write them (``update``: see ``check_golden``)."""
+    """Where goldens lie and whether this run may write them.
+
+    Attributes:
+        update: see ``check_golden``.
+        difference: accept what the cases show as this known difference, and write no golden; see ``accept_difference``.
+    """
 
     root: Path
     update: str | None = None
+    difference: Difference | None = None
 
 
 @dataclass
@@ -151,11 +160,20 @@ class Run:
         """Pictures and work of a case, or what the libraries raise, which a golden may hold as well."""
         try:
             return *self._pictured(loaded, case), None
+        except UnknownOption as error:
+            if not self._may_lack_options(case):
+                raise
+            return [], None, ErrorRecord.of(error)
         except SENTENCES:
             raise
         except Exception as error:
             traceback.print_exc()
             return [], None, ErrorRecord.of(error)
+
+    def _may_lack_options(self, case: Case) -> bool:
+        """Whether these releases are known to differ, or are being accepted: older ones have fewer options."""
+        asked = self.goldens
+        return bool(asked.difference or known_difference(asked.root, case, self.device, self.environment["libraries"]))
 
     def _pictured(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None]:
         """One call gives pictures and work, but for compiled cases, which are not counted as they run."""
@@ -201,10 +219,11 @@ class Run:
             self.folder.save_picture(case.id, make_grid(images, images[0].size))
         libraries = self.environment["libraries"]
         origin = describe_origin(case, loaded.weights, loaded.revision, self.device, libraries, work=work, error=error)
-        check = check_golden(
-            case, images, origin, self.goldens.root, self.device,
-            update=self.goldens.update, announce=self.announce,
-        )  # fmt: skip
+        asked, made = self.goldens, (case, images, origin, self.goldens.root, self.device)
+        if asked.difference:
+            check = accept_difference(*made, difference=asked.difference, announce=self.announce)
+        else:
+            check = check_golden(*made, update=asked.update, announce=self.announce)
         if check.pictures.verdict != IDENTICAL and check.golden and check.golden.tiles:
             self._keep(case, images, check.golden)
         return check

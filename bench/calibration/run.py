@@ -229,7 +229,7 @@ class Calibration:
     def _has_pictures(self, case: Case) -> bool:
         place = find_golden(self.goldens, case, self.device)
         try:
-            return place is not None and read_golden(place).origin.error is None
+            return place is not None and read_golden(place).error is None
         except GoldenError:
             return True
 
