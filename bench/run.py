@@ -36,8 +36,7 @@ from bench.suite.case import Case
 from bench.suite.optimizations import compiles
 
 NOT_REPEATABLE, RAISES = "not repeatable", "raises"
-# Errors that are sentences of our own: a traceback would only hide them, and no golden holds them. A known difference may:
-# old releases lack options.
+# Errors that are sentences of our own: a traceback would only hide them, and no golden holds them.
 SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied, UnknownOption)
 
 
@@ -171,7 +170,7 @@ class Run:
             return [], None, ErrorRecord.of(error)
 
     def _may_lack_options(self, case: Case) -> bool:
-        """Whether these releases are known to differ, or are being accepted: older ones have fewer options."""
+        """Whether an unknown option may be a known difference, since older releases have fewer options."""
         asked = self.goldens
         return bool(asked.difference or known_difference(asked.root, case, self.device, self.environment["libraries"]))
 

@@ -22,6 +22,7 @@ from bench.calls.schedulers import UnknownOption
 from bench.calls.timing import Measurement, measure
 from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, count_work, counted_call
 from bench.pictures.check import NOT_COMPARED, PASSED, WORK_MISSING
+from bench.pictures.outcomes import Difference
 from bench.record.folder import RECORDS, RunFolder
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
@@ -50,13 +51,15 @@ def announced() -> list[str]:
 
 @pytest.fixture
 def start(tmp_path: Path, announced: list[str]) -> Start:
-    """``start(name, update=..., counts_work=...)`` is a new run with the store and the results of the test."""
+    """``start(name, update=..., …)`` is a new run with the store and the results of the test."""
 
-    def make(name: str = "run", update: str | None = None, counts_work: bool = True) -> Run:
+    def make(
+        name: str = "run", update: str | None = None, counts_work: bool = True, difference: Difference | None = None
+    ) -> Run:
         return Run(
             device=Cpu(),
             folder=RunFolder(tmp_path / "results", name),
-            goldens=GoldenPolicy(tmp_path / "golden", update),
+            goldens=GoldenPolicy(tmp_path / "golden", update, difference),
             suite_folder=tmp_path,
             environment={"libraries": {"torch": torch.__version__}},
             announce=announced.append,
@@ -533,3 +536,23 @@ def test_an_option_that_the_library_does_not_know_is_never_a_golden(start, tiny_
     with pytest.raises(UnknownOption):
         start("update", update="auto").picture(case)
     assert not list((start("later").goldens.root).rglob("*.json"))
+
+
+def test_an_option_that_an_older_library_does_not_know_may_be_a_known_difference(start, tiny_case, monkeypatch):
+    case = tiny_case(DDPM, sentinel="ways", options={"clip_sample": False})
+    with_torch = Difference(when=(f"torch=={torch.__version__}",), reason="the option came later")
+    newer = start("newer", update="auto")
+    newer.environment["libraries"]["torch"] = "999"
+    newer.picture(case)
+
+    def unknown(*_others: Any) -> None:
+        raise UnknownOption("DDPMScheduler does not know clip_sample.")
+
+    monkeypatch.setattr(runs, "counted_call", unknown)
+    with pytest.raises(UnknownOption):
+        start("before", update="auto").picture(case)
+    assert start("accepting", difference=with_torch).picture(case).verdict == "raises now"
+    assert start("after").picture(case).verdict == "raises as before"
+    monkeypatch.undo()
+    assert start("works").picture(case).verdict == "works now"
+    assert newer.picture(case).verdict == "identical"
