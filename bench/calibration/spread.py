@@ -7,7 +7,7 @@ one more observation, the next machine, exceeds with a chance of at most ``FALSE
 The bound itself, and what it assumes, is in ``bench.calibration.prediction``. A variation that leaves a picture as it
 was is no observation at all: nothing shows that it changed a rounding.
 
-How this was checked: ``tests/test_limits_validation.py`` draws figures from known distributions (lognormal with a
+How this was checked: ``tests/calibration/test_validation.py`` draws figures from known distributions (lognormal with a
 deviation of 0.1 to 1, chi-squared with 1 to 100 degrees of freedom, absolute normal) and counts how often the next one
 exceeds the bound; ``bench.calibration.validation`` leaves out each kind of evidence of each golden in turn; and the
 pictures that a processor of another maker drew are compared with the goldens.

@@ -385,7 +385,7 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
         else:
             alone.add(case.id)
     unused = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    for path in sorted(filter(_is_of_a_golden, root.rglob("*"))):
         if _WITH in path.stem:
             place = _place_of(path, root, groups)
             unused += [] if _is_of_a_difference(path, place) else [shown(path)]
@@ -416,6 +416,11 @@ def _is_of_a_difference(path: Path, place: Place) -> bool:
     except GoldenError:
         return True
     return any(place.picture_of(other) == path and not other.error for other in origin.others)
+
+
+def _is_of_a_golden(path: Path) -> bool:
+    """Any file but the store's own page, the tests beside it, and hidden files."""
+    return path.is_file() and not path.name.startswith(".") and path.suffix not in (".md", ".py", ".pyc")
 
 
 def _unused_entries(sheet: Path, known: Iterable[str]) -> list[str]:

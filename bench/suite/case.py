@@ -101,7 +101,7 @@ class Settings(Frozen):
         known = TASKS if info.field_name == "task" else SCENARIOS
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0)
-            raise ValueError(f"unknown {info.field_name} '{name}', nearest: {', '.join(near)}; all: README.md")
+            raise ValueError(f"unknown {info.field_name} '{name}', nearest: {', '.join(near)}; all: bench/README.md")
         return name
 
     @field_validator("scheduler")

@@ -684,7 +684,7 @@ def test_a_store_that_cannot_be_made_is_told_in_one_sentence(tmp_path):
 def test_files_that_belong_to_no_case_are_unused(root):
     used = ["tiny-sd/a-s5", "tiny-sd/a-s5@cuda", "tiny-sd/a-s5@cuda-nvidia-h100", "tiny-sd/b-s20-g7.5"]
     unused = ["tiny-sd/a-s50", "tiny-sd/b-s20-g7", "tiny-sd/gone@cuda", "tiny-sd/gone@cpu-x", "other/a-s5", "a-s5"]
-    stray = ["README.md", "tiny-sd/a-s5.jpg", "tiny-sd/a-s5.png.orig", "tiny-sd/a-s5 (copy).png", "tiny-sd/notes"]
+    stray = ["notes.txt", "tiny-sd/a-s5.jpg", "tiny-sd/a-s5.png.orig", "tiny-sd/a-s5 (copy).png", "tiny-sd/notes"]
     pairs = [f"{stem}{suffix}" for stem in unused for suffix in (".png", ".json")]
     for name in [*(f"{stem}{suffix}" for stem in used for suffix in (".png", ".json")), *pairs, *stray]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -699,6 +699,13 @@ def test_a_golden_that_lost_its_picture_or_its_origin_still_belongs_to_its_case(
     golden.unlink()
     assert unused_goldens(root, [CASE]) == []
     assert unused_goldens(root, []) == [str(golden.with_suffix(".json"))]
+
+
+def test_the_page_and_the_tests_of_the_store_are_no_goldens(root):
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("README.md", "test_goldens.py", "notes.txt"):
+        (root / name).write_text("")
+    assert unused_goldens(root, []) == [str(root / "notes.txt")]
 
 
 def test_a_store_that_does_not_exist_has_no_unused_goldens(root):
