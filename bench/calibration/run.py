@@ -190,6 +190,9 @@ class Calibration:
             word = "not what this machine makes" if pictures.verdict == CHANGED else pictures.verdict
             self._fail(case, f"not calibrated, its golden is {word}: {pictures.message.rstrip('.')}.")
             return False
+        if golden.known:
+            self._fail(case, f"not calibrated, it is known to differ from its golden {golden.known}.")
+            return False
         made_on = golden.origin.device["type"]
         if made_on != self.device.type:
             self._fail(
