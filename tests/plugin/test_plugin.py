@@ -323,14 +323,14 @@ def test_accepting_a_known_difference_is_red_and_the_next_run_is_green(start, py
     alter_golden(path)
     of_release(path, "999")
     before = path.read_bytes()
-    accept = ["tests", "--pictures-only", "--golden-update", "--golden-for=torch<999", "--golden-reason=fewer bits"]
+    accept = ["golden", "--pictures-only", "--golden-update", "--golden-for=torch<999", "--golden-reason=fewer bits"]
     writing = start(*accept)
     assert writing.ret == pytest.ExitCode.TESTS_FAILED
     assert writing.parseoutcomes()["failed"] == 1
     writing.stdout.fnmatch_lines([f"wrote {path}, with torch<999 (changed, SSIM was *)"])
     writing.stdout.fnmatch_lines([f"{CASES[1]}: *accepted as known difference with torch<999 in {path} *"])
     assert path.read_bytes() == before
-    checking = start("tests")
+    checking = start("golden")
     assert checking.ret == pytest.ExitCode.OK
     checking.assert_outcomes(passed=4)
     assert start(*accept).ret == pytest.ExitCode.OK
