@@ -19,14 +19,17 @@ from bench.calls.device import Device
 from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.raised import RaisedError
 from bench.calls.sampling import generate, to_images
+from bench.calls.schedulers import UnknownSchedulerOption
 from bench.calls.timing import Measurement, measure
 from bench.calls.work import Work, count_work, counted_call, forget_compiled
 from bench.errors import BenchError
+from bench.pictures.accept import accept_difference
 from bench.pictures.check import Check, check_golden, same_pixels
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import PORTABLE, default_limits
+from bench.pictures.outcomes import Difference
 from bench.pictures.similarity import compare, difference_picture
-from bench.pictures.store import Golden, describe_origin
+from bench.pictures.store import Golden, describe_origin, known_difference
 from bench.record import environment as environments
 from bench.record.folder import RunFolder
 from bench.record.record import Record
@@ -37,10 +40,16 @@ from bench.verdicts import Verdict
 
 @dataclass(frozen=True)
 class GoldenPolicy:
-    """Where goldens lie and whether this run may write them (``update``: see ``check_golden``)."""
+    """Where goldens lie and whether this run may write them.
+
+    Attributes:
+        update: see ``check_golden``.
+        difference: accept what the cases show as this known difference, and write no golden; see ``accept_difference``.
+    """
 
     root: Path
     update: str | None = None
+    difference: Difference | None = None
 
 
 @dataclass
@@ -148,11 +157,20 @@ class Run:
         """Pictures and work of a case, or what the libraries raise, which a golden may hold as well."""
         try:
             return *self._pictured(loaded, case), None
+        except UnknownSchedulerOption as error:
+            if not self._may_lack_options(case):
+                raise
+            return [], None, RaisedError.of(error)
         except BenchError:  # of ours, and never what a golden holds
             raise
         except Exception as error:
             traceback.print_exc()
             return [], None, RaisedError.of(error)
+
+    def _may_lack_options(self, case: Case) -> bool:
+        """Whether an unknown option may be a known difference, since older releases have fewer options."""
+        asked = self.goldens
+        return bool(asked.difference or known_difference(asked.root, case, self.device, self.environment["libraries"]))
 
     def _pictured(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None]:
         """One call gives pictures and work, but for compiled cases, which are not counted as they run."""
@@ -198,10 +216,11 @@ class Run:
             self.folder.save_picture(case.id, make_grid(images, images[0].size))
         libraries = self.environment["libraries"]
         origin = describe_origin(case, loaded.weights, loaded.revision, self.device, libraries, work=work, error=error)
-        check = check_golden(
-            case, images, origin, self.goldens.root, self.device,
-            update=self.goldens.update, announce=self.announce,
-        )  # fmt: skip
+        asked, made = self.goldens, (case, images, origin, self.goldens.root, self.device)
+        if asked.difference:
+            check = accept_difference(*made, difference=asked.difference, announce=self.announce)
+        else:
+            check = check_golden(*made, update=asked.update, announce=self.announce)
         if check.pictures.verdict != Verdict.IDENTICAL and check.golden and check.golden.tiles:
             self._keep(case, images, check.golden)
         return check

@@ -22,6 +22,7 @@ from bench.calls.sampling import BrokenPicture
 from bench.calls.schedulers import UnknownSchedulerOption
 from bench.calls.timing import Measurement, measure
 from bench.calls.work import Work, count_work, counted_call
+from bench.pictures.outcomes import Difference
 from bench.record.folder import RECORDS, RunFolder
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
@@ -60,13 +61,15 @@ def announced() -> list[str]:
 
 @pytest.fixture
 def start(tmp_path: Path, announced: list[str]) -> Start:
-    """``start(name, update=..., counts_work=...)`` is a new run with the store and the results of the test."""
+    """``start(name, update=..., …)`` is a new run with the store and the results of the test."""
 
-    def make(name: str = "run", update: str | None = None, counts_work: bool = True) -> Run:
+    def make(
+        name: str = "run", update: str | None = None, counts_work: bool = True, difference: Difference | None = None
+    ) -> Run:
         return Run(
             device=Cpu(),
             folder=RunFolder(tmp_path / "results", name),
-            goldens=GoldenPolicy(tmp_path / "golden", update),
+            goldens=GoldenPolicy(tmp_path / "golden", update, difference),
             suite_folder=tmp_path,
             environment={"libraries": {"torch": torch.__version__}},
             announce=announced.append,
@@ -548,3 +551,23 @@ def test_an_option_that_the_library_does_not_know_is_never_a_golden(start, tiny_
     with pytest.raises(UnknownSchedulerOption):
         start("update", update="auto").picture(case)
     assert not list((start("later").goldens.root).rglob("*.json"))
+
+
+def test_an_option_that_an_older_library_does_not_know_may_be_a_known_difference(start, tiny_case, monkeypatch):
+    case = tiny_case(DDPM, sentinel="ways", options={"clip_sample": False})
+    with_torch = Difference(when=(f"torch=={torch.__version__}",), reason="the option came later")
+    newer = start("newer", update="auto")
+    newer.environment["libraries"]["torch"] = "999"
+    newer.picture(case)
+
+    def unknown(*_others: Any) -> None:
+        raise UnknownSchedulerOption("DDPMScheduler does not know clip_sample.")
+
+    monkeypatch.setattr(runs, "counted_call", unknown)
+    with pytest.raises(UnknownSchedulerOption):
+        start("before", update="auto").picture(case)
+    assert start("accepting", difference=with_torch).picture(case).verdict == "raises now"
+    assert start("after").picture(case).verdict == "raises as before"
+    monkeypatch.undo()
+    assert start("works").picture(case).verdict == "works now"
+    assert newer.picture(case).verdict == "identical"

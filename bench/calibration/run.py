@@ -191,6 +191,9 @@ class Calibration:
             word = "not what this machine makes" if pictures.verdict == Verdict.CHANGED else pictures.verdict
             self._fail(case, f"not calibrated, its golden is {word}: {pictures.message.rstrip('.')}.")
             return False
+        if golden.known:
+            self._fail(case, f"not calibrated, it is known to differ from its golden {golden.known}.")
+            return False
         made_on = golden.origin.device["type"]
         if made_on != self.device.type:
             self._fail(
@@ -230,7 +233,7 @@ class Calibration:
     def _has_pictures(self, case: Case) -> bool:
         place = find_golden(self.goldens, case, self.device)
         try:
-            return place is not None and read_golden(place).origin.error is None
+            return place is not None and read_golden(place).error is None
         except GoldenError:
             return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from bench.calls.device import (
 )
 from bench.errors import BenchError
 from bench.faults.quick import quick_cases
+from bench.pictures.outcomes import Difference, holds, library_of, read_requirement
 from bench.plugin.options import Options, UpgradeOptions
 from bench.record.environment import describe_environment
 from bench.record.folder import RECORDS, RunFolder, new_run_name
@@ -108,19 +109,38 @@ def start_session(config: pytest.Config) -> Session:
         make_deterministic()
     worker = getattr(config, "workerinput", {})
     share_cores(int(worker.get("workercount", 1)))
+    environment = describe_environment(device, config.rootpath)
+    if options.golden_difference:
+        require_releases(options.golden_difference, environment["libraries"])
     folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
     run = Run(
         device=device,
         folder=folder,
-        goldens=GoldenPolicy(options.golden_dir, options.golden_update),
+        goldens=GoldenPolicy(options.golden_dir, options.golden_update, options.golden_difference),
         suite_folder=options.suite.parent,
-        environment=describe_environment(device, config.rootpath),
+        environment=environment,
         announce=announcer(config),
         counts_work=not options.pictures_only,
     )
     if timing and not upgrade:
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
     return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
+
+
+def require_releases(difference: Difference, libraries: Mapping[str, str | None]) -> None:
+    """Refuses to accept pictures for releases that did not draw them.
+
+    Raises:
+        pytest.UsageError: a library is not one that runs record, or its version is out of range.
+    """
+    for text in difference.when:
+        requirement = read_requirement(text)
+        name = library_of(requirement)
+        if name not in libraries:
+            raise pytest.UsageError(f"--golden-for {text}: {name} is none of {', '.join(libraries)}.")
+        if not holds(requirement, libraries):
+            installed = f"{name} {libraries[name]} is installed" if libraries[name] else f"{name} is not installed"
+            raise pytest.UsageError(f"--golden-for {text}: {installed}; accept in an environment with such a release.")
 
 
 def share_cores(processes: int) -> None:

@@ -57,7 +57,7 @@ def _work(steps: int) -> ComparedWork:
 
 def _records(count: int, changed_every: int, prompts: Sequence[str], folder: RunFolder) -> Iterator[Record]:
     rng = random.Random(count)
-    paths = sorted(path for path in GOLDENS.glob("*.png") if "@" not in path.name)
+    paths = sorted(path for path in GOLDENS.glob("*.png") if not {*path.name} & {"@", "+"})
     for number in range(count):
         scheduler = SCHEDULERS[number % len(SCHEDULERS)]
         steps = 5 + number // len(SCHEDULERS)

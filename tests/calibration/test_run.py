@@ -52,8 +52,9 @@ from bench.calls.pipelines import weights_hash
 from bench.calls.sampling import generate
 from bench.pictures.check import judge
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, VariationMeasured, choose_limits
+from bench.pictures.outcomes import Outcome
 from bench.pictures.similarity import compare
-from bench.pictures.store import Place, describe_origin, golden_place, read_golden, write_golden
+from bench.pictures.store import Place, describe_origin, golden_place, read_golden, write_golden, write_outcome
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from tests.conftest import Load, MakeCase
@@ -480,6 +481,22 @@ def test_a_golden_of_another_type_of_device_keeps_its_limits(calibrate, case, ro
     before = place.origin.read_bytes()
     found = calibrate([case], {TWINS: twins(1)})[case.id]
     assert "its golden was made on cuda, whose limits another type of device must not replace" in found.problem
+    assert place.origin.read_bytes() == before
+
+
+def test_limits_are_not_measured_from_a_known_difference(calibrate, case, root):
+    place = golden_of(root, case)
+    known = Outcome(
+        when=("torch>=2",),
+        reason="other kernels",
+        device={"type": "cpu", "name": "any"},
+        libraries={},
+        date="2026-11-22",
+    )
+    write_outcome(read_golden(place), known, tiles())
+    before = place.origin.read_bytes()
+    found = calibrate([case], {TWINS: twins(1)})[case.id]
+    assert found.problem == "not calibrated, it is known to differ from its golden with torch>=2: other kernels."
     assert place.origin.read_bytes() == before
 
 

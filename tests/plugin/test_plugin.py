@@ -77,6 +77,7 @@ steps = 2
 images = 1
 slow = true
 """
+ACCEPT = ["tests", "--golden-update", "--golden-reason=why"]
 USAGE_ERROR, NOTHING_RUN = pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED
 NOTHING_TIMED = pytest.mark.filterwarnings("ignore:Not saving anything, no benchmarks have been run")
 
@@ -309,6 +310,37 @@ def test_less_work_passes_and_is_told(start, pytester, goldens):
     assert told in (run / "summary.md").read_text()
 
 
+def of_release(golden: Path, torch_version: str) -> None:
+    """Makes a golden one that was accepted with this release of torch."""
+    beside = golden.with_suffix(".json")
+    origin = json.loads(beside.read_text())
+    origin["libraries"]["torch"] = torch_version
+    beside.write_text(json.dumps(origin))
+
+
+def test_accepting_a_known_difference_is_red_and_the_next_run_is_green(start, pytester, goldens, alter_golden):
+    path = goldens / f"{CASES[1]}.png"
+    alter_golden(path)
+    of_release(path, "999")
+    before = path.read_bytes()
+    accept = ["golden", "--pictures-only", "--golden-update", "--golden-for=torch<999", "--golden-reason=fewer bits"]
+    writing = start(*accept)
+    assert writing.ret == pytest.ExitCode.TESTS_FAILED
+    assert writing.parseoutcomes()["failed"] == 1
+    writing.stdout.fnmatch_lines([f"wrote {path}, with torch<999 (changed, SSIM was *)"])
+    writing.stdout.fnmatch_lines([f"{CASES[1]}: *accepted as known difference with torch<999 in {path} *"])
+    assert path.read_bytes() == before
+    checking = start("golden")
+    assert checking.ret == pytest.ExitCode.OK
+    checking.assert_outcomes(passed=4)
+    assert start(*accept).ret == pytest.ExitCode.OK
+    of_release(path, torch.__version__)
+    accept[-2:] = ["--golden-for=torch<9999", "--golden-reason=fewer bits"]
+    refused = start(*accept)
+    assert refused.ret == pytest.ExitCode.TESTS_FAILED
+    refused.stdout.fnmatch_lines([f"{CASES[1]}: {path}: not accepted, torch<9999 also holds for the golden *"])
+
+
 @pytest.mark.parametrize("change", [None, more_than, less_than], ids=["none", "more", "less"])
 def test_accepting_other_work_is_red_and_the_next_run_is_green(change, start, goldens):
     path = goldens / f"{CASES[1]}.png"
@@ -444,6 +476,18 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
         (["tests", "--model=nobody"], r"--model nobody: not in \S+suite\.toml; known: far, tiny\."),
         (["tests", "--device=warp"], r"--device warp: torch knows no such device; .*\."),
         (["tests", "--golden-update", "--pictures-only"], r"--golden-update accepts pictures and work together: .*\."),
+        (["tests", "--golden-for=torch>1", "--golden-reason=why"], r"--golden-for names .*: add --golden-update\."),
+        (["tests", "--golden-update", "--golden-for=torch>1"], r'--golden-for needs --golden-reason "…": .*\.'),
+        (["tests", "--golden-update", "--golden-for=torch>1", "--golden-reason= "], r"--golden-for needs .*\."),
+        (["tests", "--golden-update", "--golden-reason=why"], r"--golden-reason .*: give --golden-for .*\."),
+        ([*ACCEPT, "--golden-for=torch>1", "--golden-level=type"], r"--golden-for .*: leave out --golden-level\."),
+        ([*ACCEPT, "--golden-for=torch"], r"--golden-for: 'torch' is not a library with a range of versions, .*\."),
+        ([*ACCEPT, "--golden-for=torch<<1"], r"--golden-for: 'torch<<1' is no requirement \(.*\)\."),
+        ([*ACCEPT, "--golden-for=flask>1"], r"--golden-for flask>1: flask is none of torch, .*\."),
+        (
+            [*ACCEPT, "--golden-for=torch>1", "--golden-for=torch<1"],
+            r"--golden-for torch<1: torch \S+ is installed; accept in an environment with such a release\.",
+        ),
         (["bench", "--rounds=1"], r"--rounds 1: at least 2 are needed .*\."),
         (["tests", "--suite=nowhere.toml"], r"\S+nowhere\.toml: cannot be read \(No such file or directory\); .*\."),
     ],
