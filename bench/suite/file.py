@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.suite.case import DTYPES, Case, Frozen, Model, Settings
+from bench.frozen import Frozen
+from bench.suite.case import DTYPES, Case, Model, Settings
 
 SUITE_FILE = Path(__file__).parents[1] / "suite.toml"
 
