@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.errors import BenchError
+from bench.frozen import Frozen
 from bench.suite.case import DTYPES, Case, Frozen, Model, Settings
 
 SUITE_FILE = Path(__file__).parents[1] / "suite.toml"
