@@ -59,7 +59,7 @@ def find_change(
         tell_left: told before each look but those at the ends how many items are still in question.
 
     Raises:
-        ValueError: the first item is not good, or the last one is skipped.
+        UsageError: the first item is not good, or the last one is skipped.
     """
     looks = 0
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from bench.errors import BenchError
 from bench.frozen import Frozen
-from bench.suite.case import DTYPES, Case, Frozen, Model, Settings
+from bench.suite.case import DTYPES, Case, Model, Settings
 
 SUITE_FILE = Path(__file__).parents[1] / "suite.toml"
 

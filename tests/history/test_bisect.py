@@ -13,6 +13,7 @@ from bench.history.question import Judge
 from bench.installs.uv import EnvironmentFailed
 from bench.upgrade.decision import Decision
 from bench.upgrade.workers import WorkerBroken
+from bench.verdicts import Verdict
 from tests.history.helpers import CASE, pictures, raising, set_from
 from tests.installs.helpers import FINALS
 
@@ -20,7 +21,7 @@ from tests.installs.helpers import FINALS
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--case", "emoji-ddpm/ddim-s99-fp32"], "the suite has no such case"),
+        (["--case", "emoji-ddpm/ddim-s99-fp32"], "none of the"),
         (["--case", "ddim-s20-g7.5"], "do you mean emoji-sd/ddim-s20-g7.5-fp32"),
         (["--case", CASE, "--repo", "."], "has no tag v1.0.0 or 1.0.0; fetch its tags"),
         (["--case", CASE, "--repo", "/"], "give a git checkout of paint"),
@@ -29,7 +30,7 @@ from tests.installs.helpers import FINALS
 def test_a_mistake_in_a_bisection_is_one_sentence(capsys, tmp_path, monkeypatch, more, said):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.chdir(tmp_path)
-    assert bisect.main(["paint", "1.0.0..2.0.1", *more]) == 2
+    assert bisect.main(["paint", "1.0.0..2.0.1", *more]) == 4
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert said in error
@@ -41,7 +42,7 @@ def test_a_mistake_in_a_bisection_is_one_sentence(capsys, tmp_path, monkeypatch,
 def test_a_value_that_makes_no_sense_is_refused(capsys, arguments):
     with pytest.raises(SystemExit) as ended:
         bisect.main(["paint", "1.0.0..2.0.1", "--case", CASE, *arguments])
-    assert ended.value.code == 2
+    assert ended.value.code == 4
     assert arguments[0] in capsys.readouterr().err
 
 
@@ -113,12 +114,12 @@ def test_being_broken_is_the_change_where_an_end_is_broken(bisected, script, bro
 
 def test_two_broken_ends_are_a_mistake(bisected, script, capsys):
     set_from(script, "1.0.0", EnvironmentFailed("'paint': no wheel."))
-    assert bisected() == (2, None)
+    assert bisected() == (4, None)
     assert "neither end of paint 1.0.0..2.0.1 can be used" in capsys.readouterr().err
 
 
 def decided(verdict, ratio=1.1):
-    return Decision(verdict, ratio, ratio - 0.01, ratio + 0.01, 6, 40 if verdict == "cannot tell" else None)
+    return Decision(Verdict(verdict), ratio, ratio - 0.01, ratio + 0.01, 6, 40 if verdict == "cannot tell" else None)
 
 
 @pytest.fixture
@@ -159,5 +160,5 @@ def test_an_undecided_speed_ends_the_search_with_what_is_known(bisected, speeds)
 
 def test_an_end_that_raises_has_no_speed(bisected, script, capsys):
     script.releases["2.0.1"] = {CASE: raising()}
-    assert bisected("--by", "speed")[0] == 2
+    assert bisected("--by", "speed")[0] == 4
     assert "has no speed under paint 2.0.1: ValueError: no" in capsys.readouterr().err

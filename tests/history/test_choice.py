@@ -87,7 +87,7 @@ def test_a_stray_word_is_no_requirement(command, capsys):
     more = ["--case", CASE] if command is bisect else []
     with pytest.raises(SystemExit) as ended:
         parse_options(command._parser, ["paint", "1.0..2.0", "stray", *more, "--with", "easel==1.0"])
-    assert ended.value.code == 2
+    assert ended.value.code == 4
     assert "unrecognized arguments: stray" in capsys.readouterr().err
 
 
@@ -104,9 +104,9 @@ def test_a_stray_word_is_no_requirement(command, capsys):
     ],
 )
 @pytest.mark.parametrize("command", [timeline_command, bisect])
-def test_a_users_mistake_is_one_sentence_and_exit_code_2(capsys, command, arguments, said, tmp_path):
+def test_a_users_mistake_is_one_sentence_and_exit_code_4(capsys, command, arguments, said, tmp_path):
     more = ["--results", str(tmp_path), *(["--case", CASE] if command is bisect else [])]
-    assert command.main([*arguments, *more]) == 2
+    assert command.main([*arguments, *more]) == 4
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert said in error

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from bench.errors import UsageError
 from bench.history.search import BAD, GOOD, SKIP, Undecided, find_change
 
 
@@ -78,7 +79,7 @@ def test_what_is_undecided_ends_the_search_with_what_is_known():
 
 
 def test_ends_that_cannot_be_judged_are_refused():
-    with pytest.raises(ValueError, match="begin with a good item, and 0"):
+    with pytest.raises(UsageError, match="begin with a good item, and 0"):
         find_change(range(3), lambda number: BAD)
-    with pytest.raises(ValueError, match="end with an item that can be judged, and 2"):
+    with pytest.raises(UsageError, match="end with an item that can be judged, and 2"):
         find_change(range(3), lambda number: SKIP if number == 2 else GOOD)
