@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from bench.calls.compiled import ProcessDied, measure_alone
-from bench.calls.device import Device, DeviceError
+from bench.calls.device import Device, DeviceError, is_simulated
 from bench.calls.optimizations import NotApplied
 from bench.calls.pipelines import LoadedPipeline, PipelineError, load_pipeline
 from bench.calls.sampling import BrokenPicture, generate, to_images
@@ -36,6 +36,8 @@ from bench.suite.optimizations import compiles
 NOT_REPEATABLE, RAISES = "not repeatable", "raises"
 # Errors that are sentences of our own: a traceback would only hide them, and no golden holds them.
 SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied, UnknownOption)
+# Fields of a record that hold times.
+TIMES = ("load_s", "first_call_s", "samples_s", "median_s", "mad_s", "phases_s")
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,9 @@ class Run:
             record["error"] = ErrorRecord.of(error)
             raise
         finally:
+            if is_simulated(self.device):
+                for name in TIMES:
+                    record.pop(name, None)
             self.folder.append(Record(**record))
 
     def _check(

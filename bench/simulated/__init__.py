@@ -6,10 +6,21 @@ rest of the project.
 
 from __future__ import annotations
 
-from .settings import VARIABLE, Settings, SimulationError, asked_for, settings_from_environment
+import contextlib
+
+from .settings import TYPE, VARIABLE, Settings, SimulationError, asked_for, settings_from_environment
 from .support import check_torch
 
-__all__ = ["VARIABLE", "Settings", "SimulationError", "enable", "enable_if_asked", "enabled_settings"]
+__all__ = [
+    "TYPE",
+    "VARIABLE",
+    "Settings",
+    "SimulationError",
+    "enable",
+    "enable_if_asked",
+    "enabled_settings",
+    "weightless",
+]
 
 _enabled: list[Settings] = []
 
@@ -47,3 +58,14 @@ def enable_if_asked() -> None:
 def enabled_settings() -> Settings | None:
     """The settings of this process; ``None`` where the device is not enabled."""
     return _enabled[0] if _enabled else None
+
+
+def weightless() -> contextlib.AbstractContextManager[None]:
+    """New tensors on the device have a size and no bytes inside the block.
+
+    What is computed from them, there or later, has no bytes either: operators are counted and take their latency, but
+    nothing is computed. ``item`` answers 0, a copy to the host holds zeros, and ``nonzero`` finds nothing.
+    """
+    from .storage import weightless as without_bytes
+
+    return without_bytes()

@@ -9,10 +9,10 @@ import torch
 
 from . import devices, streams
 from .random_state import default_generator
-from .storage import _DLPACK_CODES
+from .storage import DTYPES
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "_accelerator_setDeviceIndex": lambda index: devices.set_current(index) and None,
+    "_accelerator_setDeviceIndex": devices.set_current,
     "_accelerator_getDeviceIndex": devices.current_index,
     "_accelerator_exchangeDevice": devices.set_current,
     "_accelerator_maybeExchangeDevice": devices.set_current,
@@ -20,13 +20,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "_accelerator_getStream": streams.current_stream,
     "_accelerator_synchronizeDevice": lambda index: devices.device(index).wait("synchronize"),
     "_accelerator_isAllocatorInitialized": lambda: True,
-    "_accelerator_emptyCache": lambda: [device.memory.empty_cache() for device in devices.all_devices()] and None,
+    "_accelerator_emptyCache": devices.empty_caches,
     "_accelerator_emptyHostCache": lambda: None,
     "_accelerator_getDeviceStats": lambda index: devices.device(index).memory.statistics(),
     "_accelerator_resetPeakStats": lambda index: devices.device(index).memory.reset_peaks(),
     "_accelerator_resetAccumulatedStats": lambda index: devices.device(index).memory.reset_sums(),
     "_accelerator_getMemoryInfo": lambda index: devices.device(index).memory.free_and_total(),
-    "_accelerator_getDeviceCapability": lambda index: {"supported_dtypes": set(_DLPACK_CODES)},
+    "_accelerator_getDeviceCapability": lambda index: {"supported_dtypes": set(DTYPES)},
     "_accelerator_getDefaultGenerator": lambda index: default_generator(devices.device(index)),
 }
 

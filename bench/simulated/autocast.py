@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .arguments import replace
-from .devices import TYPE
+from .settings import TYPE
 
 aten = torch.ops.aten
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from .counters import ON_DEVICE, TO_DEVICE, TO_HOST
-from .devices import TYPE, Device, launch_across
+from .devices import Device, launch_across
+from .settings import TYPE
 from .storage import Weightless, block_of, forget, host_view
 
 

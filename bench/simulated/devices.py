@@ -5,16 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from .counters import Counters
 from .memory import Memory
-from .settings import Settings
+from .settings import TYPE, Settings
 from .work_queue import WorkQueue
-
-TYPE = "sim"
-NAME = "simulated accelerator"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +60,11 @@ def stop() -> None:
         device.queue.stop()
 
 
+def empty_caches() -> None:
+    for device in _devices:
+        device.memory.empty_cache()
+
+
 def count() -> int:
     return len(_devices)
 
@@ -87,7 +90,7 @@ def set_current(index: int) -> int:
     return former
 
 
-def device(which: torch.device | str | int | None = None) -> Device:
+def device(which: Any = None) -> Device:
     """The device of this name or index; without an index, the current one.
 
     Raises:
@@ -100,7 +103,7 @@ def device(which: torch.device | str | int | None = None) -> Device:
         if which.type != TYPE:
             raise ValueError(f"expected a {TYPE} device, got {which}.")
         which = which.index
-    index = current_index() if which is None else which
+    index: int = current_index() if which is None else which
     if not 0 <= index < len(_devices):
         raise torch.AcceleratorError(f"{TYPE}:{index}: no such device, there are {len(_devices)} of them.")
     return _devices[index]

@@ -55,9 +55,7 @@ def metadata_only(op: Any) -> Any:
 _set_storage = metadata_only(aten.set_.source_Storage_storage_offset)
 
 
-def resize(
-    tensor: torch.Tensor, size: Sequence[int], memory_format: torch.memory_format | None = None
-) -> torch.Tensor:
+def resize(tensor: torch.Tensor, size: Sequence[int], memory_format: torch.memory_format | None = None) -> torch.Tensor:
     """``Tensor.resize_``; where the storage is too small it gets a new one, with the old values in front."""
     stride = _contiguous(size, memory_format)
     like = torch.empty_strided(size, stride, dtype=tensor.dtype, device="meta")
@@ -74,7 +72,7 @@ def resize(
     return _set_storage(tensor, storage, tensor.storage_offset(), size, stride)
 
 
-def attention(
+def attention(  # noqa: PLR0917
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -100,7 +98,7 @@ def attention(
     )[0]
 
 
-def fused_attention(
+def fused_attention(  # noqa: PLR0917
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -114,7 +112,7 @@ def fused_attention(
     """One kernel, which the CPU's fused attention computes; what only a backward pass needs is empty."""
     inputs = [query, key, value, attn_bias]
     device = common_device("scaled_dot_product_attention", inputs, {})
-    batch, heads, length, width = *query.shape[:-1], value.shape[-1]
+    (batch, heads, length, _), width = query.shape, value.shape[-1]
     # The fused kernels of GPUs lay the result out as (batch, length, heads, width).
     stride = (length * heads * width, width, heads * width, 1)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,26 +11,27 @@ import torch
 
 from . import random_state
 from .arguments import on_cpu, replace, tensors_in
-from .devices import TYPE, Device
+from .devices import Device
 from .placement import check_written, common_device
 from .prediction import on_meta, predict
+from .settings import TYPE
 from .storage import Weightless, forget, host_view, new_tensor
 
 aten = torch.ops.aten
 
 # The size of their result depends on values, or they return a value: CUDA waits in each of them.
 _WAITING = {
-    "aten::_unique2",
-    "aten::bincount",
-    "aten::equal",
-    "aten::masked_select",
-    "aten::nonzero",
-    "aten::repeat_interleave",
-    "aten::unique_consecutive",
-    "aten::unique_dim",
+    "_unique2",
+    "bincount",
+    "equal",
+    "masked_select",
+    "nonzero",
+    "repeat_interleave",
+    "unique_consecutive",
+    "unique_dim",
 }
 # CUDA takes indices from the CPU in these alone, and copies them.
-_INDEXING = {"aten::index", "aten::_unsafe_index", "aten::index_put_", "aten::_index_put_impl_"}
+_INDEXING = {"index", "_unsafe_index", "index_put_", "_index_put_impl_"}
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,20 @@ class _Signature:
     """What the schema of an operator says.
 
     Attributes:
+        name: without namespace and overload.
         written: position and name of each argument that the operator writes.
         returned: for each result the place in ``written`` that it is, or ``None`` for a new tensor.
         draws: whether the operator takes a generator.
     """
 
+    name: str
     written: tuple[tuple[int, str], ...]
     returned: tuple[int | None, ...]
     draws: bool
+
+    @property
+    def makes_tensors(self) -> bool:
+        return None in self.returned
 
 
 @functools.cache
@@ -58,6 +65,7 @@ def _signature(op: Any) -> _Signature:
     ]
     aliases = [argument.alias_info.before_set for _, argument in written]
     return _Signature(
+        name=schema.name.partition("::")[2],
         written=tuple((place, argument.name) for place, argument in written),
         returned=tuple(
             aliases.index(result.alias_info.before_set)
@@ -69,6 +77,54 @@ def _signature(op: Any) -> _Signature:
     )
 
 
+@dataclass(frozen=True)
+class _Call:
+    """An operator with its arguments, on the device of its tensors."""
+
+    op: Any
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    signature: _Signature
+    device: Device
+
+    @property
+    def written(self) -> list[Any]:
+        """The arguments that the operator writes; some are lists of tensors."""
+        return [
+            self.kwargs[name] if name in self.kwargs else self.args[place] for place, name in self.signature.written
+        ]
+
+    def new_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        return new_tensor(self.device, tensor.size(), tensor.stride(), tensor.dtype)
+
+    def on_host(self) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The arguments for the CPU's kernel.
+
+        Raises:
+            Weightless: a tensor has no bytes.
+        """
+        return on_cpu(replace((self.args, self.kwargs), torch.Tensor, _bytes_of))
+
+    def results(self, computed: Any, make: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        """What the operator returns: the arguments that it wrote, and tensors made from the computed ones."""
+        returned = self.signature.returned
+        if not returned:
+            return None
+        parts = (computed,) if len(returned) == 1 else computed if computed is not None else (None,) * len(returned)
+        written = self.written
+        results = [
+            replace(part, torch.Tensor, make) if place is None else written[place]
+            for place, part in zip(returned, parts, strict=True)
+        ]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def new_in(self, results: Any) -> list[torch.Tensor]:
+        """The tensors among the results that are no arguments of the operator."""
+        returned = self.signature.returned
+        parts = (results,) if len(returned) == 1 else results or ()
+        return list(tensors_in([part for place, part in zip(returned, parts, strict=True) if place is None]))
+
+
 def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Gives an operator to the device of its tensors; the kernel for all operators without one of their own.
 
@@ -77,129 +133,106 @@ def run(op: Any, *args: Any, **kwargs: Any) -> Any:
         torch.OutOfMemoryError: the device has no memory for the result.
         torch.AcceleratorError: a kernel failed, and its error was raised before.
     """
-    signature, name = _signature(op), op._schema.name
-    device = common_device(name, args, kwargs, tensors_in(args[1]) if name in _INDEXING else ())
+    signature = _signature(op)
+    indexes = signature.name in _INDEXING
+    device = common_device(signature.name, args, kwargs, tensors_in(args[1]) if indexes else ())
     if signature.draws:
         kwargs = {**kwargs, "generator": random_state.generator_for(device, kwargs.get("generator"))}
-    if name in _INDEXING:
+    if indexes:
         args = (args[0], replace(args[1], torch.Tensor, lambda index: index.to(device.torch_device)), *args[2:])
-    written = [kwargs[name] if name in kwargs else args[place] for place, name in signature.written]
-    check_written(name, tensors_in(written), device)
-    if name in _WAITING or _has_mask(name, args):
-        return _run_now(op, device, args, kwargs, written, cause=name.removeprefix("aten::"))
+    call = _Call(op, args, kwargs, signature, device)
+    check_written(signature.name, tensors_in(call.written), device)
+    if signature.name in _WAITING or (indexes and _counts_a_mask(args)):
+        return _run_now(call, signature.name)
     try:
-        meta_args, meta_kwargs = on_meta(args, kwargs)
-        predicted = predict(op, meta_args, meta_kwargs)
+        predicted = _predict(call)
     except NotImplementedError:
-        if None in signature.returned:
-            return _run_now(op, device, args, kwargs, written, cause=f"{name.removeprefix('aten::')} (no meta kernel)")
+        if signature.makes_tensors:
+            return _run_now(call, f"{signature.name} (no meta kernel)")
         predicted = None
-    else:
-        _give_sizes(op, signature, kwargs, meta_kwargs)
-    results = _assemble(
-        signature, written, predicted, lambda like: new_tensor(device, like.size(), like.stride(), like.dtype)
-    )
-    made = list(tensors_in(_new_only(signature, results)))
-    try:
-        host_args, host_kwargs = _on_host(args, kwargs)
-        targets = [host_view(tensor) for tensor in made]
-    except Weightless:
-        device.launch(lambda: None)
-        for tensor in (*tensors_in(written), *made):
-            forget(tensor)
-        return results
-
-    def kernel() -> None:
-        computed = op(*host_args, **host_kwargs)
-        for target, value in zip(targets, tensors_in(_new_only(signature, computed)), strict=True):
-            if target.shape != value.shape:
-                raise AssertionError(f"{op}: the meta kernel says {target.shape}, the CPU kernel {value.shape}.")
-            target.copy_(value)
-
-    device.launch(kernel)
-    return results
+    return _enqueue(call, call.results(predicted, call.new_like))
 
 
-def _has_mask(name: str, args: Any) -> bool:
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    """What the kernel reads or writes; a number from the CPU is read when the kernel is launched."""
+    return host_view(tensor) if tensor.device.type == TYPE else tensor.clone()
+
+
+def _counts_a_mask(args: Sequence[Any]) -> bool:
     """Whether an index is a mask, whose number of elements only the device knows.
 
     One value for all places is filled in without knowing it.
     """
-    if name not in _INDEXING:
-        return False
-    masks = [index for index in tensors_in(args[1]) if index.dtype in (torch.bool, torch.uint8)]
-    fills = len(args) > 2 and args[2].numel() == 1 and len(list(tensors_in(args[1]))) == 1
-    return bool(masks) and not fills
+    indices = list(tensors_in(args[1]))
+    fills = len(args) > 2 and args[2].numel() == 1 and len(indices) == 1
+    return not fills and any(index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
-def _host(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes for a kernel; a number from the CPU is read when the kernel is launched."""
-    return host_view(tensor) if tensor.device.type == TYPE else tensor.clone()
+def _predict(call: _Call) -> Any:
+    """The result on the meta device, after ``out`` tensors got their sizes.
 
-
-def _on_host(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return on_cpu(replace((args, kwargs), torch.Tensor, _host))
-
-
-def _give_sizes(op: Any, signature: _Signature, kwargs: dict[str, Any], meta_kwargs: dict[str, Any]) -> None:
-    """Resizes ``out`` tensors to what the meta kernel made of theirs."""
-    for _, name in signature.written:
-        for real, like in zip(tensors_in(kwargs.get(name)), tensors_in(meta_kwargs.get(name)), strict=True):
+    Raises:
+        NotImplementedError: the operator has no meta kernel.
+    """
+    args, kwargs = on_meta(call.args, call.kwargs)
+    predicted = predict(call.op, args, kwargs)
+    for _, name in call.signature.written:
+        for real, like in zip(tensors_in(call.kwargs.get(name)), tensors_in(kwargs.get(name)), strict=True):
             if real.shape != like.shape:
                 real.resize_(like.shape)
+    return predicted
 
 
-def _assemble(signature: _Signature, written: list[Any], computed: Any, make: Callable[[torch.Tensor], torch.Tensor] | None
-) -> Any:
-    """The operator's results: the arguments that it wrote, and new tensors made like the computed ones."""
-    count = len(signature.returned)
-    if count == 0:
-        return None
-    parts = (computed,) if count == 1 else computed if computed is not None else (None,) * count
-    results = [
-        replace(part, torch.Tensor, make) if place is None else written[place]
-        for place, part in zip(signature.returned, parts, strict=True)
-    ]
-    return results[0] if count == 1 else tuple(results)
+def _enqueue(call: _Call, results: Any) -> Any:
+    made = call.new_in(results)
+    try:
+        args, kwargs = call.on_host()
+        targets = [host_view(tensor) for tensor in made]
+    except Weightless:
+        call.device.launch(lambda: None)
+        for tensor in (*tensors_in(call.written), *made):
+            forget(tensor)
+        return results
+
+    def kernel() -> None:
+        computed = call.op(*args, **kwargs)
+        for target, value in zip(targets, call.new_in(computed), strict=True):
+            if target.shape != value.shape:
+                raise AssertionError(f"{call.op}: the meta kernel says {target.shape}, the CPU kernel {value.shape}.")
+            target.copy_(value)
+
+    call.device.launch(kernel)
+    return results
 
 
-def _new_only(signature: _Signature, results: Any) -> list[Any]:
-    """The results that are no arguments of the operator."""
-    parts = (results,) if len(signature.returned) == 1 else results or ()
-    return [part for place, part in zip(signature.returned, parts, strict=True) if place is None]
-
-
-def _run_now(op: Any, device: Device, args: Any, kwargs: dict[str, Any], written: list[Any], cause: str) -> Any:
+def _run_now(call: _Call, cause: str) -> Any:
     """Runs an operator after waiting for the device: the size of the result is known only then."""
-    device.launch(lambda: None)
-    device.wait(cause)
-    signature = _signature(op)
+    call.device.launch(lambda: None)
+    call.device.wait(cause)
 
     def keep(computed: torch.Tensor) -> torch.Tensor:
-        made = new_tensor(device, computed.size(), computed.stride(), computed.dtype)
+        made = call.new_like(computed)
         host_view(made).copy_(computed)
         return made
 
     try:
-        host_args, host_kwargs = _on_host(args, kwargs)
+        args, kwargs = call.on_host()
     except Weightless:
-        for tensor in tensors_in(written):
+        for tensor in tensors_in(call.written):
             forget(tensor)
-        return _nothing_found(op, signature, device, args, written)
-    return _assemble(signature, written, op(*host_args, **host_kwargs), keep)
+        return _nothing_found(call)
+    return call.results(call.op(*args, **kwargs), keep)
 
 
-def _nothing_found(op: Any, signature: _Signature, device: Device, args: Any, written: list[Any]) -> Any:
+def _nothing_found(call: _Call) -> Any:
     """The answer about a tensor without values: not equal, and no element is chosen."""
-    if op is aten.equal.default:
+    name, tensor = call.signature.name, next(tensors_in(call.args))
+    if name == "equal":
         return False
-    if None not in signature.returned:
-        return _assemble(signature, written, None, None)
-    tensor = next(tensors_in(args))
-    if op._schema.name == "aten::nonzero":
-        return new_tensor(device, (0, tensor.dim()), (max(tensor.dim(), 1), 1), torch.int64)
-    if op._schema.name in ("aten::masked_select", *_INDEXING):
-        shape = (0, *tensor.shape[1:]) if op._schema.name in _INDEXING else (0,)
-        like = torch.empty(shape, device="meta")
-        return new_tensor(device, like.size(), like.stride(), tensor.dtype)
-    raise RuntimeError(f"{op._schema.name} needs values, and the tensor has a size and no bytes (weightless).")
+    if not call.signature.makes_tensors:
+        return call.results(None, call.new_like)
+    shapes = {"nonzero": (0, tensor.dim()), "masked_select": (0,), "index": (0, *tensor.shape[1:])}
+    if name not in shapes:
+        raise RuntimeError(f"{name} needs values, and the tensor has a size and no bytes (weightless).")
+    dtype = torch.int64 if name == "nonzero" else tensor.dtype
+    return call.new_like(torch.empty(shapes[name], dtype=dtype, device="meta"))

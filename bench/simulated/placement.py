@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from .arguments import tensors_in
-from .devices import TYPE, Device
+from .devices import Device
 from .devices import device as device_of
+from .settings import TYPE
 
 
 def _refuse(name: str, one: torch.device, other: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""What an operator will return, from torch's kernels for the meta device: sizes, strides and dtypes before any value."""
+"""What an operator will return, by torch's kernels for the meta device: sizes, strides and dtypes, but no values."""
 
 from __future__ import annotations
 

@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-from .devices import TYPE, Device, all_devices
+from .devices import Device, all_devices
 from .devices import device as device_of
+from .settings import TYPE
 
-_CpuGenerator = torch._C.Generator
+_CpuGenerator: Any = torch._C.Generator
+_CpuGeneratorType: Any = type(_CpuGenerator)
 # Operators get another Python object for the same generator: only the address says which one it is.
 _by_address: weakref.WeakValueDictionary[int, Generator] = weakref.WeakValueDictionary()
 
 
-class _EitherKind(type(_CpuGenerator)):
+class _EitherKind(_CpuGeneratorType):
     """Generators of the CPU count as instances of ``torch.Generator`` as before."""
 
     def __instancecheck__(cls, instance: object) -> bool:

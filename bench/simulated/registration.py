@@ -10,8 +10,20 @@ from typing import Any
 import torch
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from . import accelerator, autocast, copies, devices, kernels, operators, random_state, storage, streams, torch_sim
-from .settings import Settings
+from . import (
+    accelerator,
+    autocast,
+    copies,
+    devices,
+    kernels,
+    operators,
+    random_state,
+    storage,
+    streams,
+    tensor_data,
+    torch_sim,
+)
+from .settings import TYPE, Settings
 
 aten = torch.ops.aten
 KEY = "PrivateUse1"
@@ -65,12 +77,14 @@ def _register_operators() -> None:
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     # What is one kernel on the CPU is one kernel here, and not the several that a composite would take it apart into.
     for full in torch._C._dispatch_get_all_op_names():
-        if full.startswith("aten::") and has(full, "CPU") and not has(full, KEY):
-            if any(has(full, key) for key in COMPOSITE):
-                name = full.removeprefix("aten::")
-                library.impl(name, functools.partial(operators.run, _operator(name)), KEY)
+        namespace, _, name = full.partition("::")
+        if namespace != "aten" or not has(full, "CPU") or has(full, KEY):
+            continue
+        if any(has(full, key) for key in COMPOSITE):
+            library.impl(name, functools.partial(operators.run, _operator(name)), KEY)
     library.impl("is_pinned", copies.is_pinned, "CPU")
     library.impl("_pin_memory", copies.pin_memory, "CPU")
+    fallback.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     autocast.register(library)
 
 
@@ -80,7 +94,7 @@ def _take_over_classes() -> None:
     make = torch._C.StorageBase.__new__
 
     def new(cls: type, *args: Any, device: Any = None, **kwargs: Any) -> Any:
-        if device is None or torch.device(device).type != devices.TYPE:
+        if device is None or torch.device(device).type != TYPE:
             return make(cls, *args, **kwargs, **({} if device is None else {"device": device}))
         (nbytes,) = args or (0,)
         return storage.new_storage(nbytes, device)
@@ -92,7 +106,8 @@ def register(settings: Settings) -> None:
     """Starts the devices and registers them; their threads stop when the process ends."""
     devices.start(settings)
     atexit.register(devices.stop)
-    _setup_privateuseone_for_python_backend(devices.TYPE, backend_module=torch_sim)
+    _setup_privateuseone_for_python_backend(TYPE, backend_module=torch_sim)
     accelerator.take_over()
+    tensor_data.take_over()
     _take_over_classes()
     _register_operators()

@@ -6,6 +6,8 @@ import dataclasses
 import os
 from dataclasses import dataclass
 
+TYPE = "sim"
+NAME = "simulated accelerator"
 VARIABLE = "SIMULATED_ACCELERATOR"
 
 
@@ -46,7 +48,7 @@ def settings_from_environment() -> Settings:
     value = os.environ.get(VARIABLE, "")
     if value in ("", "0", "1"):
         return Settings()
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(Settings)}
+    kinds: dict[str, type] = {field.name: type(field.default) for field in dataclasses.fields(Settings)}
     try:
         pairs = dict(pair.split("=") for pair in value.split(","))
         return Settings(**{name: kinds[name](text) for name, text in pairs.items()})

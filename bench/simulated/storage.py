@@ -24,7 +24,12 @@ _DLPACK_CODES = {
     torch.bfloat16: 4,
     **dict.fromkeys((torch.complex32, torch.complex64, torch.complex128), 5),
     torch.bool: 6,
+    torch.float8_e4m3fn: 10,
+    torch.float8_e4m3fnuz: 11,
+    torch.float8_e5m2: 12,
+    torch.float8_e5m2fnuz: 13,
 }
+DTYPES = frozenset(_DLPACK_CODES)
 
 
 class _DLDevice(ctypes.Structure):
@@ -91,11 +96,7 @@ _mode = _Mode()
 
 @contextlib.contextmanager
 def weightless() -> Iterator[None]:
-    """New tensors of this thread have a size and no bytes inside the block.
-
-    What is computed from them, there or later, has no bytes either: operators are counted and take their latency, but
-    nothing is computed. ``item`` answers 0, a copy to the host holds zeros, and ``nonzero`` finds nothing.
-    """
+    """New tensors of this thread have a size and no bytes inside the block, and so has what is computed from them."""
     before, _mode.weightless = _mode.weightless, True
     try:
         yield

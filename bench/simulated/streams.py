@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from .devices import TYPE, Device, current_index, set_current
+from .devices import Device, current_index, set_current
 from .devices import device as device_of
+from .settings import TYPE
 
-_TorchStream, _TorchEvent = torch._C.Stream, torch._C.Event
+_TorchStream: Any = torch._C.Stream
+_TorchEvent: Any = torch._C.Event
 _new_id = itertools.count(1)
 
 

@@ -13,12 +13,14 @@ import torch
 
 from . import devices
 from .counters import Counters
+from .devices import empty_caches as empty_cache
 from .devices import set_current
 from .random_state import default_generator
 from .random_state import seed_all as manual_seed_all
+from .settings import NAME
 from .streams import Event, Stream, current_stream, default_stream, set_stream
 
-__all__ = ["Event", "Stream", "current_stream", "default_stream", "manual_seed_all", "set_stream"]
+__all__ = ["Event", "Stream", "current_stream", "default_stream", "empty_cache", "manual_seed_all", "set_stream"]
 
 _process = os.getpid()
 
@@ -81,11 +83,11 @@ def stream(which: Stream) -> Stream:
 
 def get_device_name(device: Any = None) -> str:
     devices.device(device)
-    return devices.NAME
+    return NAME
 
 
 def get_device_properties(device: Any = None) -> Properties:
-    return Properties(devices.NAME, devices.device(device).memory.total)
+    return Properties(NAME, devices.device(device).memory.total)
 
 
 def get_device_capability(device: Any = None) -> None:
@@ -102,11 +104,6 @@ def synchronize(device: Any = None) -> None:
 def counters(device: Any = None) -> Counters:
     """What the device was asked to do since the last ``counters(device).reset()``."""
     return devices.device(device).counters
-
-
-def empty_cache() -> None:
-    for one in devices.all_devices():
-        one.memory.empty_cache()
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
