@@ -33,7 +33,7 @@ def device_process() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def alone(request: pytest.FixtureRequest) -> Alone:
-    """``alone(function, **environment)`` calls a function of the test's module in a process that has enabled nothing."""
+    """``alone(function, **environment)`` calls a function of the test's module in a process of its own."""
 
     def run(function: Callable[[], None], **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

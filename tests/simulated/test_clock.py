@@ -7,8 +7,11 @@ from bench.calls.device import Accelerator, DeviceError, check_clock, clock, clo
 from bench.simulated import weightless
 from bench.simulated.devices import device as device_of
 
-DEVICE = Accelerator(torch.device("sim:0"))
 LATENCY_S = 0.005
+
+
+def _device():
+    return Accelerator(torch.device("sim:0"))
 
 
 def _without_synchronize(patch):
@@ -25,10 +28,10 @@ def test_without_synchronize_the_clock_reads_less_than_a_fifth():
             with pytest.MonkeyPatch.context() as broken:
                 if not sound:
                     _without_synchronize(broken)
-                began = clock(DEVICE)
+                began = clock(_device())
                 for _ in range(kernels):
                     x.add_(1)
-                read.append(clock(DEVICE) - began)
+                read.append(clock(_device()) - began)
             torch.accelerator.synchronize()
     assert read[0] >= kernels * LATENCY_S > 5 * read[1]
 
@@ -36,11 +39,11 @@ def test_without_synchronize_the_clock_reads_less_than_a_fifth():
 def test_the_check_passes_a_sound_clock_and_refuses_the_other():
     with pytest.MonkeyPatch.context() as patch, weightless():
         patch.setattr(device_of(0).queue, "latency_s", LATENCY_S)
-        check_clock(DEVICE)
+        check_clock(_device())
         _without_synchronize(patch)
         with pytest.raises(DeviceError, match="the clock does not wait for sim"):
-            check_clock(DEVICE)
+            check_clock(_device())
 
 
 def test_real_arithmetic_is_waited_for():
-    assert min(clock_leftover(DEVICE, seconds=0.001) for _ in range(3)) < 0.2
+    assert min(clock_leftover(_device(), seconds=0.001) for _ in range(3)) < 0.2
