@@ -8,7 +8,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from bench.calls.compiled import ProcessDied, measure_alone
 from bench.calls.device import Device, DeviceError, is_simulated
 from bench.calls.optimizations import NotApplied
 from bench.calls.pipelines import LoadedPipeline, PipelineError, load_pipeline
+from bench.calls.raised import RaisedError
 from bench.calls.sampling import BrokenPicture, generate, to_images
 from bench.calls.schedulers import UnknownOption
 from bench.calls.timing import Measurement, Repeat, measure
@@ -29,7 +30,7 @@ from bench.pictures.similarity import IDENTICAL, compare, difference_picture
 from bench.pictures.store import Golden, GoldenError, describe_origin
 from bench.record import environment as environments
 from bench.record.folder import RunFolder
-from bench.record.record import ErrorRecord, PhasesRecord, Record
+from bench.record.record import Record
 from bench.suite.case import Case
 from bench.suite.optimizations import compiles
 
@@ -124,7 +125,7 @@ class Run:
             record.update(pictures=check.pictures, work=check.work, verdict=check.verdict)
             difference = self._unrepeatable(case, measured)
             if difference and check.pictures.verdict in PASSED:
-                error = ErrorRecord(type="NotRepeatable", message=difference)
+                error = RaisedError(type="NotRepeatable", message=difference)
                 record.update(verdict=NOT_REPEATABLE, error=error)
         return Record(**record)
 
@@ -149,7 +150,7 @@ class Run:
             record.update(pictures=check.pictures, work=check.work, error=error, verdict=check.verdict)
         return Record(**record)
 
-    def _made(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None, ErrorRecord | None]:
+    def _made(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None, RaisedError | None]:
         """Pictures and work of a case, or what the libraries raise, which a golden may hold as well."""
         try:
             return *self._pictured(loaded, case), None
@@ -157,7 +158,7 @@ class Run:
             raise
         except Exception as error:
             traceback.print_exc()
-            return [], None, ErrorRecord.of(error)
+            return [], None, RaisedError.of(error)
 
     def _pictured(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None]:
         """One call gives pictures and work, but for compiled cases, which are not counted as they run."""
@@ -186,7 +187,7 @@ class Run:
         try:
             yield record
         except BaseException as error:
-            record["error"] = ErrorRecord.of(error)
+            record["error"] = RaisedError.of(error)
             raise
         finally:
             if is_simulated(self.device):
@@ -200,7 +201,7 @@ class Run:
         images: list[Image.Image],
         loaded: LoadedPipeline,
         work: Work | None,
-        error: ErrorRecord | None = None,
+        error: RaisedError | None = None,
     ) -> Check:
         if images:
             self.folder.save_picture(case.id, make_grid(images, images[0].size))
@@ -246,7 +247,7 @@ def _figures(measured: Measurement) -> dict[str, Any]:
         "first_call_s": measured.first_call_s,
         "samples_s": measured.samples_s,
         "unet_calls": sum(measured.phases.unet_calls),
-        "phases_s": PhasesRecord(**asdict(measured.phases)),
+        "phases_s": measured.phases,
         "peak_memory_bytes": measured.peak_memory.allocated,
         "peak_memory_reason": measured.peak_memory.reason,
     }

@@ -20,8 +20,8 @@ from bench.calibration.spread import MARGIN
 from bench.calibration.validation import leave_each_out
 from bench.calls.device import choose_device
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits
+from bench.pictures.similarity import Limits
 from bench.pictures.store import accept_limits, find_golden, read_golden
-from bench.record.record import LimitsRecord
 from bench.suite.case import DTYPES, Case
 from bench.suite.file import SUITE_FILE, read_suite
 
@@ -52,7 +52,7 @@ def _detects() -> int:
     print("| model | group | dtype | cases | limits for | SSIM below | levels above | shift above |")
     print("| --- | --- | --- | ---: | --- | --- | --- | --- |")
     for (model, group, dtype), members in groups.items():
-        tiers: dict[str, list[LimitsRecord]] = {
+        tiers: dict[str, list[Limits]] = {
             PORTABLE: [one.portable for one in members],
             OTHER: [one.other for one in members if one.other],
         }

@@ -15,7 +15,7 @@ from bench.calibration.spread import (
     spread_of,
 )
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, TwinsMeasured, VariationMeasured
-from bench.record.record import LimitsRecord
+from bench.pictures.similarity import Limits
 
 
 class NoLimits(Exception):
@@ -27,14 +27,14 @@ class Derived:
     """Limits by tier.
 
     Attributes:
-        other: ``None`` where the case cannot be compared across types of device.
-        unstable: why not; empty if it can.
+        other: ``None`` where the case cannot be compared across types of device, or where that was not measured.
+        unstable: why it cannot be compared; empty if it can.
         blind: why the limits on one type of device let another picture pass; empty if they do not.
     """
 
-    strict: LimitsRecord
-    portable: LimitsRecord
-    other: LimitsRecord | None
+    strict: Limits
+    portable: Limits
+    other: Limits | None
     unstable: str = ""
     blind: str = ""
 
@@ -54,7 +54,8 @@ def derive_limits(dtype: str, evidence: Sequence[VariationMeasured], twins: Sequ
         )
     try:
         strict, portable = limits_from(everything, STRICT), limits_from(everything, PORTABLE)
-        other, unstable = _across(dtype, everything)
+        across = evidence_for_limits(dtype, everything, OTHER)
+        other, unstable = _across(across) if across else (None, "")
     except ValueError as error:
         raise NoLimits(f"not calibrated: {error}.") from None
     if not is_blind(portable):
@@ -66,9 +67,8 @@ def derive_limits(dtype: str, evidence: Sequence[VariationMeasured], twins: Sequ
     return Derived(strict, portable, other, unstable, blind)
 
 
-def _across(dtype: str, evidence: Sequence[VariationMeasured]) -> tuple[LimitsRecord | None, str]:
+def _across(evidence: Sequence[VariationMeasured]) -> tuple[Limits | None, str]:
     """The limits on another type of device, or why there can be none."""
-    evidence = evidence_for_limits(dtype, evidence, OTHER)
     worst = spread_of(evidence, OTHER)
     if is_unstable(worst):
         return None, f"'{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f})"

@@ -1,7 +1,7 @@
 """Pictures that a processor of another maker drew, kept as differences from the goldens.
 
 They are the real thing that rounding twins imitate, so they are never evidence: they check the limits that follow
-from it (``tests/test_limits_validation.py``). Add a processor with the grids of a run that was made there::
+from it (``tests/calibration/test_validation.py``). Add a processor with the grids of a run that was made there::
 
     python -m bench.calibration keep results/latest/grids amd-epyc "AMD EPYC, AVX-512 with bfloat16, no AMX"
 """

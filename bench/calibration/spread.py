@@ -7,7 +7,7 @@ one more observation, the next machine, exceeds with a chance of at most ``FALSE
 The bound itself, and what it assumes, is in ``bench.calibration.prediction``. A variation that leaves a picture as it
 was is no observation at all: nothing shows that it changed a rounding.
 
-How this was checked: ``tests/test_limits_validation.py`` draws figures from known distributions (lognormal with a
+How this was checked: ``tests/calibration/test_validation.py`` draws figures from known distributions (lognormal with a
 deviation of 0.1 to 1, chi-squared with 1 to 100 degrees of freedom, absolute normal) and counts how often the next one
 exceeds the bound; ``bench.calibration.validation`` leaves out each kind of evidence of each golden in turn; and the
 pictures that a processor of another maker drew are compared with the goldens.
@@ -21,8 +21,7 @@ from dataclasses import dataclass
 
 from bench.calibration.prediction import prediction_bound
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, Tier, VariationMeasured
-from bench.pictures.similarity import Similarity
-from bench.record.record import LimitsRecord
+from bench.pictures.similarity import Limits, Similarity
 
 FALSE_ALARM = 1e-4  # per case and machine
 FIGURES = 4
@@ -142,7 +141,7 @@ def spread_of(evidence: Sequence[VariationMeasured], tier: Tier) -> Spread:
     )
 
 
-def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsRecord:
+def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> Limits:
     """The limits of a tier; none is tighter than its floor, or than what was seen.
 
     Raises:
@@ -159,7 +158,7 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> LimitsReco
 
     gap = limit([1 - one.ssim for one in counted], floors.gap)
     levels = limit([one.max_diff for one in counted], floors.levels)
-    return LimitsRecord(
+    return Limits(
         ssim=_down(max(1 - gap, -1.0)),
         max_diff=min(max(math.ceil(levels), spread.max_diff + floors.levels), 255),
         changed_share=-_down(-min(limit([one.changed_share for one in counted], floors.share), 1.0)),
@@ -182,6 +181,6 @@ def is_unstable(spread: Spread) -> bool:
     return spread.ssim < UNSTABLE_BELOW
 
 
-def is_blind(limits: LimitsRecord) -> bool:
+def is_blind(limits: Limits) -> bool:
     """Whether a case's harmless spread is so wide that another picture could pass for it."""
     return limits.ssim < BLIND_BELOW

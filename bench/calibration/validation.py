@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.calibration.spread import FEWEST, evidence_for_limits, limits_from, observations
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, Tier, VariationMeasured
-from bench.record.record import LimitsRecord
+from bench.pictures.similarity import Limits
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class LeftOut:
     kind: str
     count: int
     outside: tuple[VariationMeasured, ...]
-    limits: LimitsRecord
+    limits: Limits
 
 
-def is_within(one: VariationMeasured, limits: LimitsRecord) -> bool:
+def is_within(one: VariationMeasured, limits: Limits) -> bool:
     return (
         one.ssim >= limits.ssim
         and one.max_diff <= limits.max_diff
@@ -48,6 +48,6 @@ def leave_each_out(dtype: str, calibrated: CalibratedLimits) -> Iterator[LeftOut
                 yield _left_out(tier, kind, [one for one in counted if one.name == kind], limits_from(rest, tier))
 
 
-def _left_out(tier: Tier, kind: str, left: Sequence[VariationMeasured], limits: LimitsRecord) -> LeftOut:
+def _left_out(tier: Tier, kind: str, left: Sequence[VariationMeasured], limits: Limits) -> LeftOut:
     outside = tuple(one for one in left if not is_within(one, limits))
     return LeftOut(tier, kind, len(left), outside, limits)

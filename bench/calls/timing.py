@@ -13,6 +13,7 @@ from PIL import Image
 from bench.calls.device import Device, PeakMemory, clock, measured_memory
 from bench.calls.observe import before_call
 from bench.calls.optimizations import check_applied
+from bench.calls.phases import Phases
 from bench.calls.pipelines import LoadedPipeline
 from bench.calls.sampling import prepare_call, to_images
 from bench.suite.optimizations import OPTIMIZATIONS
@@ -25,23 +26,6 @@ if TYPE_CHECKING:
 Count = Callable[[LoadedPipeline, "Case"], "Work"]
 # Calls ``target(**arguments)`` ``rounds`` times, with arguments from ``setup`` each time; returns seconds per call.
 Repeat = Callable[[Callable[..., Any], Callable[[], dict[str, Any]], int], list[float]]
-
-
-@dataclass(frozen=True)
-class Phases:
-    """Seconds inside one call.
-
-    Attributes:
-        text_encoding: from the first call of the text encoder to the first of the UNet; ``None`` without one.
-        denoising: each step, up to the end of the scheduler's part.
-        unet_calls: UNet calls of each step.
-        decoding: from the end of the last step to the end of the call.
-    """
-
-    text_encoding: float | None
-    denoising: tuple[float, ...]
-    unet_calls: tuple[int, ...]
-    decoding: float
 
 
 @dataclass(frozen=True)

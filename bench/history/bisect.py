@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.version import Version
@@ -26,7 +26,6 @@ from bench.history.release_pictures import Unusable
 from bench.history.search import Narrowed, Undecided, find_change
 from bench.pictures.check import limits_side_by_side
 from bench.record.folder import RunFolder, new_run_name
-from bench.record.record import LimitsRecord
 from bench.suite.case import Case
 from bench.upgrade.amounts import percent, seconds
 from bench.upgrade.comparison import SideResult
@@ -244,7 +243,7 @@ def run(options: argparse.Namespace) -> int:
     question = Question(
         case=case.id,
         request=Requests(choice.suite, choice.device).of(case),
-        limits=LimitsRecord(**asdict(limits_side_by_side(GOLDENS, case, choice.device))),
+        limits=limits_side_by_side(GOLDENS, case, choice.device),
         reference=choice.side_of(choice.releases[0]),
         by=options.by,
         exact=options.exact,

@@ -9,19 +9,16 @@ import json
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from bench.frozen import Frozen
 from bench.history.question import Answer
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("bisect.schema.json")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Step(_Part):
+class Step(Frozen):
     """One release or commit that was looked at."""
 
     item: str = Field(description="release, or commit")
@@ -29,7 +26,7 @@ class Step(_Part):
     seconds: float = Field(description="wall time, with making the environment")
 
 
-class CommitsFound(_Part):
+class CommitsFound(Frozen):
     """The search over the commits between two releases."""
 
     good_tag: str
@@ -40,7 +37,7 @@ class CommitsFound(_Part):
     problem: str | None = Field(default=None, description="why nothing was found")
 
 
-class BisectFound(_Part):
+class BisectFound(Frozen):
     """A whole bisection; written after each step."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")

@@ -11,8 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
+from bench.frozen import Frozen
 from bench.history.bisect_outcome import Step, append_step
 from bench.history.commits import git, without_git_variables
 from bench.history.question import Answer, Judge, Question
@@ -23,7 +22,7 @@ EXIT_CODES = {GOOD: 0, BAD: 1, SKIP: 125}
 STOP = 128
 
 
-class StepRequest(BaseModel):
+class StepRequest(Frozen):
     """What a step must know.
 
     Attributes:
@@ -31,8 +30,6 @@ class StepRequest(BaseModel):
         alongside: requirements to install with it.
         steps: file to which the step is appended.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     question: Question
     worktree: Path

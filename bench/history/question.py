@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from bench.frozen import Frozen
 from bench.history.release_pictures import Bench, Unusable
 from bench.history.search import BAD, GOOD, SKIP, Undecided
 from bench.pictures.check import RAISES_AS_BEFORE
 from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS, Limits
-from bench.record.record import LimitsRecord
 from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
 from bench.upgrade.decision import CANNOT_TELL, SLOWER, Decision, decide
 from bench.upgrade.lockstep import places_for
@@ -25,7 +23,7 @@ from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
 PICTURES, SPEED, USABLE = "pictures", "speed", "usable"
 
 
-class Question(BaseModel):
+class Question(Frozen):
     """What is asked, the same in every process that asks it.
 
     Attributes:
@@ -40,11 +38,9 @@ class Question(BaseModel):
         budget_s: of one comparison of speed, in seconds.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     case: str
     request: dict[str, Any]
-    limits: LimitsRecord
+    limits: Limits
     reference: str
     by: Literal["pictures", "speed", "usable"]
     exact: bool
@@ -54,7 +50,7 @@ class Question(BaseModel):
     environments: Path
 
 
-class Answer(BaseModel):
+class Answer(Frozen):
     """What one side said.
 
     Attributes:
@@ -64,13 +60,11 @@ class Answer(BaseModel):
         speed: against the reference.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     answer: str
     message: str
     ssim_worst_tile: float | None = None
     max_diff: int | None = None
-    limits: LimitsRecord | None = None
+    limits: Limits | None = None
     speed: Figure | None = None
 
 
@@ -122,7 +116,7 @@ class Judge:
         return self._by_pictures(before, now)
 
     def _by_pictures(self, before: SideResult, now: SideResult) -> Answer:
-        found = compare_pictures(before, now, Limits(**self.question.limits.model_dump()))
+        found = compare_pictures(before, now, self.question.limits)
         good = {IDENTICAL, RAISES_AS_BEFORE} | (set() if self.question.exact else {WITHIN_LIMITS})
         return Answer(
             answer=GOOD if found.verdict in good else BAD,

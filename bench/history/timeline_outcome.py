@@ -11,12 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bench.calls.work import LESS_WORK, MORE_WORK
+from bench.frozen import Frozen
 from bench.pictures.check import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
-from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS
-from bench.record.record import LimitsRecord
+from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Limits
 from bench.upgrade.pictures import BROKEN
 
 TIMELINE = "timeline.json"
@@ -32,11 +32,7 @@ ASIDE = frozenset({LESS_WORK, WARNS})
 QUIET = frozenset({FIRST, IDENTICAL, WITHIN_LIMITS, RAISES_AS_BEFORE})
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CaseInRelease(_Part):
+class CaseInRelease(Frozen):
     """One case under one release, compared with the release before that ran."""
 
     case: str
@@ -59,7 +55,7 @@ class CaseInRelease(_Part):
     mean_diff: tuple[float, float, float] | None = Field(
         default=None, description="signed mean difference per channel, 8-bit levels"
     )
-    limits: LimitsRecord | None = None
+    limits: Limits | None = None
     error: str | None = Field(default=None, description="why there are no pictures")
     new_notices: tuple[str, ...] = Field(default=(), description="warnings that were not given before")
     unet_calls: int | None = None
@@ -78,7 +74,7 @@ class CaseInRelease(_Part):
         return tuple(mark for mark in MARKS if mark in found)
 
 
-class ReleaseFound(_Part):
+class ReleaseFound(Frozen):
     """One release: a column of the map."""
 
     release: str
@@ -99,7 +95,7 @@ class ReleaseFound(_Part):
         return Counter(case.verdict for case in self.cases)
 
 
-class TimelineFound(_Part):
+class TimelineFound(Frozen):
     """A whole timeline; written after each release."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image
 
 from bench.calls.device import Device
+from bench.calls.raised import RaisedError
 from bench.calls.work import LESS_WORK, MORE_WORK, Work, compare_work
 from bench.paths import shown
+from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
 from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
 from bench.pictures.store import (
@@ -30,7 +32,6 @@ from bench.pictures.store import (
     read_golden,
     write_golden,
 )
-from bench.record.record import ErrorRecord, LimitsRecord, Pictures, WorkRecord
 from bench.suite.case import Case
 
 MISSING, STALE, BROKEN = "missing", "stale", "broken"
@@ -55,7 +56,7 @@ class Check:
     """
 
     pictures: Pictures
-    work: WorkRecord | None
+    work: ComparedWork | None
     golden: Golden | None
     verdict: str
 
@@ -117,7 +118,7 @@ def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
             same = golden.origin.device["type"] == device.type
             if same and not _changes(golden.origin.settings, case.settings.described()):
                 origins = [one.origin for one in (golden, plain) if one]
-                measured = [Limits(**one.limits.strict.model_dump()) for one in origins if one.limits]
+                measured = [one.limits.strict for one in origins if one.limits]
                 if len(measured) == len(origins):
                     return functools.reduce(looser, measured)
     return default_limits(case.settings.dtype, STRICT)
@@ -132,17 +133,8 @@ def _pictures(
     *,
     tier: Tier | None = None,
 ) -> Pictures:
-    scores: dict[str, Any] = {}
-    if similarity:
-        scores = asdict(similarity) | {"ssim_worst_tile": similarity.ssim_worst_tile}
-    return Pictures(
-        verdict=verdict,
-        message=message,
-        golden=str(place) if place else None,
-        limits=LimitsRecord(**asdict(limits)) if limits else None,
-        tier=tier,
-        **scores,
-    )
+    golden = str(place) if place else None
+    return Pictures.of(similarity, verdict=verdict, message=message, golden=golden, limits=limits, tier=tier)
 
 
 def judge(
@@ -189,7 +181,7 @@ def judge(
     return _pictures(verdict, message, place, similarity, limits, tier=tier), golden
 
 
-def _verdict_of_errors(now: ErrorRecord | None, then: ErrorRecord | None, issue: str | None) -> tuple[str, str]:
+def _verdict_of_errors(now: RaisedError | None, then: RaisedError | None, issue: str | None) -> tuple[str, str]:
     """At least one of both is there."""
     known = f" (known: {issue})" if issue else ""
     if now == then and now:
@@ -201,7 +193,7 @@ def _verdict_of_errors(now: ErrorRecord | None, then: ErrorRecord | None, issue:
     return RAISES_ELSE if then else RAISES_NOW, f"{RAISES_ELSE if then else RAISES_NOW}: {now.sentence}{before}{known}"
 
 
-def judge_work(origin: Origin, golden: Golden | None) -> WorkRecord | None:
+def judge_work(origin: Origin, golden: Golden | None) -> ComparedWork | None:
     """Compares the work that was counted now with the golden's; ``None`` where nothing was counted.
 
     Work is compared with that of the same recipe on the same type of device alone: copies to and from a device are
@@ -210,7 +202,7 @@ def judge_work(origin: Origin, golden: Golden | None) -> WorkRecord | None:
     if origin.work is None:
         return None
     verdict, message = _verdict_of_work(origin, origin.work, golden)
-    return WorkRecord(verdict=verdict, message=message, counts=origin.work)
+    return ComparedWork(verdict=verdict, message=message, counts=origin.work)
 
 
 def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | None) -> tuple[str, str]:
@@ -228,7 +220,7 @@ def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | No
     return found.verdict, found.message
 
 
-def _verdict_of_case(pictures: Pictures, work: WorkRecord | None, accepted: bool = False) -> str:
+def _verdict_of_case(pictures: Pictures, work: ComparedWork | None, accepted: bool = False) -> str:
     """What was accepted is no pass: less work is then reported as more work always is."""
     if work is None or pictures.verdict not in PASSED:
         return pictures.verdict
@@ -288,7 +280,7 @@ def check_golden(
     return Check(pictures, work, golden, _verdict_of_case(pictures, work, accepted=True))
 
 
-def _before(pictures: Pictures, work: WorkRecord | None) -> str:
+def _before(pictures: Pictures, work: ComparedWork | None) -> str:
     """What was found in place of what is accepted; the work only where it was other."""
     if pictures.verdict == IDENTICAL:
         told = ["same pictures"]

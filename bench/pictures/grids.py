@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-import torchvision
 from PIL import Image
-from torchvision.transforms.functional import to_pil_image
+
+if TYPE_CHECKING:
+    import torch
 
 
 def show_images(x: torch.Tensor) -> Image.Image:
@@ -16,6 +17,9 @@ def show_images(x: torch.Tensor) -> Image.Image:
     Args:
         x: images in [-1, 1], shape (batch, channels, height, width); values outside are clipped.
     """
+    import torchvision  # here, because comparing and recording pictures needs no torch
+    from torchvision.transforms.functional import to_pil_image
+
     grid = torchvision.utils.make_grid(x.detach().float().cpu() * 0.5 + 0.5)
     return to_pil_image(grid.clamp(0, 1))
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bench.calls.device import Device, instruction_set
+from bench.frozen import Frozen
 from bench.pictures.similarity import Limits
-from bench.record.record import LimitsRecord
 
 Tier = Literal["this machine", "this type of device", "another type of device"]
 STRICT: Tier = "this machine"
@@ -94,11 +94,7 @@ DEFAULT_LIMITS: dict[tuple[str, Tier], Limits] = {
 }
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class VariationMeasured(_Frozen):
+class VariationMeasured(Frozen):
     """How far one harmless variation moved a case from its golden."""
 
     name: str
@@ -109,7 +105,7 @@ class VariationMeasured(_Frozen):
     mean_diff: float = Field(description="largest mean difference of a channel of a tile, 8-bit levels, without sign")
 
 
-class TwinsMeasured(_Frozen):
+class TwinsMeasured(Frozen):
     """How far the rounding twins of a case moved it from its golden, one number per twin in each list."""
 
     name: str
@@ -136,7 +132,7 @@ class TwinsMeasured(_Frozen):
         )
 
 
-class CalibratedLimits(_Frozen):
+class CalibratedLimits(Frozen):
     """Measured limits of one case, and the evidence from which they follow.
 
     Attributes:
@@ -154,9 +150,9 @@ class CalibratedLimits(_Frozen):
         date: ISO 8601.
     """
 
-    strict: LimitsRecord
-    portable: LimitsRecord
-    other: LimitsRecord | None = None
+    strict: Limits
+    portable: Limits
+    other: Limits | None = None
     unstable: str = ""
     evidence: tuple[VariationMeasured, ...] = Field(min_length=1)
     twins: tuple[TwinsMeasured, ...] = ()
@@ -197,9 +193,9 @@ def choose_limits(calibrated: CalibratedLimits | None, dtype: str, tier: Tier, d
     if tier == OTHER:
         if calibrated.unstable:
             return None
-        return Limits(**calibrated.other.model_dump()) if calibrated.other else default_limits(dtype, tier)
+        return calibrated.other or default_limits(dtype, tier)
     strict = tier == STRICT and calibrated.instruction_set == instruction_set(device)
-    return Limits(**(calibrated.strict if strict else calibrated.portable).model_dump())
+    return calibrated.strict if strict else calibrated.portable
 
 
 def looser(one: Limits, other: Limits) -> Limits:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 from skimage.metrics import structural_similarity
 
+from bench.frozen import Frozen
 from bench.pictures.grids import make_grid
 
 IDENTICAL, WITHIN_LIMITS, CHANGED = "identical", "within limits", "changed"
@@ -18,25 +20,16 @@ class Incomparable(Exception):
     """Two grids differ in the number, the size or the mode of their tiles; one sentence."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How far a grid may be from its golden.
+class Limits(Frozen):
+    """How far a grid may be from its golden."""
 
-    Attributes:
-        ssim: smallest SSIM of the worst tile, at most 1.
-        max_diff: largest difference of any value, in 8-bit levels.
-        changed_share: largest share of values that differ at all, in [0, 1]; 1 is no limit. One level everywhere is
-            hardly a difference and still a change.
-        mean_diff: largest mean difference of any channel of any tile, in 8-bit levels: a shift of colour or
-            brightness, to which SSIM is nearly blind.
-        reason: from which measurements these follow.
-    """
-
-    ssim: float
-    max_diff: int
-    changed_share: float
-    mean_diff: float
-    reason: str
+    ssim: float = Field(description="smallest allowed SSIM of the worst tile")
+    max_diff: int = Field(description="largest allowed difference of any value, 8-bit levels")
+    # One level everywhere is hardly a difference and still a change.
+    changed_share: float = Field(default=1.0, description="largest allowed share of values that differ; 1 is no limit")
+    # A shift of colour or brightness, to which SSIM is nearly blind.
+    mean_diff: float = Field(description="largest allowed mean difference of a channel of a tile, 8-bit levels")
+    reason: str = Field(description="from which measurements these follow")
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from bench.calls.device import Device
+from bench.calls.raised import RaisedError
 from bench.calls.work import Work
 from bench.files import as_png, write_together
+from bench.frozen import Frozen
 from bench.paths import shown
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import CalibratedLimits
 from bench.pictures.sheets import Entry, GroupError, read_group, unused_entries, write_entry
-from bench.record.record import ErrorRecord
 from bench.suite.case import Case
 
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
@@ -31,7 +32,7 @@ class GoldenError(Exception):
     """A golden's files cannot be used; one sentence that names the file."""
 
 
-class Origin(BaseModel):
+class Origin(Frozen):
     """Where a golden comes from: the JSON beside the picture.
 
     Attributes:
@@ -48,8 +49,6 @@ class Origin(BaseModel):
         work: what one call of the case did, as ``Work.to_json`` gives it, or ``None`` where it was not counted.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     schema_version: int = 1
     case: str
     settings: dict[str, Any]
@@ -61,7 +60,7 @@ class Origin(BaseModel):
     date: str
     pixels: str = ""
     like: str | None = None
-    error: ErrorRecord | None = None
+    error: RaisedError | None = None
     limits: CalibratedLimits | None = None
     work: dict[str, Any] | None = None
 
@@ -117,7 +116,7 @@ def describe_origin(
     libraries: dict[str, str | None],
     *,
     work: Work | None = None,
-    error: ErrorRecord | None = None,
+    error: RaisedError | None = None,
 ) -> Origin:
     """The origin that a golden made now would have."""
     return Origin(
@@ -272,7 +271,7 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
         else:
             alone.add(case.id)
     unused = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    for path in sorted(filter(_is_of_a_golden, root.rglob("*"))):
         owner = path.relative_to(root).with_suffix("").as_posix().partition("@")[0]
         if path.suffix not in (".png", ".json") or (owner not in alone and owner not in groups):
             unused.append(shown(path))
@@ -280,6 +279,11 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
             sheet = path.with_suffix(".png")
             unused += [str(Place(sheet, name)) for name in _unused_entries(sheet, groups[owner])]
     return unused
+
+
+def _is_of_a_golden(path: Path) -> bool:
+    """Any file but the store's own page, the tests beside it, and hidden files."""
+    return path.is_file() and not path.name.startswith(".") and path.suffix not in (".md", ".py", ".pyc")
 
 
 def _unused_entries(sheet: Path, known: Iterable[str]) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 
 from bench.pictures.check import NOT_COMPARED, PASSED
 from bench.plugin.session import Session
-from bench.record.reasons import failure
 from bench.record.record import Record
+from bench.report.reasons import failure
 from bench.run import SENTENCES
 from bench.suite.case import Case
 

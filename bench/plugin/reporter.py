@@ -14,7 +14,7 @@ from bench.paths import shown
 from bench.plugin import terminal
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import Session, case_of
-from bench.record.reasons import across_devices
+from bench.report.reasons import across_devices
 from bench.report.tell import Unreadable, tell
 
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from bench.calls.work import LESS_WORK
 from bench.console import table_text
 from bench.pictures.check import NOT_COMPARED, PASSED
-from bench.record.reasons import failure, saved_work
 from bench.record.record import Record
+from bench.report.reasons import failure, saved_work
 from bench.run import Tally
 from bench.suite.case import Case
 

@@ -24,12 +24,12 @@ from scipy.stats import mannwhitneyu
 
 from bench.calls.device import Cpu
 from bench.calls.pipelines import find_checkpoint
-from bench.proofs.slow_down import choose_layers
 from bench.suite.case import Case
 from bench.suite.file import SUITE_FILE, read_suite
 from bench.upgrade.comparison import SIDES, Plan, load_request, measure_until_decided
 from bench.upgrade.decision import CANNOT_TELL, FASTER, SAME, SLOWER, decide
 from bench.upgrade.lockstep import PairedCall, Places, log_ratio, places_for
+from bench.upgrade.slow_down import choose_layers
 from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerProcess, fresh
 
 # With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.

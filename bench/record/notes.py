@@ -7,16 +7,16 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from bench.frozen import Frozen
 
 FILE = "run.json"
 MOST_NAMED = 5
 
 
-class RunNotes(BaseModel):
+class RunNotes(Frozen):
     """Written when the tests start, and once more when they have ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = Field(default=1, alias="schema", serialization_alias="schema")
     command: str = Field(description="how the run was started")

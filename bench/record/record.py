@@ -10,85 +10,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from bench.calls.phases import Phases
+from bench.calls.raised import RaisedError
+from bench.frozen import Frozen
+from bench.pictures.compared import ComparedWork, Pictures
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LimitsRecord(_Part):
-    ssim: float = Field(description="smallest allowed SSIM of the worst tile")
-    max_diff: int = Field(description="largest allowed difference of any value, 8-bit levels")
-    changed_share: float = Field(
-        default=1.0,
-        description="largest allowed share of values that differ; 1 is no limit",
-    )
-    mean_diff: float = Field(description="largest allowed mean difference of a channel of a tile, 8-bit levels")
-    reason: str
-
-
-class Pictures(_Part):
-    """How the grid compares with its golden."""
-
-    verdict: str = Field(description="identical, within limits, changed, missing, stale, broken or not compared")
-    message: str = Field(description="the verdict as a sentence")
-    ssim_worst_tile: float | None = None
-    ssim_tiles: tuple[float, ...] | None = None
-    ssim_grid: float | None = None
-    max_diff: int | None = Field(default=None, description="8-bit levels")
-    changed_share: float | None = Field(default=None, description="share of values that differ")
-    mean_diff: tuple[float, float, float] | None = Field(
-        default=None, description="signed mean difference per channel of the tile where it is largest, 8-bit levels"
-    )
-    limits: LimitsRecord | None = None
-    golden: str | None = Field(default=None, description="path of the golden that was compared")
-    tier: str | None = Field(
-        default=None,
-        description="whose limits were used: this machine, this type of device or another type of device, seen from "
-        "the golden's",
-    )
-
-
-class WorkRecord(_Part):
-    """What one call of the case does, counted and not timed, and how that compares with the golden's."""
-
-    verdict: str = Field(description="same work, more work, less work, missing or not compared")
-    message: str = Field(description="the verdict as a sentence: what is more or less, and by how much")
-    counts: dict[str, Any] | None = Field(
-        default=None,
-        description="operators and host_syncs by name, copies, copied_bytes, peak_bytes, unet_calls, flops, tokens; "
-        "of compiled cases also graphs and graph_breaks",
-    )
-
-
-class PhasesRecord(_Part):
-    """Seconds inside one call, measured in a pass of its own."""
-
-    text_encoding: float | None = None
-    denoising: tuple[float, ...]
-    unet_calls: tuple[int, ...] = Field(description="UNet calls of each step")
-    decoding: float
-
-
-class ErrorRecord(_Part):
-    type: str
-    message: str = Field(description="first line")
-
-    @classmethod
-    def of(cls, error: BaseException) -> ErrorRecord:
-        text = str(error).strip()
-        return cls(type=type(error).__name__, message=text.splitlines()[0] if text else "")
-
-    @property
-    def sentence(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
-
-
-class Record(_Part):
+class Record(Frozen):
     """One case of one run. Times in seconds, memory in bytes."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")
@@ -106,12 +39,12 @@ class Record(_Part):
     median_s: float | None = None
     mad_s: float | None = Field(default=None, description="median absolute deviation of the samples")
     unet_calls: int | None = Field(default=None, description="UNet calls of one pipeline call")
-    phases_s: PhasesRecord | None = None
+    phases_s: Phases | None = None
     peak_memory_bytes: int | None = None
     peak_memory_reason: str | None = Field(default=None, description="why peak_memory_bytes is null")
     pictures: Pictures | None = None
-    work: WorkRecord | None = Field(default=None, description="null where nothing was counted")
-    error: ErrorRecord | None = None
+    work: ComparedWork | None = Field(default=None, description="null where nothing was counted")
+    error: RaisedError | None = None
     verdict: str = Field(
         description="that of the pictures, or, if these pass: more work, work missing, less work (where that was "
         "accepted), not repeatable; or raises"

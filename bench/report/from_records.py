@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ from PIL import Image
 
 from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, compare_work
 from bench.pictures.check import BROKEN, MISSING, NOT_COMPARED, PASSED, WORK_MISSING
+from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.grids import split_grid
 from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.similarity import IDENTICAL, Incomparable, compare
 from bench.record.folder import ENVIRONMENTS, RECORDS
 from bench.record.notes import RunNotes, read_notes
-from bench.record.reasons import BAD_WORK, across_devices, reasons, saved_work
-from bench.record.record import LimitsRecord, Pictures, Record, WorkRecord, read_records
+from bench.record.record import Record, read_records
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
+from bench.report.reasons import BAD_WORK, across_devices, reasons, saved_work
 from bench.report.rerun import rerun_record
 from bench.report.story import (
     BAD,
@@ -440,7 +441,7 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
     )
 
 
-def _compared_work(old: Record, record: Record) -> WorkRecord | None:
+def _compared_work(old: Record, record: Record) -> ComparedWork | None:
     """Against the earlier run, where both counted on the same type of device."""
     before, after = old.work, record.work
     if not before or not after or not before.counts or not after.counts:
@@ -461,12 +462,11 @@ def _compared_pictures(old_run: RunFiles, old: Record, run: RunFiles, record: Re
         similarity = compare(tiles[1], tiles[0])
     except Incomparable as error:
         return Pictures(verdict=BROKEN, message=str(error))
-    return Pictures(
+    return Pictures.of(
+        similarity,
         verdict=similarity.verdict(limits),
         message=", ".join(similarity.excesses(limits)),
-        ssim_worst_tile=similarity.ssim_worst_tile,
-        limits=LimitsRecord(**asdict(limits)),
-        **asdict(similarity),
+        limits=limits,
     )
 
 

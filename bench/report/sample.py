@@ -6,20 +6,21 @@ import argparse
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
 from PIL import Image
 
+from bench.calls.phases import Phases
 from bench.calls.work import SAME_WORK, Work
 from bench.pictures.check import PASSED
+from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.similarity import compare
 from bench.record.folder import ENVIRONMENTS, RunFolder
 from bench.record.notes import RunNotes, write_notes
-from bench.record.record import LimitsRecord, PhasesRecord, Pictures, Record, WorkRecord
+from bench.record.record import Record
 
 GOLDENS = Path(__file__).parents[2] / "golden" / "emoji-sd"
 SCHEDULERS = ("pndm", "ddim", "euler", "dpmpp-2m", "unipc", "heun")
@@ -37,7 +38,7 @@ def _pictures(path: Path, changed: bool) -> tuple[list[Image.Image], list[Image.
     return made, golden
 
 
-def _work(steps: int) -> WorkRecord:
+def _work(steps: int) -> ComparedWork:
     """As much as it might be: sixty kinds of operators, in proportion to the steps."""
     counts = Work(
         operators={f"aten::operator{number:02d}": (number + 1) * steps for number in range(60)},
@@ -49,7 +50,7 @@ def _work(steps: int) -> WorkRecord:
         flops=3_000_000_000 * steps,
         tokens=2 * TILES * 16,
     )
-    return WorkRecord(verdict=SAME_WORK, message=SAME_WORK, counts=counts.to_json())
+    return ComparedWork(verdict=SAME_WORK, message=SAME_WORK, counts=counts.to_json())
 
 
 def _records(count: int, changed_every: int, prompts: Sequence[str], folder: RunFolder) -> Iterator[Record]:
@@ -87,16 +88,15 @@ def _records(count: int, changed_every: int, prompts: Sequence[str], folder: Run
             median_s=middle,
             mad_s=median(abs(sample - middle) for sample in samples),
             unet_calls=steps,
-            phases_s=PhasesRecord(
+            phases_s=Phases(
                 text_encoding=0.01, denoising=(step_s,) * steps, unet_calls=(1,) * steps, decoding=0.03
             ),
             peak_memory_reason="a made-up run",
-            pictures=Pictures(
+            pictures=Pictures.of(
+                similarity,
                 verdict=verdict,
                 message=verdict if verdict in PASSED else ", ".join(similarity.excesses(limits)),
-                ssim_worst_tile=similarity.ssim_worst_tile,
-                limits=LimitsRecord(**asdict(limits)),
-                **asdict(similarity),
+                limits=limits,
             ),
             work=_work(steps),
             verdict=verdict,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.pictures.similarity import Limits
 from bench.record.folder import picture_path
-from bench.record.record import LimitsRecord
 
 GOOD, BAD, UNSURE, NOTE = "good", "bad", "unsure", "note"
 UNET_CALLS = "UNet calls"
@@ -269,7 +269,7 @@ def share(value: float | None) -> Value:
 
 
 class Scored(Protocol):
-    """What ``records.jsonl`` and ``upgrade.json`` both say of two grids; all ``None`` if they were not compared."""
+    """What records, ``upgrade.json`` and ``timeline.json`` say of two grids; all ``None`` if nothing was compared."""
 
     @property
     def ssim_worst_tile(self) -> float | None: ...
@@ -282,7 +282,7 @@ class Scored(Protocol):
     @property
     def mean_diff(self) -> tuple[float, float, float] | None: ...
     @property
-    def limits(self) -> LimitsRecord | None: ...
+    def limits(self) -> Limits | None: ...
 
 
 def scores_of(scored: Scored) -> tuple[Score, ...]:

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from bench.frozen import Frozen
 from bench.suite.optimizations import OPTIMIZATIONS, OptimizationName
 from bench.suite.scenarios import PLAIN, SCENARIOS
 from bench.suite.schedulers import DDPM, SCHEDULERS, allowed_schedulers
@@ -19,10 +20,6 @@ DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 Dtype = Literal["float32", "bfloat16", "float16"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Value = bool | int | float | str | list[int] | list[float] | list[str]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Model(Frozen):
@@ -87,8 +84,8 @@ class Settings(Frozen):
     size: int | None = Field(default=None, ge=16, multiple_of=8)
     optimizations: tuple[OptimizationName, ...] = ()
     slow: bool = False
-    options: dict[str, Value] = {}
-    call: dict[str, Value] = {}
+    options: dict[str, Value] = Field(default={})
+    call: dict[str, Value] = Field(default={})
     task: str = TEXT_TO_IMAGE
     scenario: str = PLAIN
     sentinel: Name | Literal[""] = ""
@@ -101,7 +98,7 @@ class Settings(Frozen):
         known = TASKS if info.field_name == "task" else SCENARIOS
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0)
-            raise ValueError(f"unknown {info.field_name} '{name}', nearest: {', '.join(near)}; all: README.md")
+            raise ValueError(f"unknown {info.field_name} '{name}', nearest: {', '.join(near)}; all: bench/README.md")
         return name
 
     @field_validator("scheduler")

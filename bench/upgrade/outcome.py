@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bench.calls.work import MORE_WORK
+from bench.frozen import Frozen
 from bench.pictures.check import RAISES_AS_BEFORE, WORKS_NOW
+from bench.pictures.compared import ComparedPictures
 from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS
-from bench.record.record import LimitsRecord
 from bench.upgrade.decision import MORE, SLOWER, Decision
 
 UPGRADE = "upgrade.json"
@@ -27,11 +28,7 @@ GOOD_PICTURES = frozenset({IDENTICAL, WITHIN_LIMITS, WORKS_NOW, RAISES_AS_BEFORE
 WORSE = frozenset({SLOWER, MORE})
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Figure(_Part):
+class Figure(Frozen):
     """One question that was measured in process pairs: speed, load, first call, import or memory."""
 
     verdict: str = Field(description="slower, faster, same or cannot tell; memory: more, less, same or cannot tell")
@@ -75,26 +72,16 @@ class Figure(_Part):
         return f"{100 * (self.low - 1):+.1f} … {100 * (self.high - 1):+.1f} %"
 
 
-class PicturesFound(_Part):
+class PicturesFound(ComparedPictures):
     """How the candidate's pictures compare with the baseline's, from the same seeds on the same machine."""
 
     verdict: str = Field(
         description="identical, within limits, changed, broken, raises now, works now, raises something else, "
         "raises as before or not repeatable"
     )
-    message: str
-    ssim_worst_tile: float | None = None
-    ssim_tiles: tuple[float, ...] | None = None
-    ssim_grid: float | None = None
-    max_diff: int | None = Field(default=None, description="8-bit levels")
-    changed_share: float | None = None
-    mean_diff: tuple[float, float, float] | None = Field(
-        default=None, description="signed mean difference per channel, 8-bit levels"
-    )
-    limits: LimitsRecord | None = None
 
 
-class WorkFound(_Part):
+class WorkFound(Frozen):
     """What one call of a case does on both sides, counted and not timed."""
 
     verdict: str = Field(description="same work, more work or less work")
@@ -105,7 +92,7 @@ class WorkFound(_Part):
     candidate: dict[str, Any]
 
 
-class CaseFound(_Part):
+class CaseFound(Frozen):
     """One case on both sides."""
 
     case: str
@@ -146,12 +133,12 @@ class CaseFound(_Part):
         return tuple(found)
 
 
-class SideFound(_Part):
+class SideFound(Frozen):
     asked: str
     libraries: dict[str, str]
 
 
-class UpgradeFound(_Part):
+class UpgradeFound(Frozen):
     """The whole check. Times are seconds, memory bytes, ratios candidate / baseline."""
 
     schema_version: int = Field(default=1, alias="schema", serialization_alias="schema")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from bench.pictures.check import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.pictures.grids import make_grid
 from bench.pictures.similarity import (
@@ -16,7 +14,6 @@ from bench.pictures.similarity import (
     difference_picture,
 )
 from bench.record.folder import RunFolder
-from bench.record.record import LimitsRecord
 from bench.upgrade.comparison import SideResult
 from bench.upgrade.outcome import PicturesFound
 
@@ -41,13 +38,7 @@ def compare_pictures(baseline: SideResult, candidate: SideResult, limits: Limits
         WITHIN_LIMITS: f"within limits: {score}",
         CHANGED: f"changed: {', '.join(similarity.excesses(limits))}",
     }[verdict]
-    return PicturesFound(
-        verdict=verdict,
-        message=message,
-        limits=LimitsRecord(**asdict(limits)),
-        ssim_worst_tile=similarity.ssim_worst_tile,
-        **asdict(similarity),
-    )
+    return PicturesFound.of(similarity, verdict=verdict, message=message, limits=limits)
 
 
 def _without_pictures(baseline: str | None, candidate: str | None) -> PicturesFound:

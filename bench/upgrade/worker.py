@@ -140,7 +140,7 @@ class Worker:
         )
         self._loaded_for = pipeline
         if request.get("repeated_layers"):
-            from bench.proofs.slow_down import repeat_layers
+            from bench.upgrade.slow_down import repeat_layers
 
             repeat_layers(self._loaded.pipeline.unet, request["repeated_layers"])
         return {"load_s": self._loaded.load_s}, ()
@@ -148,7 +148,7 @@ class Worker:
     def do_layers(self, _request: dict[str, Any]) -> Reply:
         """Seconds of the UNet's layers and of its whole forward."""
         from bench.calls.sampling import prepare_call
-        from bench.proofs.slow_down import layer_seconds
+        from bench.upgrade.slow_down import layer_seconds
 
         pipeline = self._loaded.pipeline
         layers, whole = layer_seconds(pipeline.unet, lambda: pipeline(**prepare_call(self._loaded, self._case)))

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from bench.calibration import processes, run, variations
+from bench.calibration.derivation import derive_limits
 from bench.calibration.messages import Answer, Died, Made, NotHeld, Raised, Task
 from bench.calibration.prediction import prediction_bound
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
@@ -271,6 +272,7 @@ DYING = """
 import pickle, sys, os
 task = pickle.load(sys.stdin.buffer)
 out = os.fdopen(os.dup(1), "wb")
+from bench.calibration.derivation import derive_limits
 from bench.calibration.messages import Ready, Raised
 if task.cases[0].settings.steps == 9:
     sys.exit("no such library")
@@ -428,6 +430,12 @@ def test_a_case_unstable_at_coarser_rounding_has_no_limits_on_another_type_of_de
     assert not found.problem
     assert found.limits.other is None
     assert found.limits.unstable.startswith(f"'{TF32_TWINS}' turns a tile into another picture (SSIM ")
+
+
+def test_without_evidence_of_coarser_rounding_a_float32_case_has_no_limits_for_other_devices():
+    derived = derive_limits("float32", sample(*[0.01, 0.012] * 8), [])
+    assert derived.portable.ssim < 0.99
+    assert (derived.other, derived.unstable) == (None, "")
 
 
 def test_evidence_that_is_there_is_not_measured_again_unless_asked_for(calibrate, case, ran):

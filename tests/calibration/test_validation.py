@@ -16,7 +16,6 @@ from bench.calls.device import Cpu, choose_device
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, TwinsMeasured, choose_limits
 from bench.pictures.similarity import Limits, compare
 from bench.pictures.store import find_golden, read_golden
-from bench.record.record import LimitsRecord
 from bench.suite.file import SUITE_FILE, read_suite
 
 # The figures of a picture are near one of these: a sum of squares, an absolute value, or a product of many factors.
@@ -69,7 +68,7 @@ def twins(name: str, *levels: int) -> TwinsMeasured:
 
 
 def test_evidence_far_outside_what_the_rest_says_is_found():
-    anything = LimitsRecord(ssim=0, max_diff=255, mean_diff=255, reason="not used")
+    anything = Limits(ssim=0, max_diff=255, mean_diff=255, reason="not used")
     limits = CalibratedLimits(
         strict=anything,
         portable=anything,

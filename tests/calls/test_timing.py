@@ -24,9 +24,9 @@ from bench.calls.timing import measure, measure_phases
 from bench.calls.work import count_work
 from bench.pictures.check import check_golden
 from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured
+from bench.pictures.similarity import Limits
 from bench.pictures.store import describe_origin
 from bench.record.folder import RunFolder
-from bench.record.record import LimitsRecord
 from bench.run import NOT_REPEATABLE, GoldenPolicy, Run
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
@@ -401,7 +401,7 @@ def limitless_golden(run: Run, case: Case, loaded: LoadedPipeline) -> None:
     """A golden that no picture can miss, so that only repeatability is judged."""
     accept(run, case, loaded)
     for path in run.goldens.root.rglob("*.json"):
-        anything = LimitsRecord(ssim=-1.0, max_diff=255, mean_diff=255.0, reason="a test")
+        anything = Limits(ssim=-1.0, max_diff=255, mean_diff=255.0, reason="a test")
         limits = CalibratedLimits(
             strict=anything, portable=anything,
             evidence=(VariationMeasured(name="none", tier=STRICT, ssim=1, max_diff=0, changed_share=0, mean_diff=0),),

@@ -36,12 +36,14 @@ from bench.faults.outcomes import (
 from bench.faults.quick import quick_cases, write_quick
 from bench.faults.report import render_report
 from bench.faults.runner import Task, run_cases, run_tasks
+from bench.pictures.compared import ComparedWork, Pictures
+from bench.pictures.similarity import Limits
 from bench.plugin.session import case_parameters
-from bench.record.record import LimitsRecord, Pictures, Record, WorkRecord
+from bench.record.record import Record
 from bench.suite.file import SuiteError
 from bench.suite.schedulers import DDPM
 
-LIMITS = LimitsRecord(ssim=0.9999, max_diff=3, changed_share=0.01, mean_diff=0.05, reason="made up")
+LIMITS = Limits(ssim=0.9999, max_diff=3, changed_share=0.01, mean_diff=0.05, reason="made up")
 
 
 def record(verdict: str = "changed", **pictures: Any) -> Record:
@@ -82,7 +84,7 @@ class TestMargins:
         assert judged.by == {}
 
     def test_more_work_counts_where_records_tell_of_it(self) -> None:
-        told = WorkRecord(verdict="more work", message="host syncs 1 → 2")
+        told = ComparedWork(verdict="more work", message="host syncs 1 → 2")
         counted = record("more work").model_copy(update={"work": told})
         assert judge(counted, 0.5).by == {"work": None}
         assert "host syncs 1 → 2" in judge(counted, 0.5).message

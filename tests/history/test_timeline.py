@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -1099,7 +1099,7 @@ def test_a_checkout_without_the_tag_is_one_sentence(repo):
 @pytest.fixture
 def step(repo, tmp_path, monkeypatch):
     """Runs a step on a worktree, with a judge that answers as told; its exit code."""
-    names = {"case": CASE, "request": {}, "limits": asdict(LIMITS), "reference": "paint==1.0.0", "by": "pictures"}
+    names = {"case": CASE, "request": {}, "limits": LIMITS, "reference": "paint==1.0.0", "by": "pictures"}
     asked = Question(**names, exact=False, min_change=0.03, budget_s=1, device="cpu", environments=tmp_path)
 
     def step(answer):

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,8 +41,8 @@ from bench.pictures.store import (
     unused_goldens,
     write_golden,
 )
-from bench.record.reasons import across_devices
-from bench.record.record import LimitsRecord, Record
+from bench.record.record import Record
+from bench.report.reasons import across_devices
 from bench.suite.case import Case, Model, Settings
 
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor (R) 9000")
@@ -50,8 +50,8 @@ OTHER_PROCESSOR: Any = SimpleNamespace(type="cpu", name="Another Processor")
 GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100 80GB HBM3")
 OTHER_GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA A10")
 WEIGHTS, OTHER_WEIGHTS = "a" * 64, "b" * 64
-TOLERANT = LimitsRecord(ssim=0.9, max_diff=20, changed_share=1.0, mean_diff=2.0, reason="measured for this test")
-GENEROUS = LimitsRecord(ssim=0.5, max_diff=99, changed_share=1.0, mean_diff=9.0, reason="measured elsewhere")
+TOLERANT = Limits(ssim=0.9, max_diff=20, changed_share=1.0, mean_diff=2.0, reason="measured for this test")
+GENEROUS = Limits(ssim=0.5, max_diff=99, changed_share=1.0, mean_diff=9.0, reason="measured elsewhere")
 CALIBRATED = CalibratedLimits(
     strict=TOLERANT,
     portable=GENEROUS,
@@ -196,7 +196,7 @@ def test_without_limits_of_its_own_a_golden_has_those_of_dtype_and_tier(root, dt
     case = case_with(dtype=dtype)
     accept(root, pictures(), case)
     found = check(root, brighter(pictures(), 1), case, device=device)
-    assert found.limits == LimitsRecord(**asdict(default_limits(dtype, tier)))
+    assert found.limits == default_limits(dtype, tier)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -214,12 +214,12 @@ def test_measured_limits_are_strict_on_their_machine_and_wider_on_others_of_its_
     expected = {
         PROCESSOR.name: TOLERANT,
         OTHER_PROCESSOR.name: GENEROUS,
-        GPU.name: LimitsRecord(**asdict(default_limits("float32", OTHER))),
+        GPU.name: default_limits("float32", OTHER),
     }
     assert check(root, brighter(pictures(), 1), device=device).limits == expected[device.name]
 
 
-ACROSS = LimitsRecord(ssim=0.98, max_diff=12, changed_share=1.0, mean_diff=1.5, reason="measured at TF32 rounding")
+ACROSS = Limits(ssim=0.98, max_diff=12, changed_share=1.0, mean_diff=1.5, reason="measured at TF32 rounding")
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_a_processor_of_the_same_name_with_other_instructions_is_another_machine
 
 @pytest.mark.parametrize("device", [PROCESSOR, OTHER_PROCESSOR])
 def test_two_runs_on_one_machine_are_judged_by_the_strict_limits_wherever_these_were_measured(root, golden, device):
-    assert limits_side_by_side(root, CASE, device) == Limits(**TOLERANT.model_dump())
+    assert limits_side_by_side(root, CASE, device) == TOLERANT
 
 
 @pytest.mark.parametrize(
@@ -684,7 +684,7 @@ def test_a_store_that_cannot_be_made_is_told_in_one_sentence(tmp_path):
 def test_files_that_belong_to_no_case_are_unused(root):
     used = ["tiny-sd/a-s5", "tiny-sd/a-s5@cuda", "tiny-sd/a-s5@cuda-nvidia-h100", "tiny-sd/b-s20-g7.5"]
     unused = ["tiny-sd/a-s50", "tiny-sd/b-s20-g7", "tiny-sd/gone@cuda", "tiny-sd/gone@cpu-x", "other/a-s5", "a-s5"]
-    stray = ["README.md", "tiny-sd/a-s5.jpg", "tiny-sd/a-s5.png.orig", "tiny-sd/a-s5 (copy).png", "tiny-sd/notes"]
+    stray = ["notes.txt", "tiny-sd/a-s5.jpg", "tiny-sd/a-s5.png.orig", "tiny-sd/a-s5 (copy).png", "tiny-sd/notes"]
     pairs = [f"{stem}{suffix}" for stem in unused for suffix in (".png", ".json")]
     for name in [*(f"{stem}{suffix}" for stem in used for suffix in (".png", ".json")), *pairs, *stray]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -699,6 +699,13 @@ def test_a_golden_that_lost_its_picture_or_its_origin_still_belongs_to_its_case(
     golden.unlink()
     assert unused_goldens(root, [CASE]) == []
     assert unused_goldens(root, []) == [str(golden.with_suffix(".json"))]
+
+
+def test_the_page_and_the_tests_of_the_store_are_no_goldens(root):
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("README.md", "test_goldens.py", "notes.txt"):
+        (root / name).write_text("")
+    assert unused_goldens(root, []) == [str(root / "notes.txt")]
 
 
 def test_a_store_that_does_not_exist_has_no_unused_goldens(root):

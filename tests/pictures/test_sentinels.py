@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.calls.device import instruction_set
+from bench.calls.raised import RaisedError
 from bench.calls.work import Work
 from bench.pictures.check import (
     BROKEN,
@@ -27,15 +28,15 @@ from bench.pictures.check import (
     limits_side_by_side,
 )
 from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured
+from bench.pictures.similarity import Limits
 from bench.pictures.store import accept_limits, describe_origin, find_golden, golden_place, read_golden, unused_goldens
-from bench.record.record import ErrorRecord, LimitsRecord
 from bench.suite.case import Case, Model, Settings
 
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor")
 GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100")
 MODEL = Model(name="tiny-sd", kind="stable-diffusion", source="embedded")
-ERROR = ErrorRecord(type="IndexError", message="index 5 is out of bounds")
-OTHER_ERROR = ErrorRecord(type="IndexError", message="index 6 is out of bounds")
+ERROR = RaisedError(type="IndexError", message="index 5 is out of bounds")
+OTHER_ERROR = RaisedError(type="IndexError", message="index 6 is out of bounds")
 
 
 def sentinel(**settings: Any) -> Case:
@@ -228,7 +229,7 @@ def test_entries_and_groups_that_no_case_uses_are_named(check, tmp_path):
 
 
 def calibrated(max_diff: int, ssim: float) -> CalibratedLimits:
-    strict = LimitsRecord(ssim=ssim, max_diff=max_diff, changed_share=1.0, mean_diff=9.0, reason=f"{max_diff} levels")
+    strict = Limits(ssim=ssim, max_diff=max_diff, changed_share=1.0, mean_diff=9.0, reason=f"{max_diff} levels")
     return CalibratedLimits(
         strict=strict,
         portable=strict,

@@ -1,6 +1,5 @@
 """How far one grid is from another: the worst tile decides, and what SSIM is blind to is seen too."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ def grain(number: int) -> np.ndarray:
 
 
 def limits(**given: Any) -> Limits:
-    return replace(LOOSE, reason="for this test", **given)
+    return LOOSE.model_copy(update={"reason": "for this test"} | given)
 
 
 def similarity(
@@ -157,9 +156,9 @@ def test_one_level_up_here_and_down_there_is_seen_by_the_share_of_changed_values
     found = compare(pictures(*(add(tile, checks) for tile in golden)), pictures(*golden))
     assert (found.max_diff, found.changed_share, found.mean_diff) == (1, 1.0, (0.0, 0.0, 0.0))
     share = default_limits("float32", STRICT).changed_share
-    others = limits(ssim=0.999, max_diff=1, mean_diff=0)
-    assert found.excesses(replace(others, changed_share=share)) == ["100 % of the values differ (limit 0.2 %)"]
-    assert found.verdict(others) == WITHIN_LIMITS
+    given = {"ssim": 0.999, "max_diff": 1, "mean_diff": 0}
+    assert found.excesses(limits(**given, changed_share=share)) == ["100 % of the values differ (limit 0.2 %)"]
+    assert found.verdict(limits(**given)) == WITHIN_LIMITS
 
 
 def test_darker_pictures_have_a_negative_shift():

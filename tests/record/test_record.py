@@ -11,15 +11,14 @@ import pytest
 from PIL import Image
 
 import bench.record.record
+from bench.calls.phases import Phases
+from bench.calls.raised import RaisedError
+from bench.pictures.compared import ComparedWork, Pictures
+from bench.pictures.similarity import Limits
 from bench.record.folder import ENVIRONMENTS, LATEST, RECORDS, RunFolder, new_run_name
 from bench.record.record import (
     SCHEMA_FILE,
-    ErrorRecord,
-    LimitsRecord,
-    PhasesRecord,
-    Pictures,
     Record,
-    WorkRecord,
     read_records,
     schema,
 )
@@ -89,7 +88,7 @@ def full_record() -> Record:
         median_s=0.25,
         mad_s=0.0,
         unet_calls=21,
-        phases_s=PhasesRecord(text_encoding=0.01, denoising=(0.1, 0.2), unet_calls=(1, 2), decoding=0.05),
+        phases_s=Phases(text_encoding=0.01, denoising=(0.1, 0.2), unet_calls=(1, 2), decoding=0.05),
         peak_memory_reason="the peak counter of cuda answers 0",
         pictures=Pictures(
             verdict="changed",
@@ -100,15 +99,15 @@ def full_record() -> Record:
             max_diff=9,
             changed_share=0.125,
             mean_diff=(-1.0, 0.0, 2.5),
-            limits=LimitsRecord(ssim=0.9, max_diff=4, changed_share=0.5, mean_diff=0.25, reason="measured"),
+            limits=Limits(ssim=0.9, max_diff=4, changed_share=0.5, mean_diff=0.25, reason="measured"),
             golden="golden/tiny-sd/pndm-s20-g7.5-fp32.png",
         ),
-        work=WorkRecord(
+        work=ComparedWork(
             verdict="more work",
             message="more work: UNet calls 20 → 21 (+5.0 %)",
             counts={"operators": {"aten::mm": 84}, "host_syncs": {}, "unet_calls": 21},
         ),
-        error=ErrorRecord(type="NotRepeatable", message="the first and the last call differ"),
+        error=RaisedError(type="NotRepeatable", message="the first and the last call differ"),
     )
 
 

@@ -26,7 +26,6 @@ import torch
 
 from bench.calls.pipelines import Checkpoint
 from bench.calls.sampling import generate
-from bench.proofs.slow_down import choose_layers, layer_seconds, repeat_layers
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.upgrade import comparison, workers
 from bench.upgrade.comparison import (
@@ -42,6 +41,7 @@ from bench.upgrade.comparison import (
 from bench.upgrade.decision import FEWEST_PAIRS
 from bench.upgrade.lockstep import ALTERNATE, DUET, PairedCall, Places, paired_call, places_for
 from bench.upgrade.protocol import MAX_HEADER, Channel, Closed, TimedOut
+from bench.upgrade.slow_down import choose_layers, layer_seconds, repeat_layers
 from bench.upgrade.worker import Notices, move_weights
 from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh, started_worker
 
