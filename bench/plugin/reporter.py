@@ -34,7 +34,7 @@ def status_without_letter(config: pytest.Config, report: Any) -> tuple[str, str,
     return report.outcome, "", report.outcome.upper()
 
 
-SIMULATED = "simulated accelerator: it is computed by the processor, its times mean nothing, and none is recorded"
+SIMULATED = "simulated accelerator: the processor computes what it does, so times on it mean nothing"
 
 
 def session_header(session: Session) -> list[str]:

@@ -1,71 +1,26 @@
 """A simulated accelerator: a device of torch for machines that have none. See ``README.md``.
 
-Importing this package changes nothing; ``enable`` does, for as long as the process lives. It imports nothing from the
-rest of the project.
+Importing this package changes nothing, and loads nothing before it is used; ``enable`` adds the device to torch, for as
+long as the process lives. It imports nothing from the rest of the project.
 """
 
-from __future__ import annotations
+from importlib import import_module
+from typing import Any
 
-import contextlib
-
-from .settings import TYPE, VARIABLE, Settings, SimulationError, asked_for, settings_from_environment
-from .support import check_torch
-
-__all__ = [
-    "TYPE",
-    "VARIABLE",
-    "Settings",
-    "SimulationError",
-    "enable",
-    "enable_if_asked",
-    "enabled_settings",
-    "weightless",
-]
-
-_enabled: list[Settings] = []
+_HOMES = {
+    "TYPE": "settings",
+    "VARIABLE": "settings",
+    "Settings": "settings",
+    "SimulationError": "settings",
+    "enable": "switch",
+    "enable_if_asked": "switch",
+    "enabled_settings": "switch",
+    "weightless": "storage",
+}
+__all__ = list(_HOMES)
 
 
-def enable(settings: Settings | None = None) -> None:
-    """Adds the device type ``sim`` to torch in this process; it cannot be taken away again.
-
-    Does nothing where it is enabled already.
-
-    Args:
-        settings: by default those of the environment variable ``SIMULATED_ACCELERATOR``.
-
-    Raises:
-        SimulationError: this torch cannot have such a device, has another one in its place, or the device is enabled
-            with other settings.
-    """
-    if _enabled:
-        if settings not in (None, _enabled[0]):
-            raise SimulationError(f"the simulated accelerator is enabled already, with {_enabled[0]}.")
-        return
-    settings = settings or settings_from_environment()
-    check_torch()
-    from .registration import register
-
-    register(settings)
-    _enabled.append(settings)
-
-
-def enable_if_asked() -> None:
-    """Enables the device where ``SIMULATED_ACCELERATOR`` is set; for start-up code and torch's entry points."""
-    if asked_for():
-        enable()
-
-
-def enabled_settings() -> Settings | None:
-    """The settings of this process; ``None`` where the device is not enabled."""
-    return _enabled[0] if _enabled else None
-
-
-def weightless() -> contextlib.AbstractContextManager[None]:
-    """New tensors on the device have a size and no bytes inside the block.
-
-    What is computed from them, there or later, has no bytes either: operators are counted and take their latency, but
-    nothing is computed. ``item`` answers 0, a copy to the host holds zeros, and ``nonzero`` finds nothing.
-    """
-    from .storage import weightless as without_bytes
-
-    return without_bytes()
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -96,7 +96,11 @@ _mode = _Mode()
 
 @contextlib.contextmanager
 def weightless() -> Iterator[None]:
-    """New tensors of this thread have a size and no bytes inside the block, and so has what is computed from them."""
+    """New tensors of this thread have a size and no bytes inside the block.
+
+    What is computed from them, there or later, has no bytes either: operators are counted and take their latency, but
+    nothing is computed. ``item`` answers 0, a copy to the host holds zeros, and ``nonzero`` finds nothing.
+    """
     before, _mode.weightless = _mode.weightless, True
     try:
         yield
