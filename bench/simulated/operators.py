@@ -54,6 +54,11 @@ class _Signature:
     def makes_tensors(self) -> bool:
         return None in self.returned
 
+    def new_in(self, results: Any) -> list[torch.Tensor]:
+        """The tensors among the results that are no arguments of the operator."""
+        parts = (results,) if len(self.returned) == 1 else results or ()
+        return list(tensors_in([part for place, part in zip(self.returned, parts, strict=True) if place is None]))
+
 
 @functools.cache
 def _signature(op: Any) -> _Signature:
@@ -118,12 +123,6 @@ class _Call:
         ]
         return results[0] if len(results) == 1 else tuple(results)
 
-    def new_in(self, results: Any) -> list[torch.Tensor]:
-        """The tensors among the results that are no arguments of the operator."""
-        returned = self.signature.returned
-        parts = (results,) if len(returned) == 1 else results or ()
-        return list(tensors_in([part for place, part in zip(returned, parts, strict=True) if place is None]))
-
 
 def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Gives an operator to the device of its tensors; the kernel for all operators without one of their own.
@@ -184,7 +183,8 @@ def _predict(call: _Call) -> Any:
 
 
 def _enqueue(call: _Call, results: Any) -> Any:
-    made = call.new_in(results)
+    op, signature = call.op, call.signature
+    made = signature.new_in(results)
     try:
         args, kwargs = call.on_host()
         targets = [host_view(tensor) for tensor in made]
@@ -194,11 +194,12 @@ def _enqueue(call: _Call, results: Any) -> Any:
             forget(tensor)
         return results
 
+    # It must hold no tensor of the device: memory would depend on how far the host is ahead.
     def kernel() -> None:
-        computed = call.op(*args, **kwargs)
-        for target, value in zip(targets, call.new_in(computed), strict=True):
+        computed = op(*args, **kwargs)
+        for target, value in zip(targets, signature.new_in(computed), strict=True):
             if target.shape != value.shape:
-                raise AssertionError(f"{call.op}: the meta kernel says {target.shape}, the CPU kernel {value.shape}.")
+                raise AssertionError(f"{op}: the meta kernel says {target.shape}, the CPU kernel {value.shape}.")
             target.copy_(value)
 
     call.device.launch(kernel)

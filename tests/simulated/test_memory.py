@@ -1,10 +1,12 @@
 """How memory is counted, and how it runs out."""
 
 import gc
+import threading
 
 import pytest
 import torch
 
+from bench.simulated.devices import device as device_of
 from bench.simulated.memory import Memory
 
 MIB = 1 << 20
@@ -53,6 +55,22 @@ def test_statistics_of_torch_follow_the_tensors():
     assert torch.sim.max_memory_allocated(0) == torch.accelerator.max_memory_allocated(0)
     assert torch.accelerator.memory_stats()["requested_bytes.all.current"] >= kept.nbytes
     assert torch.accelerator.get_memory_info()[1] == torch.sim.mem_get_info()[1] == 64 * MIB
+
+
+def test_memory_does_not_depend_on_how_far_the_host_is_ahead():
+    torch.accelerator.synchronize()
+    before = torch.accelerator.memory_allocated()
+    weight = torch.randn(3, 4, 1, 1, device="sim")
+    gate = threading.Event()
+    device_of(0).queue.mark(gate.wait)
+    x = torch.ones(2, 4, 8, 8, device="sim")
+    for _ in range(3):
+        y = torch.relu(torch.nn.functional.conv2d(x + 1, weight).exp_())
+        y = torch.nn.functional.scaled_dot_product_attention(y, y, y).clone().sum()
+    ahead = torch.accelerator.memory_allocated() - before
+    gate.set()
+    torch.accelerator.synchronize()
+    assert torch.accelerator.memory_allocated() - before == ahead == 512 + 2048 + 512
 
 
 def test_a_full_device_raises_and_recovers():
