@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from bench.calls.compiled import measure_alone
-from bench.calls.device import Device
+from bench.calls.device import Device, is_simulated
 from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.raised import RaisedError
 from bench.calls.sampling import generate, to_images
@@ -36,6 +36,9 @@ from bench.record.record import Record
 from bench.suite.case import Case
 from bench.suite.optimizations import compiles
 from bench.verdicts import Verdict
+
+# Fields of a record that hold times.
+TIMES = ("load_s", "first_call_s", "samples_s", "median_s", "mad_s", "phases_s")
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,9 @@ class Run:
             record["error"] = RaisedError.of(error)
             raise
         finally:
+            if is_simulated(self.device):
+                for name in TIMES:
+                    record.pop(name, None)
             self.folder.append(Record(**record))
 
     def _check(

@@ -13,6 +13,7 @@ PROJECT = Path(__file__).parents[1]
 
 # From the top down. Rooms on one line may import each other, as long as no circle of modules comes of it.
 ORDER = (
+    ("simulated",),
     ("errors", "verdicts", "files", "paths", "console", "command", "frozen"),
     ("suite",),
     ("calls",),
@@ -25,7 +26,6 @@ ORDER = (
     ("calibration",),
     ("proofs",),
     ("faults",),
-    ("simulated",),
     ("tune",),
     ("report",),
     ("timeline",),

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from bench import simulated
 from bench.errors import BenchError
 
 
@@ -54,6 +55,11 @@ def slow_dtypes(device: Device) -> frozenset[str]:
     if device.type != "cpu":
         return frozenset()
     return frozenset({"float16"} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else {"float16", "bfloat16"})
+
+
+def is_simulated(device: Device) -> bool:
+    """Whether times on the device mean nothing, since it is computed by the processor."""
+    return device.type == simulated.TYPE
 
 
 def instruction_set(device: Device) -> str:
@@ -159,12 +165,19 @@ class Accelerator:
 def choose_device(wanted: str = "auto") -> Device:
     """The device of this name; ``auto`` is the accelerator if there is one, else the CPU.
 
+    The simulated accelerator must be asked for by its name, ``sim``, which enables it for the rest of this process.
+
     ``torch.accelerator.current_accelerator()`` names ``cuda`` on machines without a GPU too, so availability is
     asked first.
 
     Raises:
         DeviceError: torch does not know the name, or no such device is available.
     """
+    if wanted.partition(":")[0] == simulated.TYPE:
+        try:
+            simulated.enable()
+        except simulated.SimulationError as error:
+            raise DeviceError(f"--device {wanted}: {error}") from None
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if wanted == "auto":
         return Accelerator(torch.device(accelerator.type, 0)) if accelerator else Cpu()
@@ -172,7 +185,7 @@ def choose_device(wanted: str = "auto") -> Device:
         device = torch.device(wanted)
     except RuntimeError:
         raise DeviceError(
-            f"--device {wanted}: torch knows no such device; try auto, cpu, cuda, cuda:1, mps or xpu."
+            f"--device {wanted}: torch knows no such device; try auto, cpu, cuda, cuda:1, mps, xpu or sim."
         ) from None
     if device.type == "cpu":
         return Cpu()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.calls.device import is_simulated
 from bench.console import shown
 from bench.plugin import terminal
 from bench.plugin.selection import nothing_selected
@@ -33,6 +34,9 @@ def status_without_letter(config: pytest.Config, report: Any) -> tuple[str, str,
     return report.outcome, "", report.outcome.upper()
 
 
+SIMULATED = "simulated accelerator: the processor computes what it does, so times on it mean nothing"
+
+
 def session_header(session: Session) -> list[str]:
     """Device, libraries and suite."""
     environment = session.run.environment
@@ -42,6 +46,7 @@ def session_header(session: Session) -> list[str]:
     return [
         f"device: {session.device.type} ({session.device.name}), {environment['threads']} threads, "
         f"environment {session.run.environment_key}",
+        *([SIMULATED] if is_simulated(session.device) else []),
         "libraries: " + ", ".join(f"{name} {versions[name]}" for name in shown),
         f"suite: {session.suite.file}, {len(session.selection.cases)} cases"
         + (f" (left out: {left_out})" if left_out else ""),
@@ -117,6 +122,8 @@ class Reporter:
             write(terminal.render_table(records, terminalreporter.hasmarkup))
             for note in terminal.memory_notes(records):
                 write(note)
+            if is_simulated(session.device):
+                write(SIMULATED, yellow=True)
             write(terminal.where_the_time_went(len(records), self._wall_s, session.run.tally))
         else:
             terminalreporter.section("pictures")

@@ -16,6 +16,7 @@ from bench.calls.device import (
     Device,
     check_clock,
     choose_device,
+    is_simulated,
     make_deterministic,
     require_device,
     slow_dtypes,
@@ -122,7 +123,7 @@ def start_session(config: pytest.Config) -> Session:
         announce=announcer(config),
         counts_work=not options.pictures_only,
     )
-    if timing and not upgrade:
+    if timing and not upgrade and not is_simulated(device):
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
     return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
 

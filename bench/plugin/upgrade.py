@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.calls.device import is_simulated
 from bench.errors import BenchError
 from bench.installs.cache import list_environments, prune_environments
 from bench.installs.environments import environment_of
@@ -18,7 +19,7 @@ from bench.installs.sides import parse_side
 from bench.pictures.check import limits_side_by_side
 from bench.pictures.similarity import Limits
 from bench.plugin.options import UpgradeOptions
-from bench.plugin.reporter import session_header, status_without_letter, write_case_line, write_results
+from bench.plugin.reporter import SIMULATED, session_header, status_without_letter, write_case_line, write_results
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.suite.case import Case
@@ -248,6 +249,8 @@ class UpgradeReporter:
         write_upgrade(folder / UPGRADE_JSON, found)
         write = terminalreporter.write_line
         terminalreporter.section("upgrade")
+        if is_simulated(self._upgrade.session.device):
+            write(SIMULATED, yellow=True)
         write(render_upgrade(found, terminalreporter.hasmarkup))
         write("changes: " + (", ".join(found.changes) or "none"))
         for line in (*counts_lines(found), *remarks(found)):
