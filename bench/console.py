@@ -1,11 +1,14 @@
-"""Tables as text."""
+"""How things are shown in a terminal: tables and paths."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def table_text(table: Table, width: int, colour: bool) -> str:
@@ -13,3 +16,9 @@ def table_text(table: Table, width: int, colour: bool) -> str:
     stream = io.StringIO()
     Console(file=stream, width=width, force_terminal=colour, highlight=False, emoji=False, markup=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def shown(path: Path) -> str:
+    """A path as seen from the repository, where it is inside: short, and the same on every machine."""
+    resolved = path.resolve()
+    return resolved.relative_to(REPOSITORY).as_posix() if resolved.is_relative_to(REPOSITORY) else str(path)

@@ -19,6 +19,15 @@ def as_png(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
+def shows(path: Path, image: Image.Image) -> bool:
+    """Whether a file holds this very picture, however it is compressed."""
+    try:
+        with Image.open(path) as opened:
+            return (opened.mode, opened.size) == (image.mode, image.size) and opened.tobytes() == image.tobytes()
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
 @contextlib.contextmanager
 def _written_beside(path: Path, content: bytes) -> Iterator[str]:
     """A hidden file beside ``path`` with this content, on disk; deleted at the end unless it was moved."""

@@ -14,39 +14,45 @@ from typing import Any
 
 from PIL import Image
 
-from bench.calls.compiled import ProcessDied, measure_alone
-from bench.calls.device import Device, DeviceError, is_simulated
-from bench.calls.optimizations import NotApplied
-from bench.calls.pipelines import LoadedPipeline, PipelineError, load_pipeline
+from bench.calls.compiled import measure_alone
+from bench.calls.device import Device, is_simulated
+from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.raised import RaisedError
-from bench.calls.sampling import BrokenPicture, generate, to_images
-from bench.calls.schedulers import UnknownOption
-from bench.calls.timing import Measurement, Repeat, measure
+from bench.calls.sampling import generate, to_images
+from bench.calls.schedulers import UnknownSchedulerOption
+from bench.calls.timing import Measurement, measure
 from bench.calls.work import Work, count_work, counted_call, forget_compiled
-from bench.pictures.check import CHANGED, PASSED, Check, check_golden, same_pixels
+from bench.errors import BenchError
+from bench.pictures.accept import accept_difference
+from bench.pictures.check import Check, check_golden, same_pixels
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import PORTABLE, default_limits
-from bench.pictures.similarity import IDENTICAL, compare, difference_picture
-from bench.pictures.store import Golden, GoldenError, describe_origin
+from bench.pictures.outcomes import Difference
+from bench.pictures.similarity import compare, difference_picture
+from bench.pictures.store import Golden, describe_origin, known_difference
 from bench.record import environment as environments
 from bench.record.folder import RunFolder
 from bench.record.record import Record
 from bench.suite.case import Case
 from bench.suite.optimizations import compiles
+from bench.verdicts import Verdict
 
-NOT_REPEATABLE, RAISES = "not repeatable", "raises"
-# Errors that are sentences of our own: a traceback would only hide them, and no golden holds them.
-SENTENCES = (PipelineError, NotApplied, BrokenPicture, GoldenError, DeviceError, ProcessDied, UnknownOption)
 # Fields of a record that hold times.
 TIMES = ("load_s", "first_call_s", "samples_s", "median_s", "mad_s", "phases_s")
 
 
 @dataclass(frozen=True)
 class GoldenPolicy:
-    """Where goldens lie and whether this run may write them (``update``: see ``check_golden``)."""
+    """Where goldens lie and whether this run may write them.
+
+    Attributes:
+        update: see ``check_golden``.
+        difference: accept what the cases show as this known difference, and write no golden; see ``accept_difference``.
+    """
 
     root: Path
     update: str | None = None
+    difference: Difference | None = None
 
 
 @dataclass
@@ -105,10 +111,10 @@ class Run:
         gc.collect()
         self.device.empty_cache()
 
-    def benchmark(self, case: Case, repeat: Repeat, rounds: int) -> Record:
+    def benchmark(self, case: Case, rounds: int) -> Record:
         """Measures a case and checks the grid of its last round; see ``measure``.
 
-        A compiled case is measured in a process of its own, and ``repeat`` is not called.
+        A compiled case is measured in a process of its own.
         """
         with self._recorded(case) as record:
             if compiles(case.settings.optimizations):
@@ -118,15 +124,15 @@ class Run:
                 loaded = self.pipeline(case)
                 record.update(_origin_of(loaded))
                 count = count_work if self.counts_work else None
-                measured = measure(loaded, case, self.device, repeat, rounds, count=count)
+                measured = measure(loaded, case, self.device, rounds, count=count)
             self.tally.in_pipeline_s += measured.in_pipeline_s
             record.update(_figures(measured))
             check = self._check(case, measured.images, loaded, measured.work)
             record.update(pictures=check.pictures, work=check.work, verdict=check.verdict)
             difference = self._unrepeatable(case, measured)
-            if difference and check.pictures.verdict in PASSED:
+            if difference and Verdict(check.pictures.verdict).passes:
                 error = RaisedError(type="NotRepeatable", message=difference)
-                record.update(verdict=NOT_REPEATABLE, error=error)
+                record.update(verdict=Verdict.NOT_REPEATABLE, error=error)
         return Record(**record)
 
     def _measure_alone(self, case: Case, rounds: int) -> tuple[LoadedPipeline, Measurement]:
@@ -154,11 +160,20 @@ class Run:
         """Pictures and work of a case, or what the libraries raise, which a golden may hold as well."""
         try:
             return *self._pictured(loaded, case), None
-        except SENTENCES:
+        except UnknownSchedulerOption as error:
+            if not self._may_lack_options(case):
+                raise
+            return [], None, RaisedError.of(error)
+        except BenchError:  # of ours, and never what a golden holds
             raise
         except Exception as error:
             traceback.print_exc()
             return [], None, RaisedError.of(error)
+
+    def _may_lack_options(self, case: Case) -> bool:
+        """Whether an unknown option may be a known difference, since older releases have fewer options."""
+        asked = self.goldens
+        return bool(asked.difference or known_difference(asked.root, case, self.device, self.environment["libraries"]))
 
     def _pictured(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None]:
         """One call gives pictures and work, but for compiled cases, which are not counted as they run."""
@@ -181,7 +196,7 @@ class Run:
             "device": self.device.type,
             "environment": self.environment_key,
             "load_average": environments.load_average(),
-            "verdict": RAISES,
+            "verdict": Verdict.RAISES,
         }
         self.folder.note_environment(self.environment_key, self.environment)
         try:
@@ -207,11 +222,12 @@ class Run:
             self.folder.save_picture(case.id, make_grid(images, images[0].size))
         libraries = self.environment["libraries"]
         origin = describe_origin(case, loaded.weights, loaded.revision, self.device, libraries, work=work, error=error)
-        check = check_golden(
-            case, images, origin, self.goldens.root, self.device,
-            update=self.goldens.update, announce=self.announce,
-        )  # fmt: skip
-        if check.pictures.verdict != IDENTICAL and check.golden and check.golden.tiles:
+        asked, made = self.goldens, (case, images, origin, self.goldens.root, self.device)
+        if asked.difference:
+            check = accept_difference(*made, difference=asked.difference, announce=self.announce)
+        else:
+            check = check_golden(*made, update=asked.update, announce=self.announce)
+        if check.pictures.verdict != Verdict.IDENTICAL and check.golden and check.golden.tiles:
             self._keep(case, images, check.golden)
         return check
 
@@ -221,21 +237,34 @@ class Run:
             self.folder.save_picture(case.id, difference_picture(images, golden.tiles), "difference")
 
     def _unrepeatable(self, case: Case, measured: Measurement) -> str | None:
-        """How the last round's images differ from the first call's; ``None`` if they do not.
+        """Which two calls with the same seeds gave other images, and how far these are apart; ``None`` without any.
+
+        The call that measures phases must give the same images too: reading the clock changes nothing.
+        """
+        first, last, phases = measured.first_images, measured.images, measured.phases_images
+        difference, which = self._difference(case, first, last), "the last call"
+        if not difference:
+            difference, which = self._difference(case, first, phases), "the call that measures phases"
+        if not difference:
+            return None
+        for role, images in {"first": first, "phases": phases}.items():
+            self.folder.save_picture(case.id, make_grid(images, images[0].size), role)
+        return f"the first and {which} with the same seeds differ: {difference}"
+
+    def _difference(self, case: Case, one: list[Image.Image], other: list[Image.Image]) -> str | None:
+        """How the images of two calls differ; ``None`` if they do not.
 
         A CPU must repeat itself to the bit; kernels of accelerators may add in another order.
         """
-        if same_pixels(measured.first_images, measured.images):
+        if same_pixels(one, other):
             return None
-        similarity = compare(measured.images, measured.first_images)
-        limits = default_limits(case.settings.dtype, PORTABLE)
-        if self.device.type != "cpu" and similarity.verdict(limits) != CHANGED:
+        similarity = compare(other, one)
+        if (
+            self.device.type != "cpu"
+            and similarity.verdict(default_limits(case.settings.dtype, PORTABLE)) != Verdict.CHANGED
+        ):
             return None
-        self.folder.save_picture(case.id, make_grid(measured.first_images, measured.first_images[0].size), "first")
-        return (
-            f"the first and the last call with the same seeds differ: SSIM of the worst tile "
-            f"{similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
-        )
+        return f"SSIM of the worst tile {similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
 
 
 def _origin_of(loaded: LoadedPipeline) -> dict[str, Any]:

@@ -10,16 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.history.choice import (
-    GOLDENS,
-    Mistake,
-    Requests,
-    add_options,
-    cases_matching,
-    default_cases,
-    parse_options,
-    read_choice,
-)
+from bench.command import INTERRUPTED, CommandParser, run_command
+from bench.history.choice import GOLDENS, Requests, add_options, default_cases, parse_options, read_choice
 from bench.history.neighbours import Neighbours
 from bench.history.release_pictures import Bench
 from bench.history.timeline import Timeline
@@ -30,8 +22,9 @@ from bench.pictures.check import limits_side_by_side
 from bench.record.folder import RunFolder, new_run_name
 from bench.report.page import Page
 from bench.report.tell import tell
+from bench.suite.selection import add_case_option, cases_matching
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+PROG = "timeline"
 
 
 def write_reports(found: TimelineFound, folder: Path) -> Page:
@@ -41,10 +34,10 @@ def write_reports(found: TimelineFound, folder: Path) -> Page:
 
 
 def _parser(*, several: bool = False) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="timeline", description=__doc__.split("\n")[0])
+    parser = CommandParser(prog=PROG, description=__doc__.split("\n")[0])
     add_options(parser, several=several)
     parser.add_argument("--every", action="store_true", help="every release, not only the newest of each minor version")
-    parser.add_argument("-k", dest="expression", default="", metavar="EXPR", help="only cases that match, as in pytest")
+    add_case_option(parser)
     parser.add_argument("--sentinels", action="store_true", help="sentinel cases too, of which there are hundreds")
     return parser
 
@@ -55,10 +48,10 @@ def announce(line: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises:
-    Mistake: something that was asked for cannot be had.
+    BenchError: something that was asked for cannot be had.
     """
     choice = read_choice(options, every=options.every)
-    cases = cases_matching(default_cases(choice.suite, choice.device, sentinels=options.sentinels), options.expression)
+    cases = cases_matching(default_cases(choice.suite, choice.device, sentinels=options.sentinels), options.case)
     known = Requests(choice.suite, choice.device)
     folder = RunFolder(choice.results, new_run_name())
     timeline = Timeline(
@@ -89,11 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(_parser, arguments)
-    try:
-        return run(options)
-    except Mistake as error:
-        print(f"timeline: {error}", file=sys.stderr)
-        return USAGE_ERROR
+    return run_command(PROG, run, options)
 
 
 if __name__ == "__main__":

@@ -14,28 +14,39 @@ import torch
 from PIL import Image
 
 from bench import run as runs
+from bench.calls import timing
 from bench.calls.device import Cpu
 from bench.calls.optimizations import KNOBS, Knob
 from bench.calls.pipelines import LoadedPipeline, PipelineError
 from bench.calls.sampling import BrokenPicture
-from bench.calls.schedulers import UnknownOption
+from bench.calls.schedulers import UnknownSchedulerOption
 from bench.calls.timing import Measurement, measure
-from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, count_work, counted_call
-from bench.pictures.check import NOT_COMPARED, PASSED, WORK_MISSING
+from bench.calls.work import Work, count_work, counted_call
+from bench.pictures.outcomes import Difference
 from bench.record.folder import RECORDS, RunFolder
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
+from bench.verdicts import Verdict
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 
 Start = Callable[..., Run]
 
 
-def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-    for _ in range(rounds):
-        target(**setup())
-    return [0.5, 0.1, 0.3, 0.2, 0.4][:rounds]
+SECONDS = (0.5, 0.1, 0.3, 0.2, 0.4)
+
+
+@pytest.fixture
+def known_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds take the seconds of ``SECONDS``, in turn."""
+    really = timing.measure_rounds
+
+    def known(*arguments: Any) -> tuple[list[float], Any]:
+        samples, output = really(*arguments)
+        return list(SECONDS[: len(samples)]), output
+
+    monkeypatch.setattr(timing, "measure_rounds", known)
 
 
 def told(run: Run) -> list[Record]:
@@ -50,13 +61,15 @@ def announced() -> list[str]:
 
 @pytest.fixture
 def start(tmp_path: Path, announced: list[str]) -> Start:
-    """``start(name, update=..., counts_work=...)`` is a new run with the store and the results of the test."""
+    """``start(name, update=..., …)`` is a new run with the store and the results of the test."""
 
-    def make(name: str = "run", update: str | None = None, counts_work: bool = True) -> Run:
+    def make(
+        name: str = "run", update: str | None = None, counts_work: bool = True, difference: Difference | None = None
+    ) -> Run:
         return Run(
             device=Cpu(),
             folder=RunFolder(tmp_path / "results", name),
-            goldens=GoldenPolicy(tmp_path / "golden", update),
+            goldens=GoldenPolicy(tmp_path / "golden", update, difference),
             suite_folder=tmp_path,
             environment={"libraries": {"torch": torch.__version__}},
             announce=announced.append,
@@ -80,10 +93,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return log
 
 
+@pytest.mark.usefixtures("known_seconds")
 def test_a_measured_case_leaves_a_record_with_every_figure(start, tiny_case):
     run, case = start(), tiny_case(STABLE_DIFFUSION)
     start("before", update="auto").picture(case)
-    record = run.benchmark(case, repeat, 5)
+    record = run.benchmark(case, 5)
     assert told(run) == [record]
     assert (record.case, record.model, record.device) == (case.id, "tiny-sd", "cpu")
     assert (record.verdict, record.error, record.revision) == ("identical", None, None)
@@ -128,7 +142,7 @@ def test_a_case_that_raises_leaves_its_error_and_the_others_their_records(start,
     with monkeypatch.context() as patched:
         patched.setattr(type(run.pipeline(tiny_case(DDPM)).pipeline), "__call__", fail)
         with pytest.raises(RuntimeError, match="first line"):
-            run.benchmark(tiny_case(DDPM, seed=2), repeat, 2)
+            run.benchmark(tiny_case(DDPM, seed=2), 2)
     run.picture(tiny_case(DDPM, seed=3))
     before, failed, after = told(run)
     assert (before.verdict, before.error, after.verdict, after.error) == ("missing", None, "missing", None)
@@ -143,6 +157,7 @@ def fail(*_arguments: Any, **_keywords: Any) -> None:
     raise RuntimeError("\nfirst line\nsecond line")
 
 
+@pytest.mark.usefixtures("known_seconds")
 def test_an_error_in_the_middle_keeps_what_was_measured_before(start, tiny_case, monkeypatch):
     run = start()
 
@@ -151,7 +166,7 @@ def test_an_error_in_the_middle_keeps_what_was_measured_before(start, tiny_case,
 
     monkeypatch.setattr(runs, "check_golden", lose_the_disk)
     with pytest.raises(OSError, match="disk full"):
-        run.benchmark(tiny_case(DDPM), repeat, 2)
+        run.benchmark(tiny_case(DDPM), 2)
     (record,) = told(run)
     assert (record.verdict, record.samples_s) == ("raises", (0.5, 0.1))
 
@@ -240,7 +255,7 @@ def test_pictures_of_another_size_keep_the_golden_without_a_difference(start, ti
 def test_nothing_is_written_to_the_store_by_a_run_that_did_not_ask(start, tiny_case, tmp_path, announced):
     run = start()
     assert run.picture(tiny_case(DDPM)).verdict == "missing"
-    assert run.benchmark(tiny_case(DDPM), repeat, 2).verdict == "missing"
+    assert run.benchmark(tiny_case(DDPM), 2).verdict == "missing"
     assert not (tmp_path / "golden").exists()
     assert announced == []
 
@@ -281,7 +296,7 @@ def test_a_pipeline_is_let_go_before_the_next_one_is_loaded(start, tiny_case, mo
 
     monkeypatch.setattr(runs, "load_pipeline", noting)
     for dtype in ("float32", "bfloat16"):
-        run.benchmark(tiny_case(DDPM, dtype=dtype), repeat, 2)
+        run.benchmark(tiny_case(DDPM, dtype=dtype), 2)
     run.release()
     assert len(seen) == 2
     assert seen[-1]() is None
@@ -340,12 +355,12 @@ def note_calls(run: Run, case: Any, monkeypatch: pytest.MonkeyPatch, log: list[s
 def test_a_picture_check_and_a_measurement_of_a_case_count_the_same_work(kind, start, tiny_case):
     case = tiny_case(kind)
     accepted = start("accepted", update="auto").picture(case).work
-    pictured, measured = start("pictured").picture(case), start("measured").benchmark(case, repeat, 2)
+    pictured, measured = start("pictured").picture(case), start("measured").benchmark(case, 2)
     assert accepted is not None
-    assert accepted.verdict == NOT_COMPARED
+    assert accepted.verdict == Verdict.NOT_COMPARED
     for record in (pictured, measured):
         assert record.work is not None
-        assert (record.verdict, record.work.verdict) == ("identical", SAME_WORK)
+        assert (record.verdict, record.work.verdict) == ("identical", Verdict.SAME_WORK)
         assert record.work.counts == accepted.counts
     assert Work.from_json(accepted.counts or {}).unet_calls == measured.unet_calls
 
@@ -361,12 +376,15 @@ def test_a_measurement_counts_after_its_last_sample(start, tiny_case, monkeypatc
     run, case = start(), tiny_case(DDPM)
     note_calls(run, case, monkeypatch, calls)
 
-    def noting(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-        samples = repeat(target, setup, rounds)
-        calls.append("sampled")
-        return samples
+    rounds = timing.measure_rounds
 
-    run.benchmark(case, noting, 2)
+    def noting(*arguments: Any) -> Any:
+        found = rounds(*arguments)
+        calls.append("sampled")
+        return found
+
+    monkeypatch.setattr(timing, "measure_rounds", noting)
+    run.benchmark(case, 2)
     assert calls[-4:] == ["call", "sampled", "count", "call"]
     assert calls.count("count") == 1
 
@@ -375,7 +393,7 @@ def test_a_run_that_looks_at_pictures_only_counts_nothing(start, tiny_case, call
     case = tiny_case(DDPM)
     run = start(counts_work=False)
     assert run.picture(case).work is None
-    assert run.benchmark(case, repeat, 2).work is None
+    assert run.benchmark(case, 2).work is None
     assert calls == []
 
 
@@ -384,7 +402,7 @@ def test_pictures_only_need_no_counts_in_the_golden(start, tiny_case):
     start("accepted", update="auto", counts_work=False).picture(case)
     assert start("pictures", counts_work=False).picture(case).verdict == "identical"
     record = start("all").picture(case)
-    assert record.verdict == WORK_MISSING
+    assert record.verdict == Verdict.WORK_MISSING
     assert record.work is not None
     assert "--golden-update" in record.work.message
 
@@ -420,8 +438,8 @@ def test_a_fault_that_no_picture_shows_turns_its_case_red(timed, fault, words, s
     run = start()
     with pytest.MonkeyPatch.context() as patch:
         fault(patch, run.pipeline(broken))
-        record = run.benchmark(broken, repeat, 2) if timed else run.picture(broken)
-    assert record.verdict == MORE_WORK
+        record = run.benchmark(broken, 2) if timed else run.picture(broken)
+    assert record.verdict == Verdict.MORE_WORK
     assert record.pictures is not None
     assert record.pictures.verdict == "identical"
     assert record.work is not None
@@ -436,9 +454,9 @@ def test_the_repair_of_a_fault_passes_and_is_told(start, tiny_case, monkeypatch)
         read_a_value_each_step(patch, run.pipeline(case))
         run.picture(case)
     record = start().picture(case)
-    assert record.verdict in PASSED
+    assert Verdict(record.verdict).passes
     assert record.work is not None
-    assert (record.work.verdict, "-1 per step" in record.work.message) == (LESS_WORK, True)
+    assert (record.work.verdict, "-1 per step" in record.work.message) == (Verdict.LESS_WORK, True)
 
 
 @pytest.fixture
@@ -477,14 +495,14 @@ def test_a_compiled_case_that_is_measured_is_counted_in_its_own_process(start, t
     def alone(case: Any, device: str, rounds: int, folder: Path, *, counts_work: bool) -> tuple[Any, Measurement]:
         asked.append(counts_work)
         loaded = load_tiny(case)
-        return loaded, measure(loaded, case, Cpu(), repeat, rounds, count=count_work if counts_work else None)
+        return loaded, measure(loaded, case, Cpu(), rounds, count=count_work if counts_work else None)
 
     monkeypatch.setattr(runs, "measure_alone", alone)
     monkeypatch.setattr(runs, "compiles", lambda names: True)
-    record = start().benchmark(case, repeat, 2)
+    record = start().benchmark(case, 2)
     assert record.work is not None
-    assert record.work.verdict == SAME_WORK
-    assert start(counts_work=False).benchmark(case, repeat, 2).work is None
+    assert record.work.verdict == Verdict.SAME_WORK
+    assert start(counts_work=False).benchmark(case, 2).work is None
     assert asked == [True, False]
 
 
@@ -499,10 +517,10 @@ def test_what_a_case_raises_is_recorded_accepted_and_then_passes(start, tiny_cas
     assert missing.verdict == "missing"
     assert missing.error is not None
     assert missing.error.type == "TypeError"
-    assert start("update", update="auto").picture(case).verdict not in PASSED
+    assert not Verdict(start("update", update="auto").picture(case).verdict).passes
     accepted = start("second").picture(case)
     assert accepted.verdict == "raises as before"
-    assert accepted.verdict in PASSED
+    assert Verdict(accepted.verdict).passes
     assert accepted.work is None
 
 
@@ -524,12 +542,32 @@ def test_a_case_that_raises_now_leaves_the_others_alone_and_tells_where(start, t
     assert found.pictures is not None
     assert "IndexError: index 5 is out of bounds" in found.pictures.message
     assert "Traceback" in capsys.readouterr().err
-    assert run.picture(other).verdict in PASSED
+    assert Verdict(run.picture(other).verdict).passes
     assert [record.verdict for record in told(run)] == ["raises now", "identical"]
 
 
 def test_an_option_that_the_library_does_not_know_is_never_a_golden(start, tiny_case):
     case = tiny_case(DDPM, sentinel="ways", options={"use_karras_sigmas": True})
-    with pytest.raises(UnknownOption):
+    with pytest.raises(UnknownSchedulerOption):
         start("update", update="auto").picture(case)
     assert not list((start("later").goldens.root).rglob("*.json"))
+
+
+def test_an_option_that_an_older_library_does_not_know_may_be_a_known_difference(start, tiny_case, monkeypatch):
+    case = tiny_case(DDPM, sentinel="ways", options={"clip_sample": False})
+    with_torch = Difference(when=(f"torch=={torch.__version__}",), reason="the option came later")
+    newer = start("newer", update="auto")
+    newer.environment["libraries"]["torch"] = "999"
+    newer.picture(case)
+
+    def unknown(*_others: Any) -> None:
+        raise UnknownSchedulerOption("DDPMScheduler does not know clip_sample.")
+
+    monkeypatch.setattr(runs, "counted_call", unknown)
+    with pytest.raises(UnknownSchedulerOption):
+        start("before", update="auto").picture(case)
+    assert start("accepting", difference=with_torch).picture(case).verdict == "raises now"
+    assert start("after").picture(case).verdict == "raises as before"
+    monkeypatch.undo()
+    assert start("works").picture(case).verdict == "works now"
+    assert newer.picture(case).verdict == "identical"

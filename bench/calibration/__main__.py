@@ -9,6 +9,7 @@ a run on another processor, against which the limits are tested.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,33 +20,42 @@ from bench.calibration.processors import FOLDER, keep
 from bench.calibration.spread import MARGIN
 from bench.calibration.validation import leave_each_out
 from bench.calls.device import choose_device
+from bench.command import CommandParser, run_command
+from bench.errors import UsageError
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits
 from bench.pictures.similarity import Limits
 from bench.pictures.store import accept_limits, find_golden, read_golden
 from bench.suite.case import DTYPES, Case
 from bench.suite.file import SUITE_FILE, read_suite
+from bench.suite.selection import add_case_option, cases_matching
 
 GOLDENS = Path(__file__).parents[2] / "golden"
 
 
-def calibrated_cases(goldens: Path = GOLDENS, suite: Path = SUITE_FILE) -> Iterator[tuple[Case, CalibratedLimits]]:
+def calibrated_cases(
+    goldens: Path = GOLDENS, suite: Path = SUITE_FILE, expression: str = ""
+) -> Iterator[tuple[Case, CalibratedLimits]]:
     """The cases of a suite whose goldens have measured limits.
+
+    Args:
+        expression: takes only the cases that it chooses; see ``cases_matching``.
 
     Raises:
         GoldenError: a golden is damaged.
         SuiteError: the suite file has a mistake.
+        UsageError: the expression chooses no case.
     """
     device = choose_device("cpu")
-    for case in read_suite(suite).cases:
+    for case in cases_matching(read_suite(suite).cases, expression):
         place = find_golden(goldens, case, device)
         limits = read_golden(place).origin.limits if place else None
         if limits:
             yield case, limits
 
 
-def _detects() -> int:
+def _detects(expression: str) -> int:
     groups: dict[tuple[str, str, str], list[CalibratedLimits]] = defaultdict(list)
-    for case, limits in calibrated_cases():
+    for case, limits in calibrated_cases(expression=expression):
         key = (case.model.name, case.settings.sentinel or "timed", DTYPES[case.settings.dtype])
         groups[key].append(limits)
     print("Smallest change that is surely detected: median of the cases (loosest case)")
@@ -69,10 +79,10 @@ def _detects() -> int:
     return 0
 
 
-def _validate() -> int:
+def _validate(expression: str) -> int:
     tried: dict[tuple[str, str], int] = defaultdict(int)
     failed: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for case, limits in calibrated_cases():
+    for case, limits in calibrated_cases(expression=expression):
         for one in leave_each_out(case.settings.dtype, limits):
             tried[one.tier, one.kind] += one.count
             failed[one.tier, one.kind] += [case.id] * len(one.outside)
@@ -87,10 +97,10 @@ def _validate() -> int:
     return int(any(failed.values()))
 
 
-def _derive() -> int:
+def _derive(expression: str) -> int:
     """Derives all limits anew from the evidence that the goldens hold; nothing is measured."""
     device, changed, problems = choose_device("cpu"), 0, []
-    for case, limits in calibrated_cases():
+    for case, limits in calibrated_cases(expression=expression):
         try:
             derived = derive_limits(case.settings.dtype, limits.evidence, limits.twins)
         except NoLimits as error:
@@ -114,29 +124,37 @@ def _derive() -> int:
 
 
 def _keep(grids: Path, path: Path, name: str) -> int:
+    """
+    Raises:
+        UsageError: no grid there is of a case with a golden.
+    """
     count = keep(grids, read_suite(SUITE_FILE).cases, GOLDENS, name, path)
     if not count:
-        print(f"{grids}: holds no grid of a case with a golden; name the folder grids/ of a run.")
-        return 1
+        raise UsageError(f"{grids}: holds no grid of a case with a golden; name the folder grids/ of a run.")
     print(f"{count} cases kept in {path}")
     return 0
 
 
+_OVER_CASES = {"detects": _detects, "validate": _validate, "derive": _derive}
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.command == "keep":
+        return _keep(options.grids, FOLDER / f"{options.slug}.npz", options.name)
+    return _OVER_CASES[options.command](options.case)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.calibration", description=__doc__)
+    parser = CommandParser(prog="python -m bench.calibration", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("detects")
-    commands.add_parser("validate")
-    commands.add_parser("derive")
+    for name in _OVER_CASES:
+        add_case_option(commands.add_parser(name))
     keeping = commands.add_parser("keep")
     keeping.add_argument("grids", type=Path, help="folder grids/ of a run on that processor")
     keeping.add_argument("slug", help="short name of the file, such as amd-epyc")
     keeping.add_argument("name", help="the processor in words")
-    chosen = parser.parse_args(arguments)
-    if chosen.command == "keep":
-        return _keep(chosen.grids, FOLDER / f"{chosen.slug}.npz", chosen.name)
-    return {"detects": _detects, "validate": _validate, "derive": _derive}[chosen.command]()
+    return run_command(parser.prog, run, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -14,12 +14,13 @@ from bench.calibration.spread import (
     limits_from,
     spread_of,
 )
+from bench.errors import BenchError
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, TwinsMeasured, VariationMeasured
 from bench.pictures.similarity import Limits
 
 
-class NoLimits(Exception):
-    """No limits can follow from the evidence of a case; one sentence."""
+class NoLimits(BenchError):
+    """No limits can follow from the evidence of a case."""
 
 
 @dataclass(frozen=True)

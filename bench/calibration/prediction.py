@@ -16,8 +16,8 @@ Distribution", Statistical Science 2014), of which only the upper piece matters:
 - A value beyond the bound shows something rarer than rounding alone, such as an edge that flips in one of 64 twins, or
   a timestep that is cut off to the integer below. The bound is then twice that value, and its chance is no promise.
 
-``tests/calibration/test_validation.py`` draws from known distributions (lognormal with a deviation of 0.1 to 1, chi-squared
-with 1 to 100 degrees of freedom, absolute normal) and counts how often the next value exceeds the bound.
+``tests/calibration/test_validation.py`` draws from known distributions (lognormal with a deviation of 0.1 to 1,
+chi-squared with 1 to 100 degrees of freedom, absolute normal) and counts how often the next value exceeds the bound.
 """
 
 from __future__ import annotations

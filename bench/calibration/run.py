@@ -19,11 +19,12 @@ from bench.calibration.processes import NoEffectHere, VariationFailed, run_varia
 from bench.calibration.spread import MARGIN, measured
 from bench.calibration.variations import PLAIN, Variation, variations_here
 from bench.calls.device import Device, instruction_set
-from bench.pictures.check import CHANGED, PASSED, WITHIN_LIMITS, judge
+from bench.pictures.check import judge
 from bench.pictures.limits import PORTABLE, CalibratedLimits, TwinsMeasured, VariationMeasured, default_limits
 from bench.pictures.similarity import Incomparable, compare
 from bench.pictures.store import Golden, GoldenError, accept_limits, describe_origin, find_golden, read_golden
 from bench.suite.case import Case
+from bench.verdicts import Verdict
 
 TELL_EVERY_S = 15.0
 
@@ -186,9 +187,12 @@ class Calibration:
         images = answer.grids[0]
         pictures, golden = judge(case, images, origin, self.goldens, self.device)
         alike = golden is not None and golden.origin.like and self._is_near(case, images, golden.tiles)
-        if golden is None or (pictures.verdict not in PASSED and not alike):
-            word = "not what this machine makes" if pictures.verdict == CHANGED else pictures.verdict
+        if golden is None or not (Verdict(pictures.verdict).passes or alike):
+            word = "not what this machine makes" if pictures.verdict == Verdict.CHANGED else pictures.verdict
             self._fail(case, f"not calibrated, its golden is {word}: {pictures.message.rstrip('.')}.")
+            return False
+        if golden.known:
+            self._fail(case, f"not calibrated, it is known to differ from its golden {golden.known}.")
             return False
         made_on = golden.origin.device["type"]
         if made_on != self.device.type:
@@ -200,7 +204,7 @@ class Calibration:
             return False
         if not self.again:
             self._keep(case, golden.origin.limits)
-        elsewhere = pictures.verdict == WITHIN_LIMITS and not golden.origin.like
+        elsewhere = pictures.verdict == Verdict.WITHIN_LIMITS and not golden.origin.like
         self._made_on[case.id] = self._maker(golden) if elsewhere else self._here
         self._references[case.id] = images if elsewhere else golden.tiles
         if elsewhere:
@@ -229,14 +233,14 @@ class Calibration:
     def _has_pictures(self, case: Case) -> bool:
         place = find_golden(self.goldens, case, self.device)
         try:
-            return place is not None and read_golden(place).origin.error is None
+            return place is not None and read_golden(place).error is None
         except GoldenError:
             return True
 
     def _is_near(self, case: Case, images: list[Image.Image], tiles: list[Image.Image]) -> bool:
         """A case that must be like another computes in another way, so it may differ as another processor does."""
         try:
-            return compare(images, tiles).verdict(default_limits(case.settings.dtype, PORTABLE)) != CHANGED
+            return compare(images, tiles).verdict(default_limits(case.settings.dtype, PORTABLE)) != Verdict.CHANGED
         except Incomparable:
             return False
 

@@ -19,6 +19,7 @@ import torch
 
 from bench.calibration.tensor_float import CONVOLUTIONS, CONVOLUTIONS_AND_PRODUCTS, use_tf32
 from bench.calibration.twins import COARSE_ROUNDOFF, FLOAT32_ROUNDOFF, unit_roundoff
+from bench.errors import BenchError
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, Tier
 from bench.suite.optimizations import compiles
 from bench.suite.scenarios import PLAIN as PLAIN_CALL
@@ -36,8 +37,8 @@ TWINS, TF32_TWINS = "rounding twins", "TF32 twins"
 TWINS_OF_FLOAT32, TWINS_OF_HALF = 16, 64
 
 
-class NoEffect(Exception):
-    """A variation did not take hold in its process; one sentence."""
+class NoEffect(BenchError):
+    """A variation did not take hold in its process."""
 
 
 @dataclass(frozen=True)

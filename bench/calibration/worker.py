@@ -1,15 +1,8 @@
-"""The process of one variation: a task on stdin, an answer per case on stdout, pickled.
-
-Run as ``python -m bench.calibration.worker``, with the variation's environment set.
-"""
+"""What the process of one variation does, in which the variation's environment is set."""
 
 from __future__ import annotations
 
-import os
-import pickle
-import sys
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from PIL import Image
 
@@ -89,23 +82,3 @@ def _twin(loaded: LoadedPipeline, case: Case, roundoff: float, number: int) -> l
     if not sum(changed):
         raise NoEffect("no output of the denoiser was changed.")
     return images
-
-
-def _private_stdout() -> BinaryIO:
-    """What was stdout, with what libraries print sent to stderr."""
-    sys.stdout.flush()
-    private = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return private
-
-
-def main() -> None:
-    stream = _private_stdout()
-    task = pickle.load(sys.stdin.buffer)
-    for answer in answers(task):
-        pickle.dump(answer, stream)
-        stream.flush()
-
-
-if __name__ == "__main__":
-    main()

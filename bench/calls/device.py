@@ -14,10 +14,11 @@ from typing import Protocol
 import torch
 
 from bench import simulated
+from bench.errors import BenchError
 
 
-class DeviceError(Exception):
-    """The device that was asked for is not here; one sentence."""
+class DeviceError(BenchError):
+    """The device that was asked for is not here."""
 
 
 @dataclass(frozen=True)

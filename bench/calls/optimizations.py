@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from bench.errors import BenchError
 from bench.suite.optimizations import OPTIMIZATIONS
 
 
-class NotApplied(Exception):
-    """A speed setting could not be switched on, or had no effect; one sentence."""
+class NotApplied(BenchError):
+    """A speed setting could not be switched on, or had no effect."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from bench.calls.device import Device, clock
 from bench.calls.optimizations import apply_optimizations
+from bench.errors import BenchError
 from bench.suite.schedulers import STABLE_DIFFUSION
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 WEIGHTS = ("*.safetensors", "*.bin")
 
 
-class PipelineError(Exception):
+class PipelineError(BenchError):
     """A pipeline cannot be had; one sentence that says what was looked for, where, and what to do."""
 
 

@@ -14,6 +14,7 @@ from bench.calls.pipelines import LoadedPipeline
 from bench.calls.scenarios import WAYS, Call
 from bench.calls.schedulers import build_scheduler
 from bench.calls.tasks import pipeline_for, task_arguments
+from bench.errors import BenchError
 from bench.suite.schedulers import DDPM
 from bench.suite.tasks import TEXT_TO_IMAGE
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from bench.suite.case import Case
 
 
-class BrokenPicture(Exception):
-    """The pipeline returned something that is no picture; one sentence."""
+class BrokenPicture(BenchError):
+    """The pipeline returned something that is no picture."""
 
 
 def generators(seeds: list[int]) -> list[torch.Generator]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from bench.errors import BenchError
 from bench.suite.schedulers import SCHEDULERS, STABLE_DIFFUSION
 
 # A PNDM configuration has no clip_sample, and DDIM and DDPM would then clip latents as if they were pixels.
@@ -13,8 +14,8 @@ _LATENTS_ARE_NOT_PIXELS = {"DDIMScheduler": {"clip_sample": False}, "DDPMSchedul
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
-class UnknownOption(ValueError):
-    """A scheduler of the installed library does not know an option; one sentence."""
+class UnknownSchedulerOption(BenchError):
+    """A scheduler of the installed library does not know an option."""
 
 
 def build_scheduler(name: str, kind: str, config: Mapping[str, Any], more: Mapping[str, Any] = _NO_OPTIONS) -> Any:
@@ -24,7 +25,7 @@ def build_scheduler(name: str, kind: str, config: Mapping[str, Any], more: Mappi
     dropped where its ``_use_default_values`` lists them.
 
     Raises:
-        UnknownOption: the scheduler does not know an option, which diffusers itself would ignore in silence.
+        UnknownSchedulerOption: the scheduler does not know an option, which diffusers itself would ignore in silence.
     """
     import diffusers
 
@@ -36,7 +37,7 @@ def build_scheduler(name: str, kind: str, config: Mapping[str, Any], more: Mappi
     scheduler = getattr(diffusers, choice.class_name).from_config(config, **options)
     unknown = [key for key in options if key not in scheduler.config]
     if unknown:
-        raise UnknownOption(
+        raise UnknownSchedulerOption(
             f"{choice.class_name} of diffusers {diffusers.__version__} does not know {', '.join(unknown)}."
         )
     return scheduler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,20 @@ if TYPE_CHECKING:
 
 # Counts what one call of a case does.
 Count = Callable[[LoadedPipeline, "Case"], "Work"]
-# Calls ``target(**arguments)`` ``rounds`` times, with arguments from ``setup`` each time; returns seconds per call.
-Repeat = Callable[[Callable[..., Any], Callable[[], dict[str, Any]], int], list[float]]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Times in seconds. ``first_images`` and ``images`` are those of the first call and of the last round.
+    """What was measured of a case.
 
-    ``in_pipeline_s`` is the time inside pipeline calls over all passes. ``work`` is ``None`` where nothing was counted.
+    Attributes:
+        first_call_s: seconds of the first call.
+        samples_s: seconds of each round.
+        first_images: of the first call.
+        phases_images: of the pass with clock readings between the phases.
+        images: of the last round; those of the phases pass where there was no round.
+        in_pipeline_s: seconds inside pipeline calls, over all passes.
+        work: ``None`` where nothing was counted.
     """
 
     first_call_s: float
@@ -40,6 +45,7 @@ class Measurement:
     phases: Phases
     peak_memory: PeakMemory
     first_images: list[Image.Image]
+    phases_images: list[Image.Image]
     images: list[Image.Image]
     in_pipeline_s: float
     work: Work | None = None
@@ -88,8 +94,24 @@ def measure_phases(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[
     return phases, ended - began, output
 
 
+def timed_call(pipeline: Any, arguments: Mapping[str, Any], device: Device) -> tuple[Any, float]:
+    """The output of one call, and its seconds."""
+    began = clock(device)
+    output = pipeline(**arguments).images
+    return output, clock(device) - began
+
+
+def measure_rounds(loaded: LoadedPipeline, case: Case, device: Device, rounds: int) -> tuple[list[float], Any]:
+    """The seconds of each round, and the output of the last one; ``None`` without rounds."""
+    samples, output = [], None
+    for _ in range(rounds):
+        output, seconds = timed_call(loaded.pipeline, prepare_call(loaded, case), device)
+        samples.append(seconds)
+    return samples, output
+
+
 def measure(
-    loaded: LoadedPipeline, case: Case, device: Device, repeat: Repeat, rounds: int, *, count: Count | None = None
+    loaded: LoadedPipeline, case: Case, device: Device, rounds: int, *, count: Count | None = None
 ) -> Measurement:
     """Measures a case: the first call, phases, memory, ``rounds`` steady samples, and last of all its work.
 
@@ -100,30 +122,24 @@ def measure(
         NotApplied: a compiling optimization compiled nothing.
         BrokenPicture: the pipeline returned NaN or no pictures.
     """
-    arguments = prepare_call(loaded, case)
-    began = clock(device)
-    first_output = loaded.pipeline(**arguments).images
-    first_call_s = clock(device) - began
-    check_applied(loaded.pipeline, tuple(name for name in case.settings.optimizations if OPTIMIZATIONS[name].compiles))
+    pipeline = loaded.pipeline
+    output, first_call_s = timed_call(pipeline, prepare_call(loaded, case), device)
+    check_applied(pipeline, tuple(name for name in case.settings.optimizations if OPTIMIZATIONS[name].compiles))
+    first_images = to_images(pipeline, output)
 
-    phases, phases_call_s, _ = measure_phases(loaded, case, device)
+    phases, phases_call_s, output = measure_phases(loaded, case, device)
+    phases_images = to_images(pipeline, output)
+    del output  # so that the peak is that of one call alone
 
     peak, memory_call_s = device.peak_memory(), 0.0
     if peak.allocated is not None:
         arguments = prepare_call(loaded, case)
         with measured_memory(device) as peaks:
-            began = clock(device)
-            loaded.pipeline(**arguments)
-            memory_call_s = clock(device) - began
+            _, memory_call_s = timed_call(pipeline, arguments, device)
         peak = peaks[0]
 
-    last_output = first_output
-
-    def call(**arguments: Any) -> None:
-        nonlocal last_output
-        last_output = loaded.pipeline(**arguments).images
-
-    samples = repeat(call, lambda: prepare_call(loaded, case), rounds)
+    samples, output = measure_rounds(loaded, case, device, rounds)
+    images = to_images(pipeline, output) if samples else phases_images
 
     work, counting_s = None, 0.0
     if count:
@@ -135,8 +151,9 @@ def measure(
         samples_s=tuple(samples),
         phases=phases,
         peak_memory=peak,
-        first_images=to_images(loaded.pipeline, first_output),
-        images=to_images(loaded.pipeline, last_output),
+        first_images=first_images,
+        phases_images=phases_images,
+        images=images,
         in_pipeline_s=first_call_s + phases_call_s + memory_call_s + sum(samples) + counting_s,
         work=work,
     )

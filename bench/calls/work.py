@@ -33,11 +33,10 @@ from bench.calls.observe import before_call
 from bench.calls.pipelines import LoadedPipeline
 from bench.calls.sampling import prepared
 from bench.suite.optimizations import compiles
+from bench.verdicts import Verdict
 
 if TYPE_CHECKING:
     from bench.suite.case import Case
-
-SAME_WORK, MORE_WORK, LESS_WORK = "same work", "more work", "less work"
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 ATTENTION = "aten::scaled_dot_product_attention"
@@ -335,7 +334,7 @@ class WorkVerdict:
         more, less: each quantity that grew or shrank beyond its margin, as a sentence.
     """
 
-    verdict: str
+    verdict: Verdict
     more: tuple[str, ...] = ()
     less: tuple[str, ...] = ()
 
@@ -405,7 +404,8 @@ def compare_work(work: Work, golden: Work) -> WorkVerdict:
         if before is None or after is None or abs(after - before) <= quantity.margin * before:
             continue
         (more if after > before else less).append(_sentence(quantity, work, golden, before, after))
-    return WorkVerdict(MORE_WORK if more else LESS_WORK if less else SAME_WORK, tuple(more), tuple(less))
+    verdict = Verdict.MORE_WORK if more else Verdict.LESS_WORK if less else Verdict.SAME_WORK
+    return WorkVerdict(verdict, tuple(more), tuple(less))
 
 
 def _sentence(quantity: _Quantity, work: Work, golden: Work, before: int, after: int) -> str:

@@ -13,18 +13,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.command import FAILED, CommandParser, run_command
+from bench.errors import UsageError
 from bench.faults.outcomes import (
     CLOSED_FORM,
     CONTROL,
     FaultOutcome,
-    OutcomeError,
     append,
     latest,
     read_outcomes,
     suite_hash,
 )
 from bench.suite.case import Case
-from bench.suite.file import SUITE_FILE, SuiteError, read_suite
+from bench.suite.file import SUITE_FILE, read_suite
+from bench.suite.selection import add_case_option, cases_matching, is_slow
 
 if TYPE_CHECKING:
     from bench.faults.runner import Task
@@ -34,30 +36,21 @@ OUTCOMES = "outcomes.jsonl"
 ROOT = Path(__file__).parents[2]
 
 
-class FaultsError(Exception):
-    """Something asked for cannot be had; one sentence."""
-
-
-def select_cases(cases: Sequence[Case], texts: Sequence[str]) -> list[Case]:
+def select_cases(cases: Sequence[Case], expression: str = "") -> tuple[Case, ...]:
     """Sentinels if there are any, else every case; of embedded models, and none that is slow.
 
-    With texts: the cases, sentinels or not, whose id holds one of them.
+    With an expression: the cases, sentinels or not, that it chooses, as in ``cases_matching``.
 
     Raises:
-        FaultsError: there is none.
+        UsageError: it chooses none.
     """
     from bench.calls.device import Cpu, slow_dtypes
-    from bench.suite.selection import is_slow
 
     slow = slow_dtypes(Cpu())
-    usable = [case for case in cases if case.model.source == "embedded" and not is_slow(case, slow)]
-    if texts:
-        chosen = [case for case in usable if any(text in case.id for text in texts)]
-        if not chosen:
-            raise FaultsError(f"--case {' '.join(texts)}: no case of an embedded model has that in its id.")
-        return chosen
-    sentinels = [case for case in usable if case.settings.sentinel]
-    return sentinels or usable
+    usable = tuple(case for case in cases if case.model.source == "embedded" and not is_slow(case, slow))
+    if expression:
+        return cases_matching(usable, expression)
+    return tuple(case for case in usable if case.settings.sentinel) or usable
 
 
 def run(options: argparse.Namespace) -> int:
@@ -70,8 +63,8 @@ def run(options: argparse.Namespace) -> int:
 
     unknown = [name for name in options.fault if name not in FAULTS]
     if unknown:
-        raise FaultsError(f"--fault {unknown[0]}: not in the catalogue; 'list' names all.")
-    cases = tuple(select_cases(read_suite(options.suite).cases, options.case))
+        raise UsageError(f"--fault {unknown[0]}: not in the catalogue; 'list' names all.")
+    cases = select_cases(read_suite(options.suite).cases, options.case)
     environment = describe_environment(Cpu(), ROOT)
     suite = suite_hash(cases, environment["libraries"])
     path = options.results / OUTCOMES
@@ -103,12 +96,15 @@ def run(options: argparse.Namespace) -> int:
         print(f"without a fault: {len(cases)} cases in {known[CONTROL].seconds:.1f} s", flush=True)
     red = known[CONTROL].seen_by
     if red:
-        raise FaultsError(
+        raise UsageError(
             f"{len(red)} of {len(cases)} cases fail without any fault, first {red[0].case} ({red[0].message}); "
             "mend or accept them, then run again with --again."
         )
     wanted = [name for name in options.fault or FAULTS if options.again or name not in known]
-    _measure([task(name) for name in wanted], options.processes, keep)
+    try:
+        _measure([task(name) for name in wanted], options.processes, keep)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the same command continues from {path}") from None
     return report(options)
 
 
@@ -143,7 +139,7 @@ def report(options: argparse.Namespace) -> int:
     text = render_report(FAULTS, outcomes)
     (options.results / "report.md").write_text(text, encoding="utf-8")
     print(text)
-    return 1 if unseen(FAULTS, outcomes) else 0
+    return FAILED if unseen(FAULTS, outcomes) else 0
 
 
 def cover(options: argparse.Namespace) -> int:
@@ -153,12 +149,12 @@ def cover(options: argparse.Namespace) -> int:
 
     outcomes = latest(read_outcomes(options.results / OUTCOMES))
     if CONTROL not in outcomes:
-        raise FaultsError(f"{options.results / OUTCOMES}: no run without a fault in it; measure first, with 'run'.")
+        raise UsageError(f"{options.results / OUTCOMES}: no run without a fault in it; measure first, with 'run'.")
     seconds = {case.case: case.seconds for case in outcomes[CONTROL].cases if case.case != CLOSED_FORM}
     seen_by = seen_faults(outcomes)
     chosen = choose_cases(seen_by, seconds)
     if not chosen:
-        raise FaultsError(f"{options.results / OUTCOMES}: no fault was seen, so no case is needed; measure first.")
+        raise UsageError(f"{options.results / OUTCOMES}: no fault was seen, so no case is needed; measure first.")
     quick.write_quick(chosen, quick.QUICK_FILE)
     once = sum(len(cases & set(chosen)) == 1 for cases in seen_by.values())
     print(
@@ -185,14 +181,10 @@ def _at_least_one(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.faults", description=(__doc__ or "").split("\n", maxsplit=1)[0]
-    )
+    parser = CommandParser(prog="python -m bench.faults", description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("do", choices=("run", "report", "cover", "list"))
     parser.add_argument("--fault", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
-    parser.add_argument(
-        "--case", nargs="+", default=[], metavar="TEXT", help="cases with one of these in their id (default: sentinels)"
-    )
+    add_case_option(parser)
     parser.add_argument(
         "--processes", type=_at_least_one, default=2, help="children at once, one thread each (default: 2)"
     )
@@ -204,15 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--golden-dir", type=Path, default=ROOT / "golden", metavar="PATH")
     parser.add_argument("--again", action="store_true", help="also what has an outcome already")
     options = parser.parse_args(arguments)
-    try:
-        return {"run": run, "report": report, "cover": cover, "list": list_faults}[options.do](options)
-    except (FaultsError, OutcomeError, SuiteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 4
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from {options.results / OUTCOMES}.", file=sys.stderr)
-        return 2
+    chosen = {"run": run, "report": report, "cover": cover, "list": list_faults}[options.do]
+    return run_command(parser.prog, chosen, options)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from bench.faults.outcomes import CLOSED_FORM, CaseOutcome
-from bench.pictures.similarity import CHANGED, IDENTICAL
 from bench.proofs.closed_form.goldens import read_goldens, read_limits
 from bench.proofs.closed_form.outcomes import compare, outcome
-from bench.proofs.closed_form.sampling import UnknownOption
+from bench.proofs.closed_form.sampling import NotInDiffusers
 from bench.proofs.closed_form.settings import all_settings
+from bench.verdicts import Verdict
 
 
 def check_schedulers() -> CaseOutcome:
@@ -20,14 +20,13 @@ def check_schedulers() -> CaseOutcome:
     for name, setting in all_settings().items():
         try:
             difference = compare(setting, outcome(setting), goldens[name], limits.get(name))
-        except UnknownOption as missing:
+        except NotInDiffusers as missing:
             changed.append(f"{name}: {missing}")
             continue
         if difference:
             changed.append(f"{name}: {difference.sentence}")
     seconds = time.perf_counter() - began
     if not changed:
-        return CaseOutcome(CLOSED_FORM, True, IDENTICAL, seconds, {})
-    return CaseOutcome(
-        CLOSED_FORM, False, CHANGED, seconds, {CLOSED_FORM: None}, f"{len(changed)} settings, first {changed[0]}"
-    )
+        return CaseOutcome(CLOSED_FORM, True, Verdict.IDENTICAL, seconds, {})
+    message = f"{len(changed)} settings, first {changed[0]}"
+    return CaseOutcome(CLOSED_FORM, False, Verdict.CHANGED, seconds, {CLOSED_FORM: None}, message)

@@ -10,19 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.calls.work import MORE_WORK
-from bench.pictures.check import PASSED
+from bench.errors import BenchError
 from bench.record.record import Record
 from bench.suite.case import Case
+from bench.verdicts import Verdict
 
 CONTROL = "(no fault)"
-RAISES, DIED, WORK = "raises now", "process died", "work"
-CLOSED_FORM = "closed form"
+CLOSED_FORM, WORK = "closed form", "work"
 SSIM, DIFFERENCE, SHARE, SHIFT = "SSIM", "largest difference", "changed share", "colour shift"
 
 
-class OutcomeError(Exception):
-    """A file of outcomes cannot be used; one sentence."""
+class OutcomeError(BenchError):
+    """A file of outcomes cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +106,14 @@ def ratios(record: Record) -> dict[str, float | None]:
         for measure, (value, limit) in measured.items():
             if value is not None and value > limit:
                 over[measure] = value / limit if limit > 0 else None
-    if record.work and record.work.verdict == MORE_WORK:
+    if record.work and record.work.verdict == Verdict.MORE_WORK:
         over[WORK] = None
     return over
 
 
 def judge(record: Record, seconds: float) -> CaseOutcome:
     """What the suite says of a record."""
-    passed = record.verdict in PASSED
+    passed = Verdict(record.verdict).passes
     by = {} if passed else ratios(record) or {record.verdict: None}
     told = [one.message for one in (record.pictures, record.work if WORK in by else None) if one]
     return CaseOutcome(record.case, passed, record.verdict, seconds, by, "" if passed else "; ".join(told))
@@ -122,11 +121,12 @@ def judge(record: Record, seconds: float) -> CaseOutcome:
 
 def raised(case: str, error: Exception, seconds: float) -> CaseOutcome:
     first = (str(error).strip() or "no reason given").splitlines()[0]
-    return CaseOutcome(case, False, RAISES, seconds, {RAISES: None}, f"{type(error).__name__}: {first}")
+    verdict = Verdict.RAISES_NOW
+    return CaseOutcome(case, False, verdict, seconds, {verdict: None}, f"{type(error).__name__}: {first}")
 
 
-def died(case: str, code: int | None) -> CaseOutcome:
-    return CaseOutcome(case, False, DIED, 0.0, {DIED: None}, f"the process ended with code {code}")
+def died(case: str, how: str) -> CaseOutcome:
+    return CaseOutcome(case, False, Verdict.DIED, 0.0, {Verdict.DIED: None}, how)
 
 
 def to_line(outcome: FaultOutcome) -> str:

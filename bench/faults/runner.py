@@ -1,23 +1,23 @@
 """Runs the cases of the suite with one fault after the other, each in a process of its own.
 
 The first process imports the libraries and forks a child for each fault: a fault lives and ends with its process, and
-no import is paid twice. It computes nothing and starts no threads, so that forking is safe.
+no import is paid twice: a fresh interpreter would take longer to import them than to run the quick cases. It computes
+nothing and starts no threads, so that forking is safe.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import multiprocessing.connection
-import os
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from bench.calls.processes import Child, ProcessDied, started
 from bench.faults.fault import Fault
 from bench.faults.outcomes import CLOSED_FORM, CONTROL, CaseOutcome, FaultOutcome, died, judge, raised
 from bench.suite.case import Case
@@ -110,73 +110,62 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
             yield check_schedulers()
 
 
-def _child(task: Task, sender: multiprocessing.connection.Connection, scratch: str) -> None:
-    """Runs the task; its files lie in ``scratch``, since a child that is killed cannot remove them."""
+def _in_a_child(task: Task) -> Iterator[CaseOutcome]:
+    """``run_cases`` as each child does it."""
     import torch
 
     from bench.calls.device import make_deterministic
 
-    tempfile.tempdir = scratch
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.alarm(LONGEST_S)
-    with Path(os.devnull).open("w") as nowhere:
-        for stream in (1, 2):
-            os.dup2(nowhere.fileno(), stream)
     torch.set_num_threads(1)
     make_deterministic()
-    for outcome in run_cases(task):
-        sender.send(outcome)
-    sender.close()
+    yield from run_cases(task)
 
 
 @dataclass
 class _Running:
+    """A child at work.
+
+    Attributes:
+        found: what it has sent so far.
+        until_end: what ends with it.
+    """
+
     task: Task
-    process: Any
-    receiver: multiprocessing.connection.Connection
-    began: float
+    child: Child[CaseOutcome]
+    until_end: contextlib.ExitStack
+    began: float = field(default_factory=time.perf_counter)
     found: list[CaseOutcome] = field(default_factory=list)
 
-    def outcome(self) -> FaultOutcome:
-        """What was sent; where the process ended early, the case that it was at died with it."""
-        self.process.join()
-        found = list(self.found)
-        if not self.task.is_done(found):
-            found.append(died(self.task.dies_at(found), self.process.exitcode))
-        return FaultOutcome(self.task.name, self.task.suite, time.perf_counter() - self.began, tuple(found))
+    def take(self) -> FaultOutcome | None:
+        """Takes one outcome more, and gives all of them after the last; the case at which a child dies, dies too."""
+        try:
+            self.found.append(next(self.child))
+            return None
+        except StopIteration:
+            pass
+        except ProcessDied as error:
+            if not self.task.is_done(self.found):
+                self.found.append(died(self.task.dies_at(self.found), str(error)))
+        self.until_end.close()
+        return FaultOutcome(self.task.name, self.task.suite, time.perf_counter() - self.began, tuple(self.found))
 
 
-def _start(task: Task, scratch: str) -> _Running:
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(task, sender, scratch), name=task.name)
-    process.start()
-    sender.close()
-    return _Running(task, process, receiver, time.perf_counter())
+def _start(task: Task, all_children: contextlib.ExitStack) -> _Running:
+    until_end = all_children.enter_context(contextlib.ExitStack())
+    return _Running(task, until_end.enter_context(started(_in_a_child, task, method="fork")), until_end)
 
 
 def run_tasks(tasks: Sequence[Task], processes: int, done: Callable[[FaultOutcome], None]) -> None:
     """Runs the tasks, so many at once, and tells of each when it has ended, in the order in which they end."""
-    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
-        _run_tasks(tasks, processes, done, scratch)
-
-
-def _run_tasks(tasks: Sequence[Task], processes: int, done: Callable[[FaultOutcome], None], scratch: str) -> None:
     waiting, running = list(tasks), dict[Any, _Running]()
-    try:
+    with contextlib.ExitStack() as all_children:
         while waiting or running:
             while waiting and len(running) < processes:
-                started = _start(waiting.pop(0), scratch)
-                running[started.receiver] = started
-            for receiver in multiprocessing.connection.wait(list(running)):
-                one = running[receiver]
-                try:
-                    one.found.append(one.receiver.recv())
-                except EOFError:
+                one = _start(waiting.pop(0), all_children)
+                running[one.child.receiver] = one
+            for receiver in wait(list(running)):
+                outcome = running[receiver].take()
+                if outcome:
                     del running[receiver]
-                    done(one.outcome())
-    finally:
-        for one in running.values():
-            with contextlib.suppress(OSError):
-                one.process.terminate()
-                one.process.join()
+                    done(outcome)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,21 +16,23 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from bench.history.bisect_outcome import BisectFound, CommitsFound, Step, read_steps, write_bisect
-from bench.history.bisect_step import StepRequest
-from bench.history.choice import GOLDENS, ROOT, Choice, Mistake, Requests, add_options, parse_options, read_choice
-from bench.history.commits import CommitsError, as_shell_command, find_commit, tag_of, worktree_at
+from bench.command import FAILED, CommandParser, run_command
+from bench.errors import UsageError
+from bench.history.bisect_outcome import BisectFound, CommitsFound, Step, write_bisect
+from bench.history.choice import GOLDENS, Choice, Requests, add_options, parse_options, read_choice
+from bench.history.commit_search import CommitSearch, describe_commits
+from bench.history.commits import tag_of
 from bench.history.question import PICTURES, SPEED, USABLE, Answer, Judge, Question
 from bench.history.release_pictures import Unusable
-from bench.history.search import Narrowed, Undecided, find_change
+from bench.history.search import Narrowed, find_change, steps_left
 from bench.pictures.check import limits_side_by_side
 from bench.record.folder import RunFolder, new_run_name
-from bench.suite.case import Case
+from bench.suite.selection import add_case_option, case_matching
 from bench.upgrade.amounts import percent, seconds
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
+from bench.upgrade.side_results import SideResult
 
-USAGE_ERROR, UNDECIDED, INTERRUPTED = 2, 1, 130
+PROG = "bisect"
 
 
 @dataclass
@@ -54,8 +55,7 @@ class Bisection:
         return find_change(self.choice.releases, self._judge, self._tell_left)
 
     def _tell_left(self, left: int) -> None:
-        steps = math.ceil(math.log2(left))
-        self.announce(f"{left} releases left, about {steps} {'step' if steps == 1 else 'steps'}")
+        self.announce(f"{left} releases left, {steps_left(left)}")
 
     def _judge(self, release: Version) -> str:
         began = time.monotonic()
@@ -125,41 +125,6 @@ def describe(bisection: Bisection, narrowed: Narrowed[Version]) -> str:
     )
 
 
-def bisect_commits(bisection: Bisection, repo: Path, good: str, bad: str) -> CommitsFound:
-    """Goes on over the commits between two releases."""
-    choice = bisection.choice
-    tags = {"good_tag": good, "bad_tag": bad}
-    steps = bisection.folder.make() / "commits.jsonl"
-    try:
-        choice.environments.mkdir(parents=True, exist_ok=True)
-        beside = tempfile.TemporaryDirectory(prefix="commits-", dir=choice.environments)
-        with worktree_at(repo, bad) as worktree, beside as folder:
-            # environments of commits are of no use to anyone later, so they are not kept in the cache
-            asked = bisection.judge.question.model_copy(update={"environments": Path(folder)})
-            request = Path(folder) / "request.json"
-            step = StepRequest(question=asked, worktree=worktree, alongside=choice.alongside, steps=steps)
-            request.write_text(step.model_dump_json(), encoding="utf-8")
-            words = [sys.executable, "-m", "bench.history.bisect_step", str(request)]
-            commit = find_commit(worktree, good, bad, as_shell_command(ROOT, words), bisection.announce)
-    except CommitsError as error:
-        return CommitsFound(**tags, steps=read_steps(steps), problem=str(error))
-    return CommitsFound(
-        **tags,
-        steps=read_steps(steps),
-        first_bad=str(commit.first_bad) if commit.first_bad else None,
-        possible=tuple(map(str, commit.possible)),
-        problem=None if commit.first_bad or commit.possible else commit.words,
-    )
-
-
-def describe_commits(found: CommitsFound) -> str:
-    if found.first_bad:
-        return f"its first such commit is {found.first_bad}"
-    if found.possible:
-        return f"its commit is one of {', '.join(found.possible)}, since the others could not be tried"
-    return f"its commit was not found: {found.problem}"
-
-
 def _option(read: Callable[[str], float]) -> Callable[[str], float]:
     def value(text: str) -> float:
         try:
@@ -171,9 +136,9 @@ def _option(read: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def _parser(*, several: bool = False) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bisect", description=__doc__.split("\n")[0])
+    parser = CommandParser(prog=PROG, description=__doc__.split("\n")[0])
     add_options(parser, several=several)
-    parser.add_argument("--case", required=True, metavar="ID", help="such as emoji-ddpm/ddpm-s100-bf16")
+    add_case_option(parser, required=True)
     parser.add_argument(
         "--by",
         choices=(PICTURES, SPEED),
@@ -195,20 +160,11 @@ def announce(line: str) -> None:
     print(line, flush=True)
 
 
-def _case(choice: Choice, wanted: str) -> Case:
-    for case in choice.suite.cases:
-        if case.id == wanted:
-            return case
-    near = [case.id for case in choice.suite.cases if wanted.lower() in case.id]
-    hint = f"; do you mean {', '.join(near[:5])}?" if near else "; the ids are in golden/."
-    raise Mistake(f"--case {wanted}: the suite has no such case{hint}")
-
-
 def start_judge(question: Question, choice: Choice) -> Judge:
     """A judge who has looked at both ends; where only one of them can be used at all, that becomes the question.
 
     Raises:
-        Mistake: neither end can be used, or one has no speed where speed is asked for.
+        UsageError: neither end can be used, or one has no speed where speed is asked for.
     """
     judge = Judge(question, announce)
     ends = {}
@@ -218,7 +174,7 @@ def start_judge(question: Question, choice: Choice) -> Judge:
     broken = {release: end for release, end in ends.items() if isinstance(end, Unusable)}
     if len(broken) == len(ends):
         reasons = "; ".join(f"{release} is {end.status}: {end}" for release, end in broken.items())
-        raise Mistake(
+        raise UsageError(
             f"neither end of {choice.library} {choice.span} can be used; give another range, or fitting libraries by "
             f"--with ({reasons})"
         )
@@ -226,7 +182,7 @@ def start_judge(question: Question, choice: Choice) -> Judge:
         for release, end in ends.items():
             reason = str(end) if isinstance(end, Unusable) else end.error
             if reason:
-                raise Mistake(f"{question.case} has no speed under {choice.library} {release}: {reason}")
+                raise UsageError(f"{question.case} has no speed under {choice.library} {release}: {reason}")
     elif broken:
         return Judge(question.model_copy(update={"by": USABLE}), announce, judge.looked)
     return judge
@@ -234,10 +190,10 @@ def start_judge(question: Question, choice: Choice) -> Judge:
 
 def run(options: argparse.Namespace) -> int:
     """Raises:
-    Mistake: something that was asked for cannot be had.
+    BenchError: something that was asked for cannot be had.
     """
     choice = read_choice(options, every=True)
-    case = _case(choice, options.case)
+    case = case_matching(choice.suite.cases, options.case)
     if options.repo:
         _check_repo(options.repo, choice)
     question = Question(
@@ -253,46 +209,39 @@ def run(options: argparse.Namespace) -> int:
         environments=choice.environments,
     )
     bisection = Bisection(choice, start_judge(question, choice), RunFolder(choice.results, new_run_name()), announce)
-    try:
-        narrowed = bisection.search()
-    except (Undecided, ValueError) as error:
-        raise Mistake(str(error)) from None
+    narrowed = bisection.search()
     sentence = describe(bisection, narrowed)
     bisection.keep(narrowed)
     found = bisection.found(narrowed).model_copy(update={"sentence": sentence})
     bisection.write(found)
     if options.repo and narrowed.first_bad is not None and narrowed.last_good is not None:
         announce(f"{sentence}; going on over its commits")
-        tags = [tag_of(options.repo, choice.library, str(one)) for one in (narrowed.last_good, narrowed.first_bad)]
-        commits = bisect_commits(bisection, options.repo, *tags)
+        good, bad = (tag_of(options.repo, choice.library, str(one)) for one in (narrowed.last_good, narrowed.first_bad))
+
+        def note(steps: tuple[Step, ...]) -> None:
+            commits = CommitsFound(good_tag=good, bad_tag=bad, steps=steps)
+            bisection.write(found.model_copy(update={"commits": commits}))
+
+        search = CommitSearch(bisection.judge, options.repo, choice.alongside, note, announce)
+        commits = search.between(good, bad)
         sentence = f"{sentence}; {describe_commits(commits)}"
         bisection.write(found.model_copy(update={"commits": commits, "sentence": sentence}))
     announce(f"{sentence}.")
     announce(f"results: {bisection.folder.path}")
-    return UNDECIDED if narrowed.undecided else 0
+    return FAILED if narrowed.undecided else 0
 
 
 def _check_repo(repo: Path, choice: Choice) -> None:
     """Raises:
-    Mistake: it is no checkout, or it lacks the tag of an end of the range.
+    CommitsError: it is no checkout, or it lacks the tag of an end of the range.
     """
-    try:
-        for release in (choice.releases[0], choice.releases[-1]):
-            tag_of(repo, choice.library, str(release))
-    except CommitsError as error:
-        raise Mistake(str(error)) from None
+    for release in (choice.releases[0], choice.releases[-1]):
+        tag_of(repo, choice.library, str(release))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(_parser, arguments)
-    try:
-        return run(options)
-    except (Mistake, CommitsError) as error:
-        print(f"bisect: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        announce("interrupted")
-        return INTERRUPTED
+    return run_command(PROG, run, options)
 
 
 if __name__ == "__main__":

@@ -70,18 +70,6 @@ def read_bisect(path: Path) -> BisectFound:
     return BisectFound.model_validate_json(path.read_bytes())
 
 
-def append_step(path: Path, step: Step) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(step.model_dump_json() + "\n")
-
-
-def read_steps(path: Path) -> tuple[Step, ...]:
-    """Those that ``append_step`` wrote; none if there is no such file."""
-    if not path.is_file():
-        return ()
-    return tuple(Step.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines())
-
-
 def schema() -> str:
     return json.dumps(BisectFound.model_json_schema(by_alias=True), indent=2) + "\n"
 

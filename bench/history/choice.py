@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,23 +13,18 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from bench.calls.device import Device, DeviceError, choose_device, slow_dtypes
-from bench.calls.pipelines import Checkpoint, PipelineError, find_checkpoint
-from bench.installs.releases import ReleasesError, parse_range, releases_between
-from bench.installs.sides import SideError, parse_side
+from bench.calls.device import Device, choose_device, slow_dtypes
+from bench.calls.pipelines import Checkpoint, find_checkpoint
+from bench.errors import UsageError
+from bench.installs.releases import parse_range, releases_between
+from bench.installs.sides import parse_side
 from bench.suite.case import Case
-from bench.suite.file import SUITE_FILE, Suite, SuiteError, read_suite
+from bench.suite.file import SUITE_FILE, Suite, read_suite
 from bench.suite.selection import is_slow
-from bench.upgrade.comparison import load_request
+from bench.upgrade.request import load_request
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "golden"
-_WORD = re.compile(r"[()]|[^\s()]+")
-_OPERATORS = frozenset({"and", "or", "not", "(", ")"})
-
-
-class Mistake(Exception):
-    """What the user asked for cannot be had; one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def parse_options(make_parser: Callable[..., argparse.ArgumentParser], arguments
     Several words are read only where one leaves words over: ``--with A library FIRST..LAST`` stays one word.
 
     Raises:
-        SystemExit: with exit code 2, after a sentence on the mistake.
+        SystemExit: with exit code 4, after a sentence on the mistake.
     """
     options, rest = make_parser().parse_known_args(arguments)
     if not rest:
@@ -102,17 +96,14 @@ def read_choice(options: argparse.Namespace, *, every: bool) -> Choice:
         every: all releases; else the newest of each minor version, and the oldest of all.
 
     Raises:
-        Mistake: something of it cannot be had.
+        BenchError: something of it cannot be had.
     """
-    try:
-        first, last = parse_range(options.span)
-        _check_alongside(options.library, options.alongside)
-        suite, device = read_suite(options.suite), choose_device(options.device)
-        releases = releases_between(options.library, first, last, every)
-    except (ReleasesError, SideError, SuiteError, DeviceError) as error:
-        raise Mistake(str(error)) from None
+    first, last = parse_range(options.span)
+    _check_alongside(options.library, options.alongside)
+    suite, device = read_suite(options.suite), choose_device(options.device)
+    releases = releases_between(options.library, first, last, every)
     if len(releases) < 2:
-        raise Mistake(
+        raise UsageError(
             f"{options.library} has only one release from {first} to {last}, {releases[0]}, so there is nothing to "
             "compare; give a wider range."
         )
@@ -137,7 +128,9 @@ def _check_alongside(library: str, alongside: str) -> None:
         except InvalidRequirement:  # a path or an address
             continue
         if canonicalize_name(name) == canonicalize_name(library):
-            raise Mistake(f"--with {shlex.quote(alongside)}: names {library} itself; give its releases as the range.")
+            raise UsageError(
+                f"--with {shlex.quote(alongside)}: names {library} itself; give its releases as the range."
+            )
 
 
 def default_cases(suite: Suite, device: Device, *, sentinels: bool) -> tuple[Case, ...]:
@@ -145,32 +138,6 @@ def default_cases(suite: Suite, device: Device, *, sentinels: bool) -> tuple[Cas
     slow = slow_dtypes(device)
     usable = (case for case in suite.cases if case.model.source != "hub" and not is_slow(case, slow))
     return tuple(case for case in usable if sentinels or not case.settings.sentinel)
-
-
-def cases_matching(cases: Sequence[Case], expression: str) -> tuple[Case, ...]:
-    """The cases whose ids an expression such as ``emoji-sd and not (s50 or bf16)`` describes, as pytest's ``-k`` does.
-
-    Raises:
-        Mistake: it cannot be read, or no case matches.
-    """
-    if not expression.strip():
-        return tuple(cases)
-    option = f"-k {shlex.quote(expression)}"
-    try:
-        found = tuple(case for case in cases if _matches(expression, case.id))
-    except SyntaxError:
-        raise Mistake(f"{option}: give parts of ids joined by and, or, not and parentheses.") from None
-    if not found:
-        raise Mistake(f"{option}: none of the {len(cases)} cases matches; their ids are in golden/.")
-    return found
-
-
-def _matches(expression: str, case_id: str) -> bool:
-    """Raises:
-    SyntaxError: it is no expression.
-    """
-    words = [word if word in _OPERATORS else str(word.lower() in case_id.lower()) for word in _WORD.findall(expression)]
-    return bool(eval(" ".join(words), {}))  # no more than True, False and the operators
 
 
 class Requests:
@@ -185,12 +152,9 @@ class Requests:
         """``threads`` as in ``load_request``; 0 leaves torch's default.
 
         Raises:
-            Mistake: there is no checkpoint of the case's model.
+            PipelineError: there is no checkpoint of the case's model.
         """
         name = case.model.name
         if name not in self._checkpoints:
-            try:
-                self._checkpoints[name] = find_checkpoint(case.model, self._suite.file.parent)
-            except PipelineError as error:
-                raise Mistake(str(error)) from None
+            self._checkpoints[name] = find_checkpoint(case.model, self._suite.file.parent)
         return load_request(case, self._checkpoints[name], str(self._device.torch_device), threads)

@@ -1,25 +1,23 @@
-"""``git bisect run`` over the commits between two releases, in a worktree of its own that is removed at the end."""
+"""The commits between two releases, and a worktree of their own in which one after the other is checked out."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import BenchError
+
 # What git sets for the commands that it runs; they would turn other git commands to the wrong repository.
 _OF_GIT = re.compile(r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|COMMON_DIR|OBJECT_DIRECTORY|NAMESPACE|CEILING_DIRECTORIES)")
-_FIRST_BAD = re.compile(r"^# first bad commit: \[(?P<commit>[0-9a-f]+)\] (?P<subject>.*)$", re.MULTILINE)
-_POSSIBLE = re.compile(r"^# possible first bad commit: \[(?P<commit>[0-9a-f]+)\] (?P<subject>.*)$", re.MULTILINE)
-_LEFT = re.compile(r"^Bisecting: .*left to test.*")
 
 
-class CommitsError(Exception):
+class CommitsError(BenchError):
     """The commits cannot be searched; one sentence with the reason."""
 
 
@@ -30,21 +28,6 @@ class Commit:
 
     def __str__(self) -> str:
         return f"{self.name[:10]} ({self.subject})"
-
-
-@dataclass(frozen=True)
-class FoundCommit:
-    """What ``git bisect`` found.
-
-    Attributes:
-        first_bad: ``None`` if it was not found.
-        possible: commits that it may be, where some could not be tried.
-        words: git's last ones if it found nothing.
-    """
-
-    first_bad: Commit | None
-    possible: tuple[Commit, ...] = ()
-    words: str = ""
 
 
 def without_git_variables() -> dict[str, str]:
@@ -100,47 +83,56 @@ def worktree_at(repo: Path, commit: str) -> Iterator[Path]:
                 git(repo, "worktree", "prune")
 
 
-def find_commit(
-    worktree: Path, good: str, bad: str, command: Sequence[str], tell: Callable[[str], None]
-) -> FoundCommit:
-    """``git bisect run``: the command exits 0 for good, 1 for bad, 125 where it cannot tell, 128 to stop.
-
-    Args:
-        worktree: whose commit is changed from step to step.
-        tell: told what git and the command print, a line at a time.
+def check_out(worktree: Path, commit: Commit) -> None:
+    """Makes a worktree that of a commit; nothing built of another one is left in it.
 
     Raises:
-        CommitsError: git cannot begin: a commit is not there, or the good one does not come before the bad one.
+        CommitsError: git refused.
     """
-    git(worktree, "bisect", "start", bad, good)
-    lines = list(_run(worktree, command, tell))
-    log = git(worktree, "bisect", "log")
-    git(worktree, "bisect", "reset")
-    if found := _FIRST_BAD.search(log):
-        return FoundCommit(Commit(found["commit"], found["subject"]))
-    possible = tuple(Commit(one["commit"], one["subject"]) for one in _POSSIBLE.finditer(log))
-    return FoundCommit(None, possible, next((line for line in reversed(lines) if line.strip()), ""))
+    git(worktree, "checkout", "--quiet", "--force", "--detach", commit.name)
+    git(worktree, "clean", "-ffdxq")
 
 
-def _run(worktree: Path, command: Sequence[str], tell: Callable[[str], None]) -> Iterator[str]:
-    started = ["git", "-C", str(worktree), "bisect", "run", *command]
-    with subprocess.Popen(
-        started,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        env=without_git_variables(),
-    ) as process:
-        assert process.stdout
-        for line in process.stdout:
-            text = line.rstrip()
-            yield text
-            if text.startswith("  ") or _LEFT.match(text):
-                tell(text)
+def commit_at(repo: Path, name: str) -> Commit:
+    """The commit that a tag or another name stands for.
+
+    Raises:
+        CommitsError: there is none.
+    """
+    found, _, subject = git(repo, "show", "--no-patch", "--format=%H %s", f"{name}^{{commit}}").partition(" ")
+    return Commit(found, subject)
 
 
-def as_shell_command(folder: Path, words: Sequence[str]) -> list[str]:
-    """A command that runs in another folder than the one in which ``git bisect run`` starts it."""
-    return ["sh", "-c", f"cd {shlex.quote(str(folder))} && exec {shlex.join(words)}"]
+def commits_between(repo: Path, old: Commit, new: Commit) -> tuple[Commit, ...]:
+    """The commits that ``new`` has and ``old`` has not, along first parents, oldest first; ``new`` is the last one.
+
+    Raises:
+        CommitsError: git refused.
+    """
+    listed = git(repo, "rev-list", "--first-parent", "--reverse", "--format=%H %s", f"{old.name}..{new.name}")
+    lines = (line.partition(" ") for line in listed.splitlines())
+    return tuple(Commit(name, subject) for name, _, subject in lines if name != "commit")
+
+
+def branching_point(repo: Path, one: Commit, other: Commit) -> Commit:
+    """The newest commit that both have.
+
+    Raises:
+        CommitsError: there is none, as in a checkout with part of its history.
+    """
+    try:
+        return commit_at(repo, git(repo, "merge-base", one.name, other.name))
+    except CommitsError:
+        raise CommitsError(
+            f"{one} and {other} have no commit in common; fetch the history (git fetch --unshallow)."
+        ) from None
+
+
+def merged_commits(repo: Path, merge: Commit) -> tuple[Commit, ...]:
+    """The commits that a merge of two branches brought, oldest first; none if this is no such merge.
+
+    Raises:
+        CommitsError: git refused.
+    """
+    parents = git(repo, "show", "--no-patch", "--format=%P", merge.name).split()
+    return commits_between(repo, *(Commit(name, "") for name in parents)) if len(parents) == 2 else ()

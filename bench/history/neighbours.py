@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bench.calls.work import compare_work
-from bench.history.timeline_outcome import FIRST, RAISES, CaseInRelease
-from bench.pictures.check import WORKS_NOW
-from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS, Limits
-from bench.upgrade.comparison import SideResult
+from bench.history.timeline_outcome import CaseInRelease
+from bench.pictures.similarity import Limits
 from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.side_results import SideResult
+from bench.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,18 @@ def compare_case(
             case that works again are compared with it.
     """
     if before is None:
-        verdict = RAISES if result.error else FIRST
-        message = f"raises: {result.error}" if result.error else "nothing to compare with"
         return CaseInRelease(
-            case=case, verdict=verdict, message=message, error=result.error, unet_calls=result.unet_calls
+            case=case,
+            verdict=Verdict.RAISES if result.error else Verdict.FIRST,
+            message=f"{Verdict.RAISES}: {result.error}" if result.error else "nothing to compare with",
+            error=result.error,
+            unet_calls=result.unet_calls,
         )
     found = compare_pictures(before.result, result, limits)
     verdict, message, scores = found.verdict, found.message, found
-    if verdict == WORKS_NOW and pictured:
+    if verdict == Verdict.WORKS_NOW and pictured:
         scores = compare_pictures(pictured.result, result, limits)
-        same = scores.verdict in (IDENTICAL, WITHIN_LIMITS)
+        same = Verdict(scores.verdict).passes
         message += f"; its pictures are {'still' if same else 'not'} those of {pictured.release} ({scores.message})"
     against = pictured if pictured and not result.error else None
     work = compare_work(result.work, against.result.work) if against and result.work and against.result.work else None

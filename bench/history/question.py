@@ -11,14 +11,15 @@ from typing import Any, Literal
 from bench.frozen import Frozen
 from bench.history.release_pictures import Bench, Unusable
 from bench.history.search import BAD, GOOD, SKIP, Undecided
-from bench.pictures.check import RAISES_AS_BEFORE
-from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS, Limits
-from bench.upgrade.comparison import SIDES, Plan, SideResult, measure_until_decided
-from bench.upgrade.decision import CANNOT_TELL, SLOWER, Decision, decide
+from bench.pictures.similarity import Limits
+from bench.upgrade.decision import Decision, decide
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import Figure
+from bench.upgrade.pairs import Plan, measure_until_decided
 from bench.upgrade.pictures import compare_pictures
-from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
+from bench.upgrade.side_results import SideResult
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerBroken
+from bench.verdicts import Rank, Verdict
 
 PICTURES, SPEED, USABLE = "pictures", "speed", "usable"
 
@@ -117,9 +118,9 @@ class Judge:
 
     def _by_pictures(self, before: SideResult, now: SideResult) -> Answer:
         found = compare_pictures(before, now, self.question.limits)
-        good = {IDENTICAL, RAISES_AS_BEFORE} | (set() if self.question.exact else {WITHIN_LIMITS})
+        worst_good = Rank.AS_BEFORE if self.question.exact else Rank.REMARK
         return Answer(
-            answer=GOOD if found.verdict in good else BAD,
+            answer=GOOD if Verdict(found.verdict).rank <= worst_good else BAD,
             message=found.message,
             ssim_worst_tile=found.ssim_worst_tile,
             max_diff=found.max_diff,
@@ -139,10 +140,10 @@ class Judge:
             return Answer(answer=SKIP, message=f"has no speed: {error}")
         figure = Figure.of(decision, question.min_change)
         message = f"{decision.verdict} {decision.ratio - 1:+.1%} ({figure.interval}, {decision.pairs} process pairs)"
-        if decision.verdict == CANNOT_TELL:
+        if decision.verdict == Verdict.CANNOT_TELL:
             more = f"about {decision.more_pairs} more" if decision.more_pairs else "more than can be waited for"
             raise Undecided(f"whether '{side}' is slower: {message}; pairs that it would take: {more} (--budget)")
-        return Answer(answer=BAD if decision.verdict == SLOWER else GOOD, message=message, speed=figure)
+        return Answer(answer=BAD if decision.verdict.is_worse else GOOD, message=message, speed=figure)
 
     def _measured(self, pythons: Sequence[Path]) -> Decision:
         question = self.question

@@ -1,23 +1,25 @@
-"""The pictures of cases under one side: its environment, one worker of it, fresh processes for the cases."""
+"""The pictures of cases under one side: its environment, one worker of it, and processes for the cases."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.installs.environments import Environment, environment_of
+from bench.errors import BenchError
+from bench.installs.environments import environment_of
+from bench.installs.installed import Environment
 from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
-from bench.upgrade.comparison import SideResult, pictures_of
-from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, started_worker
+from bench.upgrade.side_results import PictureProcesses, SideResult
+from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, WorkerProcess, started_worker
 
 NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
 
 
-class Unusable(Exception):
+class Unusable(BenchError):
     """A side has no pictures at all.
 
     Attributes:
@@ -77,33 +79,49 @@ class Bench:
     def _cases(
         self, python: Path, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
     ) -> dict[str, SideResult]:
-        """One worker for all cases, and another one if a case took it along.
-
-        Sentinels come from one process, so that hundreds of small cases do not load their pipeline each for itself.
+        """What each case gives, one after the other.
 
         Raises:
             WorkerBroken: the libraries cannot be imported.
         """
         results: dict[str, SideResult] = {}
-        left = list(requests)
-        while left:
-            try:
-                with started_worker(side, python, TIMEOUT_S, forks=self.forks) as worker:
-                    while left and worker.process.poll() is None:
-                        together = {case: requests[case] for case in _together(left, requests)}
-                        for case, result in pictures_of(worker, together):
-                            results[case] = result
-                            left.remove(case)
-                            tell(len(results))
-            except WorkerBroken as error:
-                if not results:
-                    raise
-                results |= {case: SideResult(error=str(error)) for case in left}
-                left = []
+        with _LastingWorker(side, python, self.forks) as worker, PictureProcesses(worker.take) as processes:
+            worker.take()  # what cannot be imported at all is no fault of a case
+            for case, request in requests.items():
+                results[case] = processes.result(0, request)
+                tell(len(results))
         return results
 
 
-def _together(left: Sequence[str], requests: Mapping[str, dict[str, Any]]) -> Sequence[str]:
-    """The next case alone, or the sentinels up to the next case that is none."""
-    sentinels = list(itertools.takewhile(lambda case: requests[case]["settings"]["sentinel"], left))
-    return sentinels or left[:1]
+class _LastingWorker:
+    """One worker for all cases of a side, and another one if a case took it along."""
+
+    def __init__(self, side: str, python: Path, forks: bool) -> None:
+        self._side = side
+        self._python = python
+        self._forks = forks
+        self._stack = contextlib.ExitStack()
+        self._worker: WorkerProcess | None = None
+        self._broken: WorkerBroken | None = None
+
+    def __enter__(self) -> _LastingWorker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def take(self) -> list[WorkerProcess]:
+        """Raises:
+        WorkerBroken: the libraries cannot be imported; they are not tried again.
+        """
+        if self._broken:
+            raise self._broken
+        if not self._worker or self._worker.process.poll() is not None:
+            self._stack.close()
+            started = started_worker(self._side, self._python, TIMEOUT_S, forks=self._forks)
+            try:
+                self._worker = self._stack.enter_context(started)
+            except WorkerBroken as error:
+                self._broken = error
+                raise
+        return [self._worker]

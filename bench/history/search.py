@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from bench.errors import BenchError, UsageError
 
 GOOD, BAD, SKIP = "good", "bad", "skip"
 Item = TypeVar("Item")
 
 
-class Undecided(Exception):
-    """Whether an item is good or bad cannot be told, and a guess would make the answer wrong; one sentence."""
+class Undecided(BenchError):
+    """Whether an item is good or bad cannot be told, and a guess would make the answer wrong."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Narrowed(Generic[Item]):
         return self.first_bad is not None and not self.between
 
 
+def steps_left(left: int) -> str:
+    """About how many looks are left for that many items in question, in words."""
+    steps = math.ceil(math.log2(left))
+    return f"about {steps} {'step' if steps == 1 else 'steps'}"
+
+
 def find_change(
     items: Sequence[Item], judge: Callable[[Item], str], tell_left: Callable[[int], None] = lambda left: None
 ) -> Narrowed[Item]:
@@ -50,7 +59,7 @@ def find_change(
         tell_left: told before each look but those at the ends how many items are still in question.
 
     Raises:
-        ValueError: the first item is not good, or the last one is skipped.
+        UsageError: the first item is not good, or the last one is skipped.
     """
     looks = 0
 
@@ -60,7 +69,7 @@ def find_change(
         return judge(items[number])
 
     if look(0) != GOOD:
-        raise ValueError(f"the search must begin with a good item, and {items[0]} is none")
+        raise UsageError(f"the search must begin with a good item, and {items[0]} is none")
     low, high = 0, len(items) - 1
     try:
         last = look(high)
@@ -69,7 +78,7 @@ def find_change(
     if last == GOOD:
         return Narrowed(items[high], None, (), looks)
     if last == SKIP:
-        raise ValueError(f"the search must end with an item that can be judged, and {items[high]} cannot")
+        raise UsageError(f"the search must end with an item that can be judged, and {items[high]} cannot")
     skipped: set[int] = set()
     undecided = None
     while left := [number for number in range(low + 1, high) if number not in skipped]:

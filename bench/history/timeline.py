@@ -14,11 +14,11 @@ from bench.history.neighbours import Neighbours
 from bench.history.release_pictures import Bench, Unusable
 from bench.history.timeline_outcome import RAN, TIMELINE, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
 from bench.history.timeline_summary import told
-from bench.installs.environments import Environment, changes
-from bench.pictures.similarity import IDENTICAL
+from bench.installs.installed import Environment, changes
 from bench.record.folder import RunFolder
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.pictures import keep_pictures
+from bench.upgrade.side_results import SideResult
+from bench.verdicts import Verdict
 
 TELL_EVERY_S = 15.0
 
@@ -117,6 +117,6 @@ class Timeline:
     def _keep(self, release: str, case: CaseInRelease, result: SideResult) -> None:
         """The pictures of both sides where they differ."""
         before = self.neighbours.before(case.case)
-        if not before or not result.images or case.verdict == IDENTICAL:
+        if not before or not result.images or case.verdict == Verdict.IDENTICAL:
             return
         keep_pictures(self.folder, f"{release}/{case.case}", before.result, result)

@@ -1,109 +1,132 @@
 """A timeline as a map: rows are cases, columns are releases, colour is how far the pictures moved.
 
-Nothing is told by colour alone: a cell with other pictures has their largest difference in it as a number, and
-whatever happened to a case has a mark of its own shape.
+Nothing depends on colour alone: a cell with other pictures has their largest difference in it as a number, and
+whatever happened to a case has a mark of its own shape. Vega-Lite draws the map, through Altair.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from bench.history.timeline_outcome import CaseInRelease, TimelineFound
+from bench.verdicts import Verdict
 
-from bench.calls.work import LESS_WORK, MORE_WORK
-from bench.history.timeline_outcome import OTHER_CALLS, WARNS, CaseInRelease, TimelineFound
-from bench.pictures.check import RAISES_ELSE, RAISES_NOW, WORKS_NOW
-from bench.pictures.similarity import CHANGED
-from bench.upgrade.pictures import BROKEN
-
-CELL_WIDTH, CELL_HEIGHT = 0.62, 0.27  # inches
-DOTS_PER_INCH = 130
-LEGEND_HEIGHT, TITLE_HEIGHT = 1.35, 0.75  # inches
-# Bounds of log10(1 - SSIM): a step of colour for each factor of ten, from 0.99999 to 0.
-BOUNDS = (-6, -5, -4, -3, -2, -1, 0.31)
-BOUND_LABELS = ("1", "0.99999", "0.9999", "0.999", "0.99", "0.9", "<0")
+CELL_WIDTH, CELL_HEIGHT = 60, 26  # pixels before enlarging
+ENLARGED = 1.35
+# SSIM of the worst tile: a step of colour for each factor of ten in what is missing to 1.
+STEPS = ("1 to 0.99999", "to 0.9999", "to 0.999", "to 0.99", "to 0.9", "below 0.9")
+LOSS_BOUNDS = (-5, -4, -3, -2, -1)  # log10(1 - SSIM) between the steps
 LEAST_LOSS = 1e-6
+DARK_FROM = 3  # step of colour from which what is in a cell is white
 MOST_ROWS = 60
-IDENTICAL_COLOUR, NOTHING_COLOUR, EDGE, INK = "#f4f4f4", "white", "#c8c8c8", "#202020"
-# Of ColorBrewer, safe for any kind of colour vision: its lightness falls evenly, so that it is read in grey too.
-COLOURS: Colormap = ListedColormap(colormaps["YlGnBu"]([0.12 + 0.88 * step / 5 for step in range(6)]))
-NO_PICTURES, NOT_RUN = "no pictures", "release did not run"
+CROWDED_FROM = 8  # characters of a release, from which the names are slanted
+IDENTICAL_COLOUR, EDGE, HATCHING, INK, ALARM = "#f4f4f4", "#c8c8c8", "#9a9a9a", "#202020", "#a50f15"
+# Of ColorBrewer (YlGnBu), safe for any kind of colour vision: its lightness falls evenly, so that it is read in grey
+# too.
+COLOURS = ("#eef8b3", "#aedfb6", "#50bbc2", "#1e88bc", "#24459c", "#081d58")
+IDENTICAL, NO_PICTURES, NOT_RUN = "identical (start: nothing before)", "no pictures", "release did not run"
+
+# Paths within -1 … 1. Those of cells keep to their height; Vega-Lite has no hatching.
+_HEIGHT = CELL_HEIGHT / CELL_WIDTH
+_X = "M-1,-.5L-.5,-1L0,-.5L.5,-1L1,-.5L.5,0L1,.5L.5,1L0,.5L-.5,1L-1,.5L-.5,0Z"
+_THIN_X = "M-1,-1L1,1M-1,1L1,-1"
+_STAR = "M{}Z".format(
+    "L".join(
+        f"{radius * math.sin(corner * math.pi / 5):.3f},{-radius * math.cos(corner * math.pi / 5):.3f}"
+        for corner, radius in enumerate((1, 0.42) * 5)
+    )
+)
+
+
+def _hatching(*, crossed: bool) -> str:
+    """Slanting lines within a cell, four across; ``crossed`` with those of the other slant."""
+    span, lines = 2 * _HEIGHT, []
+    for number in range(-2, 6):
+        left = -1 + number * 0.4
+        low, high = max(left, -1.0), min(left + span, 1.0)
+        if low < high:
+            lines.append(f"M{low:.3f},{_HEIGHT - (low - left):.3f}L{high:.3f},{_HEIGHT - (high - left):.3f}")
+            if crossed:
+                lines.append(f"M{low:.3f},{(low - left) - _HEIGHT:.3f}L{high:.3f},{(high - left) - _HEIGHT:.3f}")
+    return "".join(lines)
+
+
+_FRAME = f"M-1,{-_HEIGHT:.3f}H1V{_HEIGHT:.3f}H-1Z"
+CELL_SHAPES = {
+    IDENTICAL: _FRAME,
+    NO_PICTURES: _FRAME + _hatching(crossed=False),
+    NOT_RUN: _FRAME + _hatching(crossed=True),
+}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A shape in a cell; ``x`` and ``y`` from its middle, in cells."""
+    """A shape in a cell; ``x`` and ``y`` from its middle, in cells; ``size`` in square pixels."""
 
     shape: str
     x: float = 0.0
     y: float = 0.0
-    size: float = 42.0
+    size: float = 75.0
     colour: str = INK
 
 
 MARK_SHAPES = {
-    RAISES_NOW: Mark("X", size=60, colour="#a50f15"),
-    BROKEN: Mark("*", size=80, colour="#a50f15"),
-    RAISES_ELSE: Mark("x", size=40, colour="#a50f15"),
-    WORKS_NOW: Mark("o", x=-0.33, size=34),
-    CHANGED: Mark("s", x=-0.33, y=0.1, size=26),
-    MORE_WORK: Mark("P", x=-0.34, y=-0.28, size=22, colour="#a50f15"),
-    LESS_WORK: Mark("_", x=-0.33, y=0.36, size=30),
-    OTHER_CALLS: Mark("D", x=0.36, y=0.24, size=14),
-    WARNS: Mark("^", x=0.36, y=-0.2, size=20),
+    Verdict.RAISES_NOW: Mark(_X, size=108, colour=ALARM),
+    Verdict.BROKEN: Mark(_STAR, size=190, colour=ALARM),
+    Verdict.RAISES_ELSE: Mark(_THIN_X, size=72, colour=ALARM),
+    Verdict.WORKS_NOW: Mark("circle", x=-0.33, size=60),
+    Verdict.CHANGED: Mark("square", x=-0.33, y=0.1, size=46),
+    Verdict.MORE_WORK: Mark("cross", x=-0.34, y=-0.28, size=46, colour=ALARM),
+    Verdict.LESS_WORK: Mark("stroke", x=-0.33, y=0.36, size=54),
+    Verdict.OTHER_CALLS: Mark("diamond", x=0.36, y=0.24, size=36),
+    Verdict.WARNS: Mark("triangle-up", x=0.36, y=-0.2, size=36),
 }
 
-LINES = frozenset({"x", "_"})  # shapes that have no area
-MARK_LABELS = {CHANGED: "changed beyond the limits"}
+MARK_LABELS = {Verdict.CHANGED: "changed beyond the limits"}
 
 
-def loss(case: CaseInRelease) -> float | None:
-    """``log10(1 - SSIM)`` of the worst tile; ``None`` where pictures are equal or there are none."""
+def step_of_colour(case: CaseInRelease) -> int | None:
+    """The place of a case in ``STEPS``; ``None`` where pictures are equal or there are none."""
     if case.ssim_worst_tile is None or not case.max_diff:
         return None
-    return math.log10(max(1 - case.ssim_worst_tile, LEAST_LOSS))
+    return bisect_right(LOSS_BOUNDS, math.log10(max(1 - case.ssim_worst_tile, LEAST_LOSS)))
 
 
-def draw_map(found: TimelineFound) -> Figure:
-    """The map as a figure; releases that were not reached are left out, and of many cases those that never moved."""
+def draw_map(found: TimelineFound) -> Any:
+    """The map as a chart; releases that were not reached are left out, and of many cases those that never moved.
+
+    Its layers have names: ``moved``, ``numbers``, ``cells``, ``start``, ``halo``, ``statuses``, and the kinds of marks.
+    """
+    import altair as alt
+
     shown = found.model_copy(update={"cases": shown_cases(found)})
-    rows, columns = len(shown.cases), len(found.releases)
-    left_out = len(found.cases) - rows
-    label_width = 0.072 * max(map(len, shown.cases)) + 0.2
-    width, height = max(columns * CELL_WIDTH, 7.6 - label_width), rows * CELL_HEIGHT
-    size = (label_width + width + 0.25, height + LEGEND_HEIGHT + TITLE_HEIGHT)
-    figure = Figure(size)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes(
-        (label_width / size[0], LEGEND_HEIGHT / size[1], columns * CELL_WIDTH / size[0], height / size[1])
-    )
-    _axes(axes, shown)
-    _cells(axes, shown)
-    _marks(axes, shown)
-    if left_out:
-        axes.set_xlabel(f"not shown: {left_out} cases to which nothing happened", loc="right", fontsize=8)
     beside = f" with {found.alongside}" if found.alongside else ""
-    figure.suptitle(
+    left_out = len(found.cases) - len(shown.cases)
+    title = alt.TitleParams(
         f"{found.library} {found.span}{beside}: pictures of each release against the release before",
-        x=0.15 / size[0],
-        y=1 - 0.12 / size[1],
-        ha="left",
-        va="top",
-        fontsize=11,
-        weight="bold",
+        subtitle=[f"not shown: {left_out} cases to which nothing happened"] if left_out else [],
+        anchor="start",
+        frame="bounds",
+        fontSize=14,
+        offset=14,
     )
-    _legend(figure, size)
-    return figure
+    return (
+        alt.layer(_moved(shown), _other_cells(shown), _texts(shown), _marks(shown))
+        .resolve_scale(color="independent", shape="independent", fill="independent", stroke="independent")
+        .properties(title=title, width=alt.Step(CELL_WIDTH), height=alt.Step(CELL_HEIGHT))
+        .configure(background="white", font="sans-serif")
+        .configure_view(stroke=None)
+        .configure_scale(bandPaddingInner=0, bandPaddingOuter=0)
+        .configure_legend(
+            orient="bottom", direction="vertical", labelLimit=0, titleLimit=0, symbolLimit=0, columnPadding=16,
+            titleFontWeight="normal", offset=16,
+        )
+    )  # fmt: skip
 
 
 def shown_cases(found: TimelineFound) -> tuple[str, ...]:
@@ -116,131 +139,128 @@ def shown_cases(found: TimelineFound) -> tuple[str, ...]:
 
 def save_map(found: TimelineFound, path: Path) -> None:
     """Draws the map into a PNG file."""
-    draw_map(found).savefig(path, dpi=DOTS_PER_INCH, facecolor="white")
+    import vl_convert
+
+    path.write_bytes(vl_convert.vegalite_to_png(draw_map(found).to_dict(), scale=ENLARGED, allowed_base_urls=[]))
 
 
-def _axes(axes: Axes, found: TimelineFound) -> None:
-    axes.set_xlim(-0.02, len(found.releases) + 0.02)
-    axes.set_ylim(len(found.cases) + 0.04, -0.04)
-    axes.set_xticks([number + 0.5 for number in range(len(found.releases))], [one.release for one in found.releases])
-    axes.set_yticks([number + 0.5 for number in range(len(found.cases))], found.cases, family="monospace", fontsize=8)
-    axes.tick_params(length=0)
-    axes.xaxis.tick_top()
-    axes.tick_params(axis="x", labelsize=9, labelrotation=35 if _is_crowded(found) else 0)
-    for side in axes.spines.values():
-        side.set_visible(False)
+def _layer(found: TimelineFound, name: str, rows: Iterable[Mapping[str, Any]]) -> Any:
+    """A chart in which each row has its ``case`` and its ``release``."""
+    import altair as alt
+
+    releases = [one.release for one in found.releases]
+    slant = -35 if max(map(len, releases), default=0) >= CROWDED_FROM else 0
+    across = alt.Axis(orient="top", labelAngle=slant, ticks=False, domain=False, labelFontSize=11, labelPadding=6)
+    down = alt.Axis(ticks=False, domain=False, labelFont="monospace", labelLimit=0, labelFontSize=10, labelPadding=6)
+    return alt.Chart(alt.Data(values=list(rows)), name=name).encode(
+        x=alt.X("release:O", title=None, axis=across, scale=alt.Scale(domain=releases)),
+        y=alt.Y("case:O", title=None, axis=down, scale=alt.Scale(domain=list(found.cases))),
+    )
 
 
-def _is_crowded(found: TimelineFound) -> bool:
-    return max((len(one.release) for one in found.releases), default=0) > 7
-
-
-def _cells_of(found: TimelineFound) -> Iterator[tuple[int, int, CaseInRelease]]:
-    """Column, row and case."""
-    row_of = {case: row for row, case in enumerate(found.cases)}
-    for column, release in enumerate(found.releases):
+def _cells_of(found: TimelineFound) -> Iterator[tuple[dict[str, Any], CaseInRelease]]:
+    """The place of each case that is shown, and the case."""
+    rows = frozenset(found.cases)
+    for release in found.releases:
         for case in release.cases:
-            if case.case in row_of:
-                yield column, row_of[case.case], case
+            if case.case in rows:
+                yield {"release": release.release, "case": case.case}, case
 
 
-def _cells(axes: Axes, found: TimelineFound) -> None:
-    norm = BoundaryNorm(BOUNDS, len(BOUNDS) - 1)
-    moved, losses, equal, without = [], [], [], []
-    for column, row, case in _cells_of(found):
-        cell = Rectangle((column, row), 1, 1)
-        value = loss(case)
-        if value is not None:
-            moved.append(cell)
-            losses.append(value)
-            dark = norm(value) >= 3
-            axes.text(
-                column + 0.5, row + 0.52, str(case.max_diff), ha="center", va="center", fontsize=8,
-                color="white" if dark else INK,
-            )  # fmt: skip
-        elif case.error or case.verdict == BROKEN:
-            without.append(cell)
-        else:
-            equal.append(cell)
-            if not case.pictures_compared_with:
-                axes.text(column + 0.5, row + 0.52, "start", ha="center", va="center", fontsize=7, color="#707070")
-    colours = PatchCollection(moved, cmap=COLOURS, norm=norm, edgecolor=EDGE, linewidth=0.6)
-    colours.set_array(losses)
-    colours.set_gid("moved")
-    axes.add_collection(colours)
-    axes.add_collection(_patches(equal, IDENTICAL_COLOUR, "identical"))
-    axes.add_collection(_patches(without, NOTHING_COLOUR, NO_PICTURES, "////"))
-    blocked = []
-    for column, release in enumerate(found.releases):
-        if not release.ran:
-            blocked.append(Rectangle((column, 0), 1, len(found.cases)))
-            axes.text(
-                column + 0.5, len(found.cases) / 2, release.status, rotation=90, ha="center", va="center", fontsize=9,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
-            )  # fmt: skip
-    axes.add_collection(_patches(blocked, NOTHING_COLOUR, NOT_RUN, "xx"))
+def _moved(found: TimelineFound) -> Any:
+    """Cells with other pictures: the colour is the SSIM, the number is the largest difference."""
+    import altair as alt
 
-
-def _patches(patches: list[Rectangle], colour: str, gid: str, hatch: str = "") -> PatchCollection:
-    made = PatchCollection(
-        patches, facecolor=colour, edgecolor="#9a9a9a" if hatch else EDGE, linewidth=0.6, hatch=hatch or None
-    )
-    made.set_gid(gid)
-    return made
-
-
-def _marks(axes: Axes, found: TimelineFound) -> None:
-    """One scatter for each kind, so that a kind has one shape; its ``gid`` is the kind."""
-    norm = BoundaryNorm(BOUNDS, len(BOUNDS) - 1)
-    for kind, mark in MARK_SHAPES.items():
-        places = [(column, row, case) for column, row, case in _cells_of(found) if kind in case.marks]
-        if not places:
-            continue
-        values = [loss(case) for _, _, case in places]
-        dark = [value is not None and norm(value) >= 3 for value in values]
-        axes.scatter(
-            [column + 0.5 + mark.x for column, _, _ in places],
-            [row + 0.5 + mark.y for _, row, _ in places],
-            marker=mark.shape,
-            s=mark.size,
-            c=["white" if on_dark else mark.colour for on_dark in dark],
-            linewidths=1.2 if mark.shape in LINES else 0,
-            zorder=3,
-            gid=kind,
-        )
-
-
-def _legend(figure: Figure, size: tuple[float, float]) -> None:
-    """Below the map: the scale of colours on the left, the marks on the right."""
-    scale = figure.add_axes((0.35 / size[0], 0.62 / size[1], 3.0 / size[0], 0.2 / size[1]))
-    for number in range(len(BOUNDS) - 1):
-        scale.add_patch(Rectangle((number, 0), 1, 1, facecolor=COLOURS(number), edgecolor=EDGE))
-    scale.set_xlim(0, len(BOUNDS) - 1)
-    scale.set_yticks([])
-    scale.set_xticks(range(len(BOUNDS)), BOUND_LABELS, fontsize=7)
-    scale.tick_params(length=2)
-    scale.set_title(
-        "SSIM of the worst tile; in the cell: largest\ndifference of any value, in 8-bit levels",
-        fontsize=8, loc="left",
+    rows = []
+    for place, case in _cells_of(found):
+        step = step_of_colour(case)
+        if step is not None:
+            rows.append(place | {"ssim": STEPS[step], "largest": str(case.max_diff), "dark": step >= DARK_FROM})
+    legend = alt.Legend(
+        title=["SSIM of the worst tile; in the cell: largest", "difference of any value, in 8-bit levels"],
+        symbolType="square", symbolSize=200, symbolStrokeWidth=0, columns=2,
     )  # fmt: skip
-    for side in scale.spines.values():
-        side.set_visible(False)
-    kinds: list[Line2D | Patch] = [
-        Line2D(
-            [], [], linestyle="", marker=mark.shape, color=mark.colour, markersize=6, label=MARK_LABELS.get(kind, kind)
+    colour = alt.Color("ssim:O", scale=alt.Scale(domain=list(STEPS), range=list(COLOURS)), legend=legend)
+    text = alt.condition("datum.dark", alt.value("white"), alt.value(INK))
+    cells = _layer(found, "moved", rows).mark_rect(stroke=EDGE, strokeWidth=0.6).encode(color=colour)
+    numbers = _layer(found, "numbers", rows).mark_text(fontSize=10).encode(text="largest:N", fill=text)
+    return alt.layer(cells, numbers)
+
+
+def _other_cells(found: TimelineFound) -> Any:
+    """Cells without other pictures: each kind has a hatching of its own."""
+    import altair as alt
+
+    rows = [place | {"cell": _kind_of(case)} for place, case in _cells_of(found) if step_of_colour(case) is None]
+    for release in found.releases:
+        if not release.ran:
+            rows += [{"release": release.release, "case": case, "cell": NOT_RUN} for case in found.cases]
+    kinds = list(CELL_SHAPES)
+    legend = alt.Legend(title=None, symbolSize=32**2, symbolStrokeWidth=0.7)
+
+    def scale(*values: str) -> Any:
+        return alt.Scale(domain=kinds, range=list(values))
+
+    return (
+        _layer(found, "cells", rows)
+        .mark_point(size=CELL_WIDTH**2, strokeWidth=0.7, opacity=1)
+        .encode(
+            shape=alt.Shape("cell:N", scale=scale(*CELL_SHAPES.values()), legend=legend),
+            fill=alt.Fill("cell:N", scale=scale(IDENTICAL_COLOUR, "white", "white"), legend=legend),
+            stroke=alt.Stroke("cell:N", scale=scale(EDGE, HATCHING, HATCHING), legend=legend),
         )
-        for kind, mark in MARK_SHAPES.items()
-    ]
-    kinds += [
-        Patch(facecolor=IDENTICAL_COLOUR, edgecolor=EDGE, label="identical (start: nothing before)"),
-        Patch(facecolor=NOTHING_COLOUR, edgecolor="#9a9a9a", hatch="////", label=NO_PICTURES),
-        Patch(facecolor=NOTHING_COLOUR, edgecolor="#9a9a9a", hatch="xx", label=NOT_RUN),
-    ]
-    figure.legend(
-        handles=kinds,
-        loc="lower left",
-        bbox_to_anchor=(3.7 / size[0], 0.05 / size[1]),
-        ncols=2,
-        fontsize=8,
-        frameon=False,
     )
+
+
+def _kind_of(case: CaseInRelease) -> str:
+    return NO_PICTURES if case.error or case.verdict == Verdict.BROKEN else IDENTICAL
+
+
+def _texts(found: TimelineFound) -> Any:
+    """Where a case has nothing before it, and why a release did not run."""
+    import altair as alt
+
+    starts = [
+        place
+        for place, case in _cells_of(found)
+        if step_of_colour(case) is None
+        and not (case.error or case.verdict == Verdict.BROKEN or case.pictures_compared_with)
+    ]
+    start = _layer(found, "start", starts).mark_text(fontSize=9, color="#707070", text="start")
+    middle = found.cases[len(found.cases) // 2]
+    blocked = [{"release": one.release, "case": middle, "status": one.status} for one in found.releases if not one.ran]
+    statuses = _layer(found, "statuses", blocked)
+    words = statuses.encode(text="status:N")
+    halo = words.mark_text(angle=270, fontSize=11, stroke="white", strokeWidth=7, strokeJoin="round")
+    return alt.layer(start, halo.properties(name="halo"), words.mark_text(angle=270, fontSize=11, color=INK))
+
+
+def _marks(found: TimelineFound) -> Any:
+    """A layer for each kind of mark, which has a shape, a place within the cell and a colour of its own."""
+    import altair as alt
+
+    names = [MARK_LABELS.get(kind, kind) for kind in MARK_SHAPES]
+    legend = alt.Legend(title=None, columns=2, symbolSize=80)
+    colours = alt.Scale(domain=names, range=[mark.colour for mark in MARK_SHAPES.values()])
+    shapes = alt.Scale(domain=names, range=[mark.shape for mark in MARK_SHAPES.values()])
+    on_dark = {"condition": {"test": "datum.dark", "value": "white"}}
+    layers = []
+    for kind, mark in MARK_SHAPES.items():
+        rows = [
+            place | {"kind": MARK_LABELS.get(kind, kind), "dark": (step_of_colour(case) or 0) >= DARK_FROM}
+            for place, case in _cells_of(found)
+            if kind in case.marks
+        ]
+        layers.append(
+            _layer(found, kind, rows)
+            .mark_point(
+                filled=True, size=mark.size, opacity=1, strokeWidth=1.2, xOffset=mark.x * CELL_WIDTH,
+                yOffset=mark.y * CELL_HEIGHT,
+            )
+            .encode(
+                shape=alt.Shape("kind:N", scale=shapes, legend=legend),
+                fill=alt.Fill("kind:N", scale=colours, legend=legend, **on_dark),
+                stroke=alt.Stroke("kind:N", scale=colours, legend=legend, **on_dark),
+            )
+        )  # fmt: skip
+    return alt.layer(*layers)

@@ -13,23 +13,26 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.calls.work import LESS_WORK, MORE_WORK
 from bench.frozen import Frozen
-from bench.pictures.check import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
-from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Limits
-from bench.upgrade.pictures import BROKEN
+from bench.pictures.similarity import Limits
+from bench.verdicts import Rank, Verdict
 
 TIMELINE = "timeline.json"
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("timeline.schema.json")
 RAN = "ran"
-FIRST, RAISES = "first", "raises"
-WARNS, OTHER_CALLS = "new warning", "other number of UNet calls"
-# What is told of a case, in the order in which it is told.
-MARKS = (RAISES_NOW, BROKEN, RAISES_ELSE, WORKS_NOW, CHANGED, MORE_WORK, OTHER_CALLS, LESS_WORK, WARNS)
-# What is told of a case, but is nothing to look at.
-ASIDE = frozenset({LESS_WORK, WARNS})
-QUIET = frozenset({FIRST, IDENTICAL, WITHIN_LIMITS, RAISES_AS_BEFORE})
+# What may have happened to a case, in the order in which it is reported.
+MARKS = (
+    Verdict.RAISES_NOW,
+    Verdict.BROKEN,
+    Verdict.RAISES_ELSE,
+    Verdict.WORKS_NOW,
+    Verdict.CHANGED,
+    Verdict.MORE_WORK,
+    Verdict.OTHER_CALLS,
+    Verdict.LESS_WORK,
+    Verdict.WARNS,
+)
 
 
 class CaseInRelease(Frozen):
@@ -64,14 +67,19 @@ class CaseInRelease(Frozen):
     work_message: str | None = Field(default=None, description="what is more or less, and by how much")
 
     @property
-    def marks(self) -> tuple[str, ...]:
-        """What is to be seen of this case; empty if nothing happened."""
+    def marks(self) -> tuple[Verdict, ...]:
+        """What happened to this case; empty if nothing did."""
         found = {self.verdict, self.work}
         if None not in (self.unet_calls, self.unet_calls_before) and self.unet_calls != self.unet_calls_before:
-            found.add(OTHER_CALLS)
+            found.add(Verdict.OTHER_CALLS)
         if self.new_notices:
-            found.add(WARNS)
+            found.add(Verdict.WARNS)
         return tuple(mark for mark in MARKS if mark in found)
+
+    @property
+    def notable(self) -> tuple[Verdict, ...]:
+        """The marks that are worth a look; the others are remarks."""
+        return tuple(mark for mark in self.marks if mark.rank > Rank.REMARK)
 
 
 class ReleaseFound(Frozen):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bench.calls.work import LESS_WORK, MORE_WORK
-from bench.history.timeline_outcome import OTHER_CALLS, WARNS, ReleaseFound, TimelineFound
+from bench.history.timeline_outcome import ReleaseFound, TimelineFound
+from bench.verdicts import Verdict
 
 MOST_NAMED = 4
 # What may come with any verdict on the pictures.
-BESIDE = (MORE_WORK, LESS_WORK, OTHER_CALLS, WARNS)
+BESIDE = (Verdict.MORE_WORK, Verdict.LESS_WORK, Verdict.OTHER_CALLS, Verdict.WARNS)
 
 
 def told(release: ReleaseFound) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from bench.errors import BenchError
 from bench.installs.uv import EnvironmentFailed, run_uv
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -25,7 +26,7 @@ _NO_SUCH = "unsatisfiable"
 _FINAL_WHEELS = ("--no-deps", "--prerelease=disallow", "--only-binary=:all:")
 
 
-class ReleasesError(Exception):
+class ReleasesError(BenchError):
     """The releases cannot be had; one sentence with the reason and what to do."""
 
 

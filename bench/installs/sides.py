@@ -10,6 +10,8 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from bench.errors import BenchError
+
 CURRENT = "current"
 ALLOWED = (
     f"allowed are '{CURRENT}', the folder of a virtual environment, or requirements (diffusers==0.42.1, or diffusers "
@@ -20,7 +22,7 @@ _CONTINUED = re.compile(r"(@|[<>=!,;])$")
 _EXTRAS = re.compile(r"(?P<path>.+?)(?P<extras>\[[\w\s.,-]*\])?")
 
 
-class SideError(ValueError):
+class SideError(BenchError):
     """A side that cannot be understood; one sentence that names it and says what is allowed."""
 
 

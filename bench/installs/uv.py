@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bench.errors import BenchError
+
 LONGEST_REASON = 600
 _PROGRESS = re.compile(r"\s*((?:Downloading|Building|Built|Updating|Prepared|Installed)\s.*)")
 _REASON_STARTS = re.compile(r"\s*(error:|×)")
@@ -19,10 +21,12 @@ _MARKS = re.compile(r"^[\s│╰├─▶×]*((error|cause|caused by):)?\s*", re
 _OUTPUT_OF_ANOTHER = re.compile(r"^\s*(\[std(out|err)\]|--- std(out|err))")
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _INDEX_SETTINGS = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_OFFLINE")
+# Errors of a disk that is full.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _NOT_OURS = ("UV_SYSTEM_PYTHON", "UV_VENV_SEED", "UV_NO_PROGRESS", "UV_PYTHON", "UV_QUIET")
 
 
-class EnvironmentFailed(Exception):
+class EnvironmentFailed(BenchError):
     """An environment cannot be had; one sentence with the reason."""
 
 

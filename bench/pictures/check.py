@@ -7,18 +7,19 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from bench.calls.device import Device
 from bench.calls.raised import RaisedError
-from bench.calls.work import LESS_WORK, MORE_WORK, Work, compare_work
-from bench.paths import shown
+from bench.calls.work import Work, compare_work
+from bench.console import shown
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
-from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Incomparable, Limits, Similarity, compare
+from bench.pictures.outcomes import Outcome
+from bench.pictures.similarity import Incomparable, Limits, Similarity, compare
 from bench.pictures.store import (
     EXACT,
     REFERENCE,
@@ -30,19 +31,11 @@ from bench.pictures.store import (
     find_golden,
     golden_place,
     read_golden,
+    remove_outcome,
     write_golden,
 )
 from bench.suite.case import Case
-
-MISSING, STALE, BROKEN = "missing", "stale", "broken"
-NOT_COMPARED, WORK_MISSING = "not compared", "work missing"
-RAISES_NOW, WORKS_NOW, RAISES_ELSE, RAISES_AS_BEFORE = (
-    "raises now",
-    "works now",
-    "raises something else",
-    "raises as before",
-)
-PASSED = frozenset({IDENTICAL, WITHIN_LIMITS, RAISES_AS_BEFORE})
+from bench.verdicts import Rank, Verdict, verdict_of_errors
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class Check:
     pictures: Pictures
     work: ComparedWork | None
     golden: Golden | None
-    verdict: str
+    verdict: Verdict
 
 
 def _what_changed(now: Origin, then: Origin) -> list[str]:
@@ -75,8 +68,13 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, 
     return [(key, before, after) for key, before, after in pairs if before != after]
 
 
+def _device_of(golden: Golden) -> dict[Literal["type", "name"], str]:
+    """On which device the pictures were made."""
+    return golden.known.device if golden.known else golden.origin.device
+
+
 def _tier(golden: Golden, device: Device) -> Tier:
-    made_on = golden.origin.device
+    made_on = _device_of(golden)
     return tier_of(made_on["type"], made_on["name"], device)
 
 
@@ -125,7 +123,7 @@ def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
 
 
 def _pictures(
-    verdict: str,
+    verdict: Verdict,
     message: str,
     place: Place | None = None,
     similarity: Similarity | None = None,
@@ -140,57 +138,90 @@ def _pictures(
 def judge(
     case: Case, images: list[Image.Image], origin: Origin, root: Path, device: Device
 ) -> tuple[Pictures, Golden | None]:
-    """Compares the images of a case with its golden; reads only."""
+    """Compares the images of a case with its golden, or with the known difference that holds; reads only."""
+    pictures, golden, _ = _judge(case, images, origin, root, device)
+    return pictures, golden
+
+
+def _judge(
+    case: Case, images: list[Image.Image], origin: Origin, root: Path, device: Device
+) -> tuple[Pictures, Golden | None, bool]:
+    """As ``judge``, and whether the known difference that holds no longer appears."""
     place = find_golden(root, case, device)
     if place is None:
         wanted = golden_place(root, case, device, REFERENCE)
         what = f"raises {origin.error.sentence}; that" if origin.error else "look at the grid and"
-        return _pictures(MISSING, f"no golden at {wanted}; {what} can be accepted with --golden-update"), None
+        message = f"no golden at {wanted}; {what} can be accepted with --golden-update"
+        return _pictures(Verdict.MISSING, message), None, False
     try:
-        golden = read_golden(place)
+        golden = read_golden(place, origin.libraries)
     except GoldenError as error:
-        return _pictures(BROKEN, str(error), place), None
-    changes = _what_changed(origin, golden.origin)
-    if origin.error or golden.origin.error:
-        verdict, message = _verdict_of_errors(origin.error, golden.origin.error, case.settings.issue)
+        return _pictures(Verdict.BROKEN, str(error), place), None, False
+    found = compare_with_golden(case, images, origin, golden, device)
+    if golden.known is None or found.verdict == Verdict.STALE:
+        return found, golden, False
+    with_usual = compare_with_golden(case, images, origin, golden.usual, device) if golden.usual else None
+    gone = with_usual is not None and Verdict(with_usual.verdict).passes and not Verdict(found.verdict).passes
+    return _as_known(found, golden.known, gone=gone), golden, gone
+
+
+def _as_known(found: Pictures, known: Outcome, *, gone: bool) -> Pictures:
+    """What was found where a known difference holds; one that is gone fails, or nobody would learn of it."""
+    if not gone:
+        return found.model_copy(update={"message": f"{found.message} (known difference {known})"})
+    verdict = Verdict.CHANGED if found.verdict == Verdict.BROKEN else found.verdict
+    message = (
+        f"{verdict}: the known difference {known} no longer appears, this is the golden; take the difference out with "
+        "--golden-update"
+    )
+    return found.model_copy(update={"verdict": verdict, "message": message})
+
+
+def compare_with_golden(
+    case: Case, images: list[Image.Image], origin: Origin, golden: Golden, device: Device
+) -> Pictures:
+    """Compares the images of a case, or what it raises, with this golden."""
+    place, changes = golden.place, _what_changed(origin, golden.origin)
+    if origin.error or golden.error:
+        verdict, message = _of_errors(origin.error, golden.error, case.settings.issue)
         if changes:
-            verdict, message = STALE, f"{place} is stale: {'; '.join(changes)}"
-        return _pictures(verdict, message, place), golden
+            verdict, message = Verdict.STALE, f"{place} is stale: {'; '.join(changes)}"
+        return _pictures(verdict, message, place)
     try:
         similarity = compare(images, golden.tiles)
     except Incomparable as error:
-        verdict = STALE if changes else BROKEN
+        verdict = Verdict.STALE if changes else Verdict.BROKEN
         message = f"{place} cannot be compared: {'; '.join([*changes, str(error)])}"
-        return _pictures(verdict, message, place), golden
+        return _pictures(verdict, message, place)
     limits, tier = _limits(golden, case, device), _tier(golden, device)
     if changes:
-        return _pictures(STALE, f"{place} is stale: {'; '.join(changes)}", place, similarity, limits, tier=tier), golden
+        return _pictures(Verdict.STALE, f"{place} is stale: {'; '.join(changes)}", place, similarity, limits, tier=tier)
     if limits is None:
         message = (
-            f"{NOT_COMPARED}: its golden was made on {golden.origin.device['type']}, and at the rounding of another "
-            f"type of device {_why_not_compared(golden)}; accept a golden of this device with --golden-update"
+            f"{Verdict.NOT_COMPARED}: its golden was made on {_device_of(golden)['type']}, and at the rounding of "
+            f"another type of device {_why_not_compared(golden)}; accept a golden of this device with --golden-update"
         )
-        return _pictures(NOT_COMPARED, message, place, similarity, tier=tier), golden
+        return _pictures(Verdict.NOT_COMPARED, message, place, similarity, tier=tier)
     verdict = similarity.verdict(limits)
-    if verdict == CHANGED:
-        whose = f"{golden.origin.like}, which it must be like" if golden.origin.like else str(place)
+    if verdict == Verdict.CHANGED:
+        like = golden.origin.like if not golden.usual else None
+        whose = f"{like}, which it must be like" if like else str(place)
         message = f"differs from {whose}: {', '.join(similarity.excesses(limits))}"
     else:
         score = f"SSIM of the worst tile {similarity.ssim_worst_tile:.5f}"
         message = f"{verdict}: {score}, largest difference {similarity.max_diff}"
-    return _pictures(verdict, message, place, similarity, limits, tier=tier), golden
+    return _pictures(verdict, message, place, similarity, limits, tier=tier)
 
 
-def _verdict_of_errors(now: RaisedError | None, then: RaisedError | None, issue: str | None) -> tuple[str, str]:
+def _of_errors(now: RaisedError | None, then: RaisedError | None, issue: str | None) -> tuple[Verdict, str]:
     """At least one of both is there."""
+    verdict = verdict_of_errors(then, now)
     known = f" (known: {issue})" if issue else ""
-    if now == then and now:
-        return RAISES_AS_BEFORE, f"{RAISES_AS_BEFORE}: {now.sentence}{known}"
-    if now is None and then:
-        return WORKS_NOW, f"{WORKS_NOW}; it raised {then.sentence}{known}; accept its pictures with --golden-update"
-    assert now
-    before = f" instead of {then.sentence}" if then else ""
-    return RAISES_ELSE if then else RAISES_NOW, f"{RAISES_ELSE if then else RAISES_NOW}: {now.sentence}{before}{known}"
+    if now is None:
+        assert then
+        return verdict, f"{verdict}; it raised {then.sentence}{known}; accept its pictures with --golden-update"
+    before = f" instead of {then.sentence}" if then and then != now else ""
+    return verdict, f"{verdict}: {now.sentence}{before}{known}"
 
 
 def judge_work(origin: Origin, golden: Golden | None) -> ComparedWork | None:
@@ -205,30 +236,32 @@ def judge_work(origin: Origin, golden: Golden | None) -> ComparedWork | None:
     return ComparedWork(verdict=verdict, message=message, counts=origin.work)
 
 
-def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | None) -> tuple[str, str]:
+def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | None) -> tuple[Verdict, str]:
     if golden is None:
-        return NOT_COMPARED, f"{NOT_COMPARED}: there is no golden"
+        return Verdict.NOT_COMPARED, f"{Verdict.NOT_COMPARED}: there is no golden"
     then = golden.origin
+    if golden.known:
+        return Verdict.NOT_COMPARED, f"{Verdict.NOT_COMPARED}: a known difference has no counted work"
     if then.device["type"] != origin.device["type"]:
         types = f"{golden.place} was made on {then.device['type']}, this run is on {origin.device['type']}"
-        return NOT_COMPARED, f"{NOT_COMPARED}: {types}"
+        return Verdict.NOT_COMPARED, f"{Verdict.NOT_COMPARED}: {types}"
     if _what_changed(origin, then):
-        return NOT_COMPARED, f"{NOT_COMPARED}: {golden.place} is stale"
+        return Verdict.NOT_COMPARED, f"{Verdict.NOT_COMPARED}: {golden.place} is stale"
     if then.work is None:
-        return MISSING, f"{shown(golden.place.origin)} holds no counted work; add it with --golden-update"
+        return Verdict.MISSING, f"{shown(golden.place.origin)} holds no counted work; add it with --golden-update"
     found = compare_work(Work.from_json(counts), Work.from_json(then.work))
     return found.verdict, found.message
 
 
-def _verdict_of_case(pictures: Pictures, work: ComparedWork | None, accepted: bool = False) -> str:
+def _verdict_of_case(pictures: Pictures, work: ComparedWork | None, accepted: bool = False) -> Verdict:
     """What was accepted is no pass: less work is then reported as more work always is."""
-    if work is None or pictures.verdict not in PASSED:
-        return pictures.verdict
-    if work.verdict == MISSING:
-        return WORK_MISSING
-    if work.verdict == MORE_WORK or (accepted and work.verdict == LESS_WORK):
-        return work.verdict
-    return pictures.verdict
+    of_pictures = Verdict(pictures.verdict)
+    if work is None or not of_pictures.passes:
+        return of_pictures
+    of_work = Verdict(work.verdict)
+    if of_work is Verdict.MISSING:
+        return Verdict.WORK_MISSING
+    return of_work if of_work.is_worse or (accepted and of_work is Verdict.LESS_WORK) else of_pictures
 
 
 def check_golden(
@@ -248,7 +281,8 @@ def check_golden(
         update: ``None`` to write nothing; else write where the pictures are not identical or the work is not the
             same, as ``auto``, ``reference``, ``type`` or ``device``. ``auto`` is the reference where there is none or
             it is of this device type, else the device type's own. What was written keeps its verdict from before, so
-            that no run passes by what it wrote.
+            that no run passes by what it wrote. Where a known difference holds it is taken out if it no longer appears,
+            and nothing else is written.
         announce: told each file that was written.
 
     Returns:
@@ -257,39 +291,63 @@ def check_golden(
     Raises:
         GoldenError: the golden was to be written and could not be.
     """
-    pictures, golden = judge(case, images, origin, root, device)
+    pictures, golden, gone = _judge(case, images, origin, root, device)
     work = judge_work(origin, golden)
-    same = {IDENTICAL, RAISES_AS_BEFORE} | ({WITHIN_LIMITS} if origin.like else set())
-    other_work = work is not None and work.verdict in (MORE_WORK, LESS_WORK, MISSING)
-    if update is None or (pictures.verdict in same and not other_work):
+    verdict = Verdict(pictures.verdict)
+    same = verdict.rank <= (Rank.REMARK if origin.like else Rank.AS_BEFORE)
+    other_work = work is not None and work.verdict in (Verdict.MORE_WORK, Verdict.LESS_WORK, Verdict.MISSING)
+    if update is None or (same and not other_work):
         return Check(pictures, work, golden, _verdict_of_case(pictures, work))
-    if origin.like and pictures.verdict == CHANGED:
-        return Check(pictures, work, golden, pictures.verdict)
+    if golden and golden.known and pictures.verdict != Verdict.STALE:
+        pictures = _update_known(pictures, golden, golden.known, announce, gone=gone)
+        return Check(pictures, work, golden, Verdict(pictures.verdict))
+    if origin.like and verdict is Verdict.CHANGED:
+        return Check(pictures, work, golden, verdict)
     place = golden_place(root, case, device, _level_to_write(update, case, root, device))
-    before = _before(pictures, work if other_work else None)
+    before = what_was_found(pictures, work if other_work else None)
     limits = golden.origin.limits if golden else None
-    kept = limits if pictures.verdict == IDENTICAL else None
-    write_golden(place, images, origin.model_copy(update={"limits": kept}))
+    kept = limits if pictures.verdict == Verdict.IDENTICAL else None
+    others = golden.origin.others if golden and golden.place == place and pictures.verdict != Verdict.STALE else ()
+    write_golden(place, images, origin.model_copy(update={"limits": kept, "others": others}))
     again = "; measure its limits again with --golden-calibrate" if limits and not kept else ""
     announce(f"wrote {place} ({before}){again}")
     message = f"accepted as {place} ({before}); run again without --golden-update to check it"
-    verdict = CHANGED if pictures.verdict == WITHIN_LIMITS and not origin.like else pictures.verdict
+    if verdict is Verdict.WITHIN_LIMITS and not origin.like:
+        verdict = Verdict.CHANGED
     pictures = pictures.model_copy(update={"message": message, "verdict": verdict})
     if work and other_work:
         work = work.model_copy(update={"message": message})
     return Check(pictures, work, golden, _verdict_of_case(pictures, work, accepted=True))
 
 
-def _before(pictures: Pictures, work: ComparedWork | None) -> str:
+def _update_known(
+    pictures: Pictures, golden: Golden, known: Outcome, announce: Callable[[str], None], *, gone: bool
+) -> Pictures:
+    """Takes out a known difference that is gone; other pictures of other releases never become the golden."""
+    if gone:
+        remove_outcome(golden)
+        announce(f"took out of {golden.place}: known difference {known}")
+        message = (
+            f"taken out of {golden.place}: known difference {known}; run again without --golden-update to check it"
+        )
+    elif not Verdict(pictures.verdict).passes:
+        message = f"{pictures.message}; accept it with --golden-for and --golden-reason"
+    else:
+        return pictures
+    return pictures.model_copy(update={"message": message})
+
+
+def what_was_found(pictures: Pictures, work: ComparedWork | None) -> str:
     """What was found in place of what is accepted; the work only where it was other."""
-    if pictures.verdict == IDENTICAL:
+    if pictures.verdict == Verdict.IDENTICAL:
         told = ["same pictures"]
     elif pictures.ssim_worst_tile is None:
         told = [pictures.verdict, "new"]
     else:
         told = [pictures.verdict, f"SSIM was {pictures.ssim_worst_tile:.5f}"]
     if work:
-        changes = "none until now" if work.verdict == MISSING else work.message.removeprefix(f"{work.verdict}: ")
+        is_new = work.verdict == Verdict.MISSING
+        changes = "none until now" if is_new else work.message.removeprefix(f"{work.verdict}: ")
         told.append(f"work: {changes}")
     return ", ".join(told)
 

@@ -18,14 +18,15 @@ from typing import Any
 from filelock import FileLock
 from PIL import Image
 
-from bench.files import as_png, write_together
+from bench.errors import BenchError
+from bench.files import as_png, shows, write_together
 
 SHEET_WIDTH = 1024
 # Keys of an origin that most entries have in common; the file tells each combination once.
 COMMON = ("weights", "revision", "device", "libraries", "date")
 
 
-class GroupError(Exception):
+class GroupError(BenchError):
     """The files of a group cannot be used; the reason, without the files."""
 
 
@@ -85,8 +86,11 @@ def _within(sheet: Image.Image, box: list[int]) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
-def write_entry(path: Path, name: str, entry: Entry | None) -> None:
+def write_entry(path: Path, name: str, entry: Entry | None, beside: Mapping[Path, bytes] | None = None) -> None:
     """Puts an entry into a group, or takes it out; the files are written anew, each at once.
+
+    Args:
+        beside: other files that belong to the entry, written together with the group's.
 
     Raises:
         GroupError: what is there is damaged.
@@ -95,10 +99,10 @@ def write_entry(path: Path, name: str, entry: Entry | None) -> None:
     key = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
     with FileLock(Path(tempfile.gettempdir()) / f"golden-group-{os.getuid()}-{key}.lock"):
         entries = {**read_group(path), name: entry}
-        _write(path, {name: entries[name] for name in sorted(entries) if entries[name]})
+        _write(path, {name: entries[name] for name in sorted(entries) if entries[name]}, beside or {})
 
 
-def _write(path: Path, entries: Mapping[str, Any]) -> None:
+def _write(path: Path, entries: Mapping[str, Any], beside: Mapping[Path, bytes]) -> None:
     boxes, size = _places({name: entry.grid.size for name, entry in entries.items() if entry.grid})
     sheet = Image.new("RGB", size, "white")
     for name, (left, top, _, _) in boxes.items():
@@ -114,7 +118,8 @@ def _write(path: Path, entries: Mapping[str, Any]) -> None:
         line = json.dumps({"common": common.index(shared), **place, **own}, separators=(",", ":"), ensure_ascii=False)
         lines.append(f"{json.dumps(name)}: {line}")
     text = '{"schema_version": 1,\n"common": ' + json.dumps(common) + ',\n"cases": {\n' + ",\n".join(lines) + "\n}}\n"
-    write_together({path: as_png(sheet), path.with_suffix(".json"): text.encode()})
+    pictures = {} if shows(path, sheet) else {path: as_png(sheet)}
+    write_together({**beside, **pictures, path.with_suffix(".json"): text.encode()})
 
 
 def _places(sizes: Mapping[str, tuple[int, int]]) -> tuple[dict[str, tuple[int, int, int, int]], tuple[int, int]]:

@@ -10,14 +10,14 @@ from PIL import Image
 from pydantic import Field
 from skimage.metrics import structural_similarity
 
+from bench.errors import BenchError
 from bench.frozen import Frozen
 from bench.pictures.grids import make_grid
+from bench.verdicts import Verdict
 
-IDENTICAL, WITHIN_LIMITS, CHANGED = "identical", "within limits", "changed"
 
-
-class Incomparable(Exception):
-    """Two grids differ in the number, the size or the mode of their tiles; one sentence."""
+class Incomparable(BenchError):
+    """Two grids differ in the number, the size or the mode of their tiles."""
 
 
 class Limits(Frozen):
@@ -75,10 +75,10 @@ class Similarity:
             found.append(f"colour shift {shift:.2f} levels (limit {limits.mean_diff})")
         return found
 
-    def verdict(self, limits: Limits) -> str:
+    def verdict(self, limits: Limits) -> Verdict:
         if self.max_diff == 0:
-            return IDENTICAL
-        return CHANGED if self.excesses(limits) else WITHIN_LIMITS
+            return Verdict.IDENTICAL
+        return Verdict.CHANGED if self.excesses(limits) else Verdict.WITHIN_LIMITS
 
 
 def _percent(share: float) -> str:

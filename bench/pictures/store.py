@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,19 +17,23 @@ from pydantic import Field, ValidationError, field_validator
 from bench.calls.device import Device
 from bench.calls.raised import RaisedError
 from bench.calls.work import Work
-from bench.files import as_png, write_together
+from bench.console import shown
+from bench.errors import BenchError
+from bench.files import as_png, shows, write_together
 from bench.frozen import Frozen
-from bench.paths import shown
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import CalibratedLimits
+from bench.pictures.outcomes import Outcome
 from bench.pictures.sheets import Entry, GroupError, read_group, unused_entries, write_entry
 from bench.suite.case import Case
 
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
 AGAIN = "accept the case again with --golden-update"
+# Before the releases in the name of a known difference's picture; no case has it in its id.
+_WITH = "+"
 
 
-class GoldenError(Exception):
+class GoldenError(BenchError):
     """A golden's files cannot be used; one sentence that names the file."""
 
 
@@ -47,6 +52,8 @@ class Origin(Frozen):
         error: what the case raises; it has no pictures then.
         limits: measured limits of this case with their evidence, or ``None`` for the defaults of its dtype.
         work: what one call of the case did, as ``Work.to_json`` gives it, or ``None`` where it was not counted.
+        others: known differences: what the case shows with other releases of the libraries. Of those that hold with the
+            libraries of a run the first one counts.
     """
 
     schema_version: int = 1
@@ -63,6 +70,7 @@ class Origin(Frozen):
     error: RaisedError | None = None
     limits: CalibratedLimits | None = None
     work: dict[str, Any] | None = None
+    others: tuple[Outcome, ...] = ()
 
     @field_validator("work")
     @classmethod
@@ -86,6 +94,22 @@ class Place:
     def origin(self) -> Path:
         return self.picture.with_suffix(".json")
 
+    @property
+    def _name(self) -> str:
+        return self.entry.rpartition("/")[2] or self.picture.stem
+
+    @property
+    def _folder(self) -> Path:
+        return self.picture.with_suffix("") if self.entry else self.picture.parent
+
+    def picture_of(self, other: Outcome) -> Path:
+        """The picture of a known difference: a file of its own, also in a group."""
+        return self._folder / f"{self._name}{_WITH}{other.slug}.png"
+
+    def pictures_of_others(self) -> list[Path]:
+        """The pictures of known differences that are there."""
+        return sorted(self._folder.glob(f"{glob.escape(self._name + _WITH)}*.png"))
+
     def exists(self) -> bool:
         if not self.entry:
             return self.picture.exists() or self.origin.exists()
@@ -96,16 +120,26 @@ class Place:
 
     def __str__(self) -> str:
         path = shown(self.picture)
-        return f"{path} ({self.entry.rpartition('/')[2]})" if self.entry else path
+        return f"{path} ({self._name})" if self.entry else path
 
 
 @dataclass(frozen=True)
 class Golden:
-    """``tiles`` is empty where the case raises."""
+    """What a case must show.
+
+    Attributes:
+        tiles: empty where the case raises.
+        error: what it raises.
+        known: the known difference that this is, of the case or of the one that it must be like.
+        usual: what the case must show without the known difference of its own; ``None`` where that is this golden.
+    """
 
     place: Place
     tiles: list[Image.Image]
     origin: Origin
+    error: RaisedError | None = None
+    known: Outcome | None = None
+    usual: Golden | None = None
 
 
 def describe_origin(
@@ -156,20 +190,59 @@ def _pixels(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
-def read_golden(place: Place) -> Golden:
+def read_golden(place: Place, libraries: Mapping[str, str | None] | None = None) -> Golden:
     """Reads a golden and checks that picture and origin belong together.
+
+    Args:
+        libraries: versions by name. A known difference that holds with them takes the place of the golden; by default
+            none does.
 
     Raises:
         GoldenError: a file is missing, damaged, or not the picture that its origin describes.
     """
+    usual = _usual(place, libraries or {})
+    known = next((other for other in usual.origin.others if other.holds_with(libraries or {})), None)
+    if known is None:
+        return usual
+    tiles = [] if known.error else _tiles_of(place, known, len(usual.origin.seeds))
+    return Golden(place, tiles, usual.origin, known.error, known, usual)
+
+
+def _usual(place: Place, libraries: Mapping[str, str | None]) -> Golden:
     grid, origin = _from_group(place) if place.entry else _from_files(place)
     if origin.error:
-        return Golden(place, [], origin)
-    if grid is None or grid.mode != "RGB" or (_pixels(grid) != origin.pixels and not origin.like):
+        return Golden(place, [], origin, origin.error)
+    if origin.like:
+        plain = read_golden(Place(place.picture, origin.like), libraries)
+        return replace(plain, place=place, origin=origin, usual=None)
+    if grid is None or grid.mode != "RGB" or _pixels(grid) != origin.pixels:
         raise GoldenError(
             f"{place}: not the picture that {place.origin.name} describes; restore both files, or {AGAIN}."
         )
     return Golden(place, split_grid(grid, len(origin.seeds)), origin)
+
+
+def known_difference(root: Path, case: Case, device: Device, libraries: Mapping[str, str | None]) -> Outcome | None:
+    """What a case is known to show with these libraries in place of its golden; ``None`` if there is no such thing."""
+    place = find_golden(root, case, device)
+    try:
+        return read_golden(place, libraries).known if place else None
+    except GoldenError:  # judging the case tells what is wrong
+        return None
+
+
+def _tiles_of(place: Place, other: Outcome, count: int) -> list[Image.Image]:
+    path = place.picture_of(other)
+    again = f"restore it, or accept it again with --golden-update --golden-for {other.releases}"
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            grid: Image.Image = opened
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise GoldenError(f"{shown(path)}: not a readable picture ({_first_line(error)}); {again}.") from None
+    if grid.mode != "RGB" or _pixels(grid) != other.pixels:
+        raise GoldenError(f"{shown(path)}: not the picture that {place.origin.name} describes; {again}.")
+    return split_grid(grid, count)
 
 
 def _from_group(place: Place) -> tuple[Image.Image | None, Origin]:
@@ -179,11 +252,11 @@ def _from_group(place: Place) -> tuple[Image.Image | None, Origin]:
     except (GroupError, ValidationError) as error:
         where, reason = shown(place.origin), _first_line(error)
         raise GoldenError(f"{where}: no group of goldens ({reason}); restore both files, or {AGAIN}.") from None
-    if origin.like and origin.like not in entries:
+    if origin.like and (origin.like not in entries or entries[origin.like].origin.get("like")):
         raise GoldenError(
             f"{place}: is to be like {origin.like}, which has no golden; accept that with --golden-update."
         )
-    return entries[origin.like or place.entry].grid, origin
+    return entries[place.entry].grid, origin
 
 
 def _from_files(place: Place) -> tuple[Image.Image | None, Origin]:
@@ -236,22 +309,63 @@ def accept_limits(root: Path, case: Case, device: Device, limits: CalibratedLimi
     if place is None:
         raise GoldenError(f"no golden of {case.id} in {shown(root)}; accept its picture with --golden-update first.")
     golden = read_golden(place)
-    own = golden.tiles and not golden.origin.like
-    grid = make_grid(golden.tiles, golden.tiles[0].size) if own else None
-    _write(place, grid, golden.origin.model_copy(update={"limits": limits}))
+    _write(place, _own_grid(golden), golden.origin.model_copy(update={"limits": limits}))
     return place.origin
 
 
-def _write(place: Place, grid: Image.Image | None, origin: Origin) -> None:
+def write_outcome(golden: Golden, outcome: Outcome, images: list[Image.Image]) -> None:
+    """Adds a known difference to a golden, atomically, in place of the one that ``golden`` is.
+
+    Args:
+        golden: read with the libraries of this run.
+        images: none where the outcome is an error.
+
+    Raises:
+        GoldenError: it cannot be written; the old files are whole.
+    """
+    grid = make_grid(images, images[0].size) if images else None
+    outcome = outcome.model_copy(update={"pixels": _pixels(grid) if grid else ""})
+    kept = [other for other in golden.origin.others if other != golden.known and other.slug != outcome.slug]
+    pictures = {golden.place.picture_of(outcome): grid} if grid else {}
+    _write(golden.place, _own_grid(golden), golden.origin.model_copy(update={"others": (*kept, outcome)}), pictures)
+
+
+def remove_outcome(golden: Golden) -> None:
+    """Takes the known difference that ``golden`` is out of it, atomically.
+
+    Raises:
+        GoldenError: it cannot be written; the old files are whole.
+    """
+    kept = tuple(other for other in golden.origin.others if other != golden.known)
+    _write(golden.place, _own_grid(golden), golden.origin.model_copy(update={"others": kept}))
+
+
+def _own_grid(golden: Golden) -> Image.Image | None:
+    """The picture that a golden holds itself, whatever the case shows with other releases."""
+    own = golden.usual or golden
+    return make_grid(own.tiles, own.tiles[0].size) if own.tiles and not own.origin.like else None
+
+
+def _write(
+    place: Place, grid: Image.Image | None, origin: Origin, others: Mapping[Path, Image.Image] | None = None
+) -> None:
+    """Args:
+    others: pictures of known differences that are new; those that the origin names no longer are deleted.
+    """
+    pictures = {path: as_png(picture) for path, picture in (others or {}).items()}
     try:
         if place.entry:
-            write_entry(place.picture, place.entry, Entry(origin.model_dump(mode="json", exclude_defaults=True), grid))
-            return
-        text = (origin.model_dump_json(indent=2) + "\n").encode()
-        pictures = {place.picture: as_png(grid)} if grid else {}
-        write_together({**pictures, place.origin: text})
-        if not grid:
-            place.picture.unlink(missing_ok=True)
+            entry = Entry(origin.model_dump(mode="json", exclude_defaults=True), grid)
+            write_entry(place.picture, place.entry, entry, pictures)
+        else:
+            if grid and not shows(place.picture, grid):
+                pictures[place.picture] = as_png(grid)
+            text = origin.model_dump_json(indent=2, exclude=None if origin.others else {"others"}) + "\n"
+            write_together({**pictures, place.origin: text.encode()})
+            if not grid:
+                place.picture.unlink(missing_ok=True)
+        for path in {*place.pictures_of_others()} - {place.picture_of(other) for other in origin.others}:
+            path.unlink()
     except OSError as error:
         where, reason = shown(place.picture), error.strerror or error
         raise GoldenError(f"{where}: not written ({reason}); free the disk or correct the folder.") from None
@@ -272,6 +386,10 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
             alone.add(case.id)
     unused = []
     for path in sorted(filter(_is_of_a_golden, root.rglob("*"))):
+        if _WITH in path.stem:
+            place = _place_of(path, root, groups)
+            unused += [] if _is_of_a_difference(path, place) else [shown(path)]
+            continue
         owner = path.relative_to(root).with_suffix("").as_posix().partition("@")[0]
         if path.suffix not in (".png", ".json") or (owner not in alone and owner not in groups):
             unused.append(shown(path))
@@ -279,6 +397,25 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
             sheet = path.with_suffix(".png")
             unused += [str(Place(sheet, name)) for name in _unused_entries(sheet, groups[owner])]
     return unused
+
+
+def _place_of(path: Path, root: Path, groups: Iterable[str]) -> Place:
+    """Where the golden is to which a picture of a known difference belongs."""
+    name = path.stem.partition(_WITH)[0]
+    folder = path.parent.relative_to(root).as_posix()
+    group = folder.partition("@")[0]
+    return Place(root / f"{folder}.png", f"{group}/{name}") if group in groups else Place(path.with_name(f"{name}.png"))
+
+
+def _is_of_a_difference(path: Path, place: Place) -> bool:
+    """Whether a golden names this picture; one that is damaged may, and each of its cases says so."""
+    try:
+        if not place.exists():
+            return False
+        _, origin = _from_group(place) if place.entry else _from_files(place)
+    except GoldenError:
+        return True
+    return any(place.picture_of(other) == path and not other.error for other in origin.others)
 
 
 def _is_of_a_golden(path: Path) -> bool:

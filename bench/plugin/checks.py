@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bench.pictures.check import NOT_COMPARED, PASSED
+from bench.errors import BenchError
 from bench.plugin.session import Session
 from bench.record.record import Record
 from bench.report.reasons import failure
-from bench.run import SENTENCES
 from bench.suite.case import Case
+from bench.verdicts import Verdict
 
 
 def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callable[[], Record]) -> None:
@@ -20,13 +20,13 @@ def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callab
     __tracebackhide__ = True
     try:
         record = make_record()
-    except SENTENCES as error:
+    except BenchError as error:
         pytest.fail(f"{case.id}: {error}", pytrace=False)
     session.records[node.nodeid] = record
     node.user_properties += properties(record)
-    if record.verdict == NOT_COMPARED and record.pictures:
+    if record.verdict == Verdict.NOT_COMPARED and record.pictures:
         pytest.skip(f"{case.id}: {record.pictures.message}")
-    if record.verdict not in PASSED:
+    if not Verdict(record.verdict).passes:
         kept = session.run.folder.path / "grids" / case.model.name
         pytest.fail(f"{case.id}: {failure(record)}. Pictures: {kept}", pytrace=False)
 
@@ -62,31 +62,23 @@ def check_picture(session: Session, node: pytest.Item, case: Case) -> None:
     _finish(session, node, case, lambda: session.run.picture(case))
 
 
-def _replay(benchmark: Any, samples: Sequence[float]) -> None:
-    """Gives pytest-benchmark the samples of a case that another process measured."""
+def _hand_over(benchmark: Any, samples: Sequence[float]) -> None:
+    """Gives finished samples to pytest-benchmark, which takes none but its own: it times one empty call for them."""
     benchmark.pedantic(lambda: None)
-    if benchmark.stats:
-        benchmark.stats.stats.data.clear()
-        for sample in samples:
-            benchmark.stats.stats.update(sample)
+    if benchmark.enabled:
+        benchmark.stats.stats.data[:] = samples
 
 
 def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any) -> None:
-    """Measures a case with pytest-benchmark and fails unless its grid is its golden, made with no more work."""
+    """Measures a case for pytest-benchmark and fails unless its grid is its golden, made with no more work.
+
+    ``--benchmark-disable`` leaves out the rounds.
+    """
     __tracebackhide__ = True
 
-    measured_elsewhere = True
-
-    def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-        nonlocal measured_elsewhere
-        measured_elsewhere = False
-        benchmark.pedantic(target, setup=lambda: ((), setup()), rounds=rounds, iterations=1)
-        return list(benchmark.stats.stats.data) if benchmark.stats else []
-
     def make_record() -> Record:
-        record = session.run.benchmark(case, repeat, session.options.rounds)
-        if measured_elsewhere:
-            _replay(benchmark, record.samples_s)
+        record = session.run.benchmark(case, session.options.rounds if benchmark.enabled else 0)
+        _hand_over(benchmark, record.samples_s)
         benchmark.extra_info.update(record.model_dump(mode="json", by_alias=True, exclude={"samples_s"}))
         return record
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.installs.sides import CURRENT
+from bench.pictures.outcomes import Difference, read_requirement
 from bench.pictures.store import EXACT, REFERENCE, TYPE
 from bench.suite.file import SUITE_FILE
 from bench.upgrade.amounts import percent, seconds
@@ -20,7 +21,12 @@ from bench.upgrade.amounts import percent, seconds
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for; ``golden_update`` is ``None`` or the level at which goldens may be written."""
+    """What the user asked for.
+
+    Attributes:
+        golden_update: ``None`` or the level at which goldens may be written.
+        golden_difference: accept what the cases show as this known difference instead.
+    """
 
     suite: Path
     models: tuple[str, ...]
@@ -29,6 +35,7 @@ class Options:
     rounds: int
     golden_dir: Path
     golden_update: str | None
+    golden_difference: Difference | None
     golden_calibrate: bool
     golden_remeasure: bool
     results: Path
@@ -45,8 +52,9 @@ class Options:
         rounds = config.getoption("rounds")
         if rounds < 2:
             raise pytest.UsageError(f"--rounds {rounds}: at least 2 are needed to compare the first with the last.")
+        difference = _difference(config)
         pictures_only = config.getoption("pictures_only")
-        if pictures_only and config.getoption("golden_update"):
+        if pictures_only and config.getoption("golden_update") and not difference:
             raise pytest.UsageError("--golden-update accepts pictures and work together: leave out --pictures-only.")
 
         def path(name: str, default: Path) -> Path:
@@ -61,12 +69,33 @@ class Options:
             rounds=rounds,
             golden_dir=path("golden_dir", config.rootpath / "golden"),
             golden_update=config.getoption("golden_level") if config.getoption("golden_update") else None,
+            golden_difference=difference,
             golden_calibrate=config.getoption("golden_calibrate") or config.getoption("golden_remeasure"),
             golden_remeasure=config.getoption("golden_remeasure"),
             results=path("results", config.rootpath / "results"),
             slow="slow" in (config.getoption("markexpr") or ""),
             pictures_only=pictures_only,
         )
+
+
+def _difference(config: pytest.Config) -> Difference | None:
+    when, reason = config.getoption("golden_for"), (config.getoption("golden_reason") or "").strip()
+    if not when and not reason:
+        return None
+    if not when:
+        raise pytest.UsageError("--golden-reason says why releases differ: give --golden-for diffusers<0.31, for one.")
+    if not config.getoption("golden_update"):
+        raise pytest.UsageError("--golden-for names the releases for which to accept pictures: add --golden-update.")
+    if not reason:
+        raise pytest.UsageError('--golden-for needs --golden-reason "…": one sentence that says why these differ.')
+    if config.getoption("golden_level") != "auto":
+        raise pytest.UsageError("--golden-for accepts beside the golden that is there: leave out --golden-level.")
+    for text in when:
+        try:
+            read_requirement(text)
+        except ValueError as error:
+            raise pytest.UsageError(f"--golden-for: {error}.") from None
+    return Difference(when=tuple(when), reason=reason)
 
 
 @dataclass(frozen=True)
@@ -151,6 +180,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="where --golden-update writes: for every device, this device type, or this exact device (default: auto: "
         "the reference unless it comes from another device type)",
     )
+    group.addoption(
+        "--golden-for",
+        action="append",
+        default=[],
+        metavar="RANGE",
+        help="with --golden-update: leave the goldens as they are, and accept what the selected cases show beside "
+        "them, as a known difference with these releases (diffusers<0.31); may be given again, then all must hold",
+    )
+    group.addoption("--golden-reason", metavar="SENTENCE", help="why the releases of --golden-for differ")
     group.addoption(
         "--golden-calibrate",
         action="store_true",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.calls.device import is_simulated
-from bench.paths import shown
+from bench.console import shown
 from bench.plugin import terminal
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import Session, case_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,23 @@ import torch
 from bench.calls.device import (
     Accelerator,
     Device,
-    DeviceError,
     check_clock,
     choose_device,
-    clock,
     is_simulated,
     make_deterministic,
     require_device,
     slow_dtypes,
 )
+from bench.errors import BenchError
 from bench.faults.quick import quick_cases
+from bench.pictures.outcomes import Difference, holds, library_of, read_requirement
 from bench.plugin.options import Options, UpgradeOptions
 from bench.record.environment import describe_environment
 from bench.record.folder import RECORDS, RunFolder, new_run_name
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
 from bench.suite.case import Case
-from bench.suite.file import Suite, SuiteError, read_suite
+from bench.suite.file import Suite, read_suite
 from bench.suite.selection import Selection, is_slow, select_cases
 
 
@@ -90,6 +90,11 @@ def start_session(config: pytest.Config) -> Session:
     timing = wants_timing(config)
     if timing and _in_parallel(config):
         raise pytest.UsageError("benchmarks run one at a time: leave out -n, which is for picture checks (-m golden).")
+    if timing and not upgrade:
+        for option in ("cprofile", "disable_gc"):
+            if config.getoption(f"benchmark_{option}"):
+                name = option.replace("_", "-")
+                raise pytest.UsageError(f"--benchmark-{name}: has no effect on calls that the suite times itself.")
     try:
         suite = read_suite(options.suite)
         device = choose_device(options.device)
@@ -99,25 +104,44 @@ def start_session(config: pytest.Config) -> Session:
             check_clock(device)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
         quick = quick_cases()
-    except (SuiteError, DeviceError) as error:
+    except BenchError as error:
         raise pytest.UsageError(str(error)) from None
     if not timing:
         make_deterministic()
     worker = getattr(config, "workerinput", {})
     share_cores(int(worker.get("workercount", 1)))
+    environment = describe_environment(device, config.rootpath)
+    if options.golden_difference:
+        require_releases(options.golden_difference, environment["libraries"])
     folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
     run = Run(
         device=device,
         folder=folder,
-        goldens=GoldenPolicy(options.golden_dir, options.golden_update),
+        goldens=GoldenPolicy(options.golden_dir, options.golden_update, options.golden_difference),
         suite_folder=options.suite.parent,
-        environment=describe_environment(device, config.rootpath),
+        environment=environment,
         announce=announcer(config),
         counts_work=not options.pictures_only,
     )
     if timing and not upgrade and not is_simulated(device):
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
     return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
+
+
+def require_releases(difference: Difference, libraries: Mapping[str, str | None]) -> None:
+    """Refuses to accept pictures for releases that did not draw them.
+
+    Raises:
+        pytest.UsageError: a library is not one that runs record, or its version is out of range.
+    """
+    for text in difference.when:
+        requirement = read_requirement(text)
+        name = library_of(requirement)
+        if name not in libraries:
+            raise pytest.UsageError(f"--golden-for {text}: {name} is none of {', '.join(libraries)}.")
+        if not holds(requirement, libraries):
+            installed = f"{name} {libraries[name]} is installed" if libraries[name] else f"{name} is not installed"
+            raise pytest.UsageError(f"--golden-for {text}: {installed}; accept in an environment with such a release.")
 
 
 def share_cores(processes: int) -> None:
@@ -169,10 +193,6 @@ def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
     cases = [case for case in session.selection.cases if not (timed and case.settings.sentinel)]
     if not cases:
         yield pytest.param(NO_CASE, id="no-case")
-
-    def synchronized() -> float:
-        return clock(session.device)
-
     slow = slow_dtypes(session.device)
     for case in cases:
         marks = [pytest.mark.slow] if is_slow(case, slow) else []
@@ -183,7 +203,7 @@ def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
         if case.id in session.quick:
             marks.append(pytest.mark.quick)
         if timed:
-            marks.append(pytest.mark.benchmark(group=case.model.name, timer=synchronized))
+            marks.append(pytest.mark.benchmark(group=case.model.name))
         yield pytest.param(case, id=case.id, marks=marks)
 
 

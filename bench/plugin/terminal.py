@@ -10,13 +10,12 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from bench.calls.work import LESS_WORK
 from bench.console import table_text
-from bench.pictures.check import NOT_COMPARED, PASSED
 from bench.record.record import Record
 from bench.report.reasons import failure, saved_work
 from bench.run import Tally
 from bench.suite.case import Case
+from bench.verdicts import Verdict
 
 TABLE_WIDTH = 118
 # Share of the work after which the time left is told: before, loading would weigh too much in it.
@@ -80,7 +79,7 @@ class Progress:
 
 
 def _verdict(record: Record) -> str:
-    return f"{record.verdict}, {LESS_WORK}" if saved_work(record) else record.verdict
+    return f"{record.verdict}, {Verdict.LESS_WORK}" if saved_work(record) else record.verdict
 
 
 def _memory(record: Record) -> str:
@@ -104,7 +103,7 @@ def render_table(records: Sequence[Record], colour: bool) -> str:
             _memory(record),
             _ssim(record),
             _verdict(record),
-            style=None if record.verdict in (*PASSED, NOT_COMPARED) else "red",
+            style="red" if Verdict(record.verdict).fails else None,
         )
     return table_text(table, TABLE_WIDTH, colour)
 
@@ -134,7 +133,7 @@ def savings(records: Sequence[Record], count: int = 3) -> list[str]:
 
 def worst_cases(records: Sequence[Record], count: int = 3) -> list[str]:
     """The cases that look least like their golden, those without a score first."""
-    failed = [record for record in records if record.verdict not in (*PASSED, NOT_COMPARED)]
+    failed = [record for record in records if Verdict(record.verdict).fails]
     failed.sort(key=lambda record: -1.0 if not record.pictures else record.pictures.ssim_worst_tile or -1.0)
     return [f"{record.case}: {failure(record)}" for record in failed[:count]]
 

@@ -11,16 +11,11 @@ from typing import Any
 import pytest
 
 from bench.calls.device import is_simulated
-from bench.calls.pipelines import PipelineError
-from bench.installs.environments import (
-    Environment,
-    EnvironmentFailed,
-    changes,
-    environment_of,
-    list_environments,
-    prune_environments,
-)
-from bench.installs.sides import SideError, parse_side
+from bench.errors import BenchError
+from bench.installs.cache import list_environments, prune_environments
+from bench.installs.environments import environment_of
+from bench.installs.installed import Environment, changes
+from bench.installs.sides import parse_side
 from bench.pictures.check import limits_side_by_side
 from bench.pictures.similarity import Limits
 from bench.plugin.options import UpgradeOptions
@@ -29,12 +24,13 @@ from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.suite.case import Case
 from bench.upgrade.check import UpgradeCheck, started_check
-from bench.upgrade.comparison import SIDES, Plan
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
+from bench.upgrade.pairs import Plan
 from bench.upgrade.tables import case_line, counts_lines, remarks, render_upgrade
-from bench.upgrade.workers import WorkerBroken
+from bench.upgrade.workers import SIDES, WorkerBroken
+from bench.verdicts import Verdict
 
 
 @dataclass
@@ -85,9 +81,7 @@ class UpgradeSession:
             )
             self.announce("starting both sides")
             self._check.sides.take()
-        except (SideError, EnvironmentFailed) as error:
-            raise pytest.UsageError(str(error)) from None
-        except WorkerBroken as error:
+        except BenchError as error:
             self.close()
             raise pytest.UsageError(str(error)) from None
 
@@ -159,7 +153,7 @@ def check_upgrade(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> Non
     __tracebackhide__ = True
     try:
         found = upgrade.check.check(case)
-    except (PipelineError, WorkerBroken) as error:
+    except BenchError as error:
         pytest.fail(f"{case.id}: {error}", pytrace=False)
     upgrade.found[node.nodeid] = found
     node.user_properties += properties(found)
@@ -176,8 +170,8 @@ def check_import(upgrade: UpgradeSession) -> None:
         upgrade.import_time = found = upgrade.check.check_import()
     except WorkerBroken as error:
         pytest.fail(f"import: {error.side}: {error}", pytrace=False)
-    if found.verdict == "slower":
-        pytest.fail(f"import: slower by {found.ratio - 1:.1%} ({found.interval})", pytrace=False)
+    if Verdict(found.verdict).is_worse:
+        pytest.fail(f"import: {found.verdict} by {found.ratio - 1:.1%} ({found.interval})", pytrace=False)
 
 
 def properties(found: CaseFound) -> list[tuple[str, object]]:

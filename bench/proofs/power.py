@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,17 @@ from scipy.stats import mannwhitneyu
 
 from bench.calls.device import Cpu
 from bench.calls.pipelines import find_checkpoint
-from bench.suite.case import Case
+from bench.command import CommandParser, run_command
+from bench.errors import UsageError
+from bench.proofs.slow_down import choose_layers
 from bench.suite.file import SUITE_FILE, read_suite
-from bench.upgrade.comparison import SIDES, Plan, load_request, measure_until_decided
-from bench.upgrade.decision import CANNOT_TELL, FASTER, SAME, SLOWER, decide
+from bench.suite.selection import add_case_option, cases_matching
+from bench.upgrade.decision import decide
 from bench.upgrade.lockstep import PairedCall, Places, log_ratio, places_for
-from bench.upgrade.slow_down import choose_layers
-from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerProcess, fresh
+from bench.upgrade.pairs import Plan, measure_until_decided
+from bench.upgrade.request import load_request
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerProcess, fresh
+from bench.verdicts import Verdict
 
 # With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.
 CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16-seed4": 4, "emoji-ddpm/ddim-s20-fp32": 1}
@@ -38,6 +42,8 @@ CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16-seed4": 4,
 BLOCK = ((0.0, 10), (0.03, 1), (0.05, 2), (0.10, 1))
 DECISIONS = Path("results/power/decisions.jsonl")
 ASV_P = 0.002
+SPEEDS = (Verdict.SLOWER, Verdict.FASTER, Verdict.SAME, Verdict.CANNOT_TELL)
+SLOW_WORKER = "bench.proofs.slow_worker"
 
 
 @dataclass(frozen=True)
@@ -56,33 +62,39 @@ class Trial:
         return [[PairedCall(before, after, ("", "")) for before, after in pair] for pair in self.calls]
 
 
-def _blocks(rng: random.Random) -> Iterator[tuple[float, str]]:
+def _blocks(rng: random.Random, cases: Mapping[str, int]) -> Iterator[tuple[float, str]]:
     while True:
         block = [slow_down for slow_down, count in BLOCK for _ in range(count)]
         rng.shuffle(block)
         for slow_down in block:
-            yield slow_down, rng.choices(list(CASES), list(CASES.values()))[0]
+            yield slow_down, rng.choices(list(cases), list(cases.values()))[0]
 
 
-def measure(blocks: int, budget_s: float, decisions: Path, min_change: float, rng: random.Random) -> None:
-    """Measures ``blocks`` blocks of decisions and appends each to the file."""
-    cases: dict[str, Case] = {case.id: case for case in read_suite().cases}
+def measure(
+    blocks: int, budget_s: float, decisions: Path, min_change: float, rng: random.Random, *, expression: str = ""
+) -> None:
+    """Measures ``blocks`` blocks of decisions and appends each to the file.
+
+    Args:
+        expression: draws only the cases that it chooses; see ``cases_matching``.
+
+    Raises:
+        UsageError: it chooses none.
+    """
+    cases = cases_matching([case for case in read_suite().cases if case.id in CASES], expression)
     plan = Plan(places_for("cpu"), budget_s=budget_s, min_change=min_change)
     requests = {
-        name: load_request(
-            cases[name],
-            find_checkpoint(cases[name].model, SUITE_FILE.parent),
-            str(Cpu().torch_device),
-            plan.places.threads,
+        case.id: load_request(
+            case, find_checkpoint(case.model, SUITE_FILE.parent), str(Cpu().torch_device), plan.places.threads
         )
-        for name in CASES
+        for case in cases
     }
     decisions.parent.mkdir(parents=True, exist_ok=True)
     per_block = sum(count for _, count in BLOCK)
-    trials = _blocks(rng)
-    with Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S) as sides:
+    trials = _blocks(rng, {name: CASES[name] for name in requests})
+    with Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S, program=SLOW_WORKER) as sides:
         print("choosing the layers that the slow candidates repeat", flush=True)
-        layers = {name: _layers_to_repeat(sides.take()[0], requests[name], plan.places) for name in CASES}
+        layers = {name: _layers_to_repeat(sides.take()[0], requests[name], plan.places) for name in requests}
         for number in range(blocks * per_block):
             slow_down, name = next(trials)
             began = time.time()
@@ -108,7 +120,21 @@ def _layers_to_repeat(worker: WorkerProcess, request: dict[str, Any], places: Pl
 
 
 def read_trials(decisions: Path) -> list[Trial]:
-    return [Trial(**json.loads(line)) for line in decisions.read_text().splitlines()]
+    """
+    Raises:
+        UsageError: there is no such file, or a line of it is damaged.
+    """
+    try:
+        lines = decisions.read_text().splitlines()
+    except OSError:
+        raise UsageError(f"{decisions}: no such file; measure first, with 'run'.") from None
+    trials = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            trials.append(Trial(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise UsageError(f"{decisions}, line {number}: not a decision; delete the line.") from None
+    return trials
 
 
 @dataclass(frozen=True)
@@ -121,7 +147,7 @@ class Verdicts:
 
     @property
     def share_slower(self) -> float:
-        return self.counts[SLOWER] / self.counts.total()
+        return self.counts[Verdict.SLOWER] / self.counts.total()
 
 
 def own_verdicts(trials: Sequence[Trial], min_change: float) -> list[Verdicts]:
@@ -152,13 +178,13 @@ def runs_apart(trials: Sequence[Trial]) -> Iterator[tuple[float, list[float], li
 
 def median_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:
     """pytest-benchmark's ``--benchmark-compare-fail=median:5%``, for a factor of 1.05."""
-    return SLOWER if statistics.median(after) > factor * statistics.median(before) else SAME
+    return Verdict.SLOWER if statistics.median(after) > factor * statistics.median(before) else Verdict.SAME
 
 
 def rank_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:
     """asv's ``continuous``: Mann-Whitney U test at p < 0.002, and medians apart by more than the factor."""
     if mannwhitneyu(before, after).pvalue >= ASV_P:
-        return SAME
+        return Verdict.SAME
     return median_rule(before, after, factor)
 
 
@@ -197,7 +223,7 @@ def render_report(trials: Sequence[Trial], min_change: float) -> str:
         cells = [
             f"{verdicts.slow_down:.0%}" if verdicts.slow_down else "none (A/A)",
             str(counts.total()),
-            *(f"{counts[name]} ({counts[name] / counts.total():.1%})" for name in (SLOWER, FASTER, SAME, CANNOT_TELL)),
+            *(f"{counts[name]} ({counts[name] / counts.total():.1%})" for name in SPEEDS),
             f"{ratio:.3f}",
             f"{statistics.median(len(trial.calls) for trial in chosen):g}",
             f"{statistics.median(seconds):.0f} ({max(seconds):.0f})",
@@ -215,21 +241,28 @@ def render_report(trials: Sequence[Trial], min_change: float) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.proofs.power", description=__doc__.split("\n")[0])
+def run(options: argparse.Namespace) -> int:
+    if options.do == "run":
+        rng = random.Random()
+        try:
+            measure(options.blocks, options.budget, options.decisions, options.min_change, rng, expression=options.case)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"the decisions so far are in {options.decisions}") from None
+    print(render_report(read_trials(options.decisions), options.min_change))
+    print(f"decisions: {options.decisions}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = CommandParser(prog="python -m bench.proofs.power", description=__doc__.split("\n")[0])
     parser.add_argument("do", choices=("run", "report"))
     parser.add_argument("--blocks", type=int, default=20, help="blocks of 14 decisions (default: 20)")
     parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="per decision (default: 60)")
     parser.add_argument("--decisions", type=Path, default=DECISIONS, metavar="PATH")
     parser.add_argument("--min-change", type=float, default=0.03, metavar="SHARE", help="(default: 0.03)")
-    options = parser.parse_args(arguments)
-    if options.do == "run":
-        measure(options.blocks, options.budget, options.decisions, options.min_change, random.Random())
-    if not options.decisions.is_file():
-        parser.error(f"{options.decisions}: no such file; measure first, with 'run'")
-    print(render_report(read_trials(options.decisions), options.min_change))
-    print(f"decisions: {options.decisions}")
+    add_case_option(parser)
+    return run_command(parser.prog, run, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

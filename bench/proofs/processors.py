@@ -7,7 +7,6 @@ with its reason.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.calibration.variations import NoEffect, aten_is, mkl_is_compatible, onednn_is
+from bench.command import CommandParser, run_command
 
 ROOT = Path(__file__).parents[2]
 CHECKS: Mapping[str, Sequence[str]] = {
@@ -117,9 +117,10 @@ def run_all(processors: Sequence[Processor], announce: Callable[[str], None] = p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="python -m bench.proofs.processors", description=__doc__).parse_args(arguments)
-    return run_all(PROCESSORS)
+    parser = CommandParser(prog="python -m bench.proofs.processors", description=__doc__)
+    parser.parse_args(arguments)
+    return run_command(parser.prog, run_all, PROCESSORS)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -44,12 +44,16 @@ class RunNotes(Frozen):
         missing = [case for case in self.planned if case not in known]
         found = list(self.other_failures)
         if missing:
-            named = ", ".join(missing[:MOST_NAMED])
-            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-            found.append(f"{len(missing)} of {len(self.planned)} selected cases did not run: {named}{more}.")
+            found.append(f"{len(missing)} of {len(self.planned)} selected cases did not run: {named(missing)}.")
         if not self.ended:
             found.append("The run was cut short.")
         return found
+
+
+def named(cases: Sequence[str]) -> str:
+    """The first of the cases, and how many more there are."""
+    more = f" and {len(cases) - MOST_NAMED} more" if len(cases) > MOST_NAMED else ""
+    return ", ".join(cases[:MOST_NAMED]) + more
 
 
 def now() -> str:

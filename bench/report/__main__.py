@@ -7,14 +7,30 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.command import CommandParser, run_command
+from bench.errors import UsageError
 from bench.report.page import write_page
-from bench.report.tell import REPORT, Unreadable, read_story
+from bench.report.tell import REPORT, read_story
 
-USAGE_ERROR = 2
+
+def run(options: argparse.Namespace) -> int:
+    """Raises:
+    Unreadable: a folder holds no run.
+    UsageError: the page cannot be written.
+    """
+    output = options.output or options.runs[0] / REPORT
+    story = read_story(options.runs)
+    print(story.headline)
+    try:
+        page = write_page(story, output)
+    except OSError as error:
+        raise UsageError(f"{output}: not written ({error.strerror or error}).") from None
+    print(f"report: {page}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m bench.report",
         description="Makes the page of a run from its files; of several runs: of shards one page, else a comparison.",
     )
@@ -25,18 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.output is None and len(options.runs) > 1:
         parser.error("several runs need a place for their page: -o report.html")
-    output = options.output or options.runs[0] / REPORT
-    try:
-        story = read_story(options.runs)
-        print(story.headline)
-        print(f"report: {write_page(story, output)}")
-    except Unreadable as error:
-        print(f"report: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except OSError as error:
-        print(f"report: {output}: not written ({error.strerror or error}).", file=sys.stderr)
-        return USAGE_ERROR
-    return 0
+    return run_command(parser.prog, run, options)
 
 
 if __name__ == "__main__":

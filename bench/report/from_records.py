@@ -11,25 +11,21 @@ from typing import Any
 
 from PIL import Image
 
-from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work, compare_work
-from bench.pictures.check import BROKEN, MISSING, NOT_COMPARED, PASSED, WORK_MISSING
+from bench.calls.work import Work, compare_work
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.grids import split_grid
 from bench.pictures.limits import PORTABLE, default_limits
-from bench.pictures.similarity import IDENTICAL, Incomparable, compare
+from bench.pictures.similarity import Incomparable, compare
 from bench.record.folder import ENVIRONMENTS, RECORDS
-from bench.record.notes import RunNotes, read_notes
+from bench.record.notes import RunNotes, named, read_notes
 from bench.record.record import Record, read_records
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
-from bench.report.reasons import BAD_WORK, across_devices, reasons, saved_work
+from bench.report.reasons import across_devices, reasons, saved_work
 from bench.report.rerun import rerun_record
 from bench.report.story import (
-    BAD,
-    GOOD,
-    NOTE,
-    UNSURE,
     Chart,
+    Chip,
     Count,
     Entry,
     Section,
@@ -37,7 +33,6 @@ from bench.report.story import (
     Story,
     Table,
     Value,
-    Verdict,
     count,
     kept_picture,
     key_of,
@@ -50,8 +45,7 @@ from bench.report.story import (
     tiles_of,
     worst_first,
 )
-
-FIRST = "compared with"
+from bench.verdicts import Kind, Verdict, verdict_of_errors, worst
 
 
 @dataclass(frozen=True)
@@ -106,12 +100,12 @@ def story_of_runs(runs: Sequence[RunFiles]) -> Story:
     )
 
 
-def verdict_of(word: str) -> Verdict:
-    return Verdict(word, GOOD if word in PASSED else NOTE if word == NOT_COMPARED else BAD)
+def _chip_of_case(word: str) -> Chip:
+    return Chip(word, Verdict(word).kind_of_case)
 
 
-def _work_verdict(word: str) -> Verdict:
-    return Verdict(word, BAD if word in BAD_WORK else NOTE if word == NOT_COMPARED else GOOD)
+def _chip_of_work(word: str) -> Chip:
+    return Chip(word, Verdict(word).kind)
 
 
 def _failures_first(entries: Sequence[Entry]) -> tuple[Entry, ...]:
@@ -130,7 +124,7 @@ def _entry(run: RunFiles, record: Record, key: str) -> Entry:
     return Entry(
         key=key,
         title=record.case,
-        verdict=verdict_of(record.verdict),
+        verdict=_chip_of_case(record.verdict),
         more=_work_verdicts(record),
         problems=reasons(record),
         notes=(saved,) if saved else (),
@@ -147,11 +141,12 @@ def _entry(run: RunFiles, record: Record, key: str) -> Entry:
     )
 
 
-def _work_verdicts(record: Record) -> tuple[Verdict, ...]:
+def _work_verdicts(record: Record) -> tuple[Chip, ...]:
     """What the verdict of the case does not say already."""
-    if not record.work or record.work.verdict in (SAME_WORK, record.verdict) or record.verdict == WORK_MISSING:
+    known = (Verdict.SAME_WORK, record.verdict)
+    if not record.work or record.work.verdict in known or record.verdict == Verdict.WORK_MISSING:
         return ()
-    return (_work_verdict(record.work.verdict),)
+    return (_chip_of_work(record.work.verdict),)
 
 
 def _group(record: Record) -> dict[str, str]:
@@ -192,35 +187,39 @@ def _work_figures(record: Record) -> dict[str, Value]:
     return {"work": Value(record.work.message)} | {name: count(amount) for name, amount in sums.items()}
 
 
-def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, str]:
+def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, Kind]:
     if not entries:
-        return "No case ran, so nothing was checked.", BAD
+        return "No case ran, so nothing was checked.", Kind.BAD
     failed = [entry for entry in entries if entry.failed]
     if failed:
         words = Counter(entry.verdict.word for entry in failed)
         told = ", ".join(f"{number} {word}" for word, number in words.most_common())
-        return f"{len(failed)} of {plural(len(entries), 'case')} failed: {told}.", BAD
+        return f"{len(failed)} of {plural(len(entries), 'case')} failed: {told}.", Kind.BAD
     if _warnings(runs):
-        return f"{plural(len(entries), 'case')} passed, but the run is not whole.", BAD
+        return f"{plural(len(entries), 'case')} passed, but the run is not whole.", Kind.BAD
     less = _cases_with_less(entries)
-    identical = sum(entry.verdict.word == IDENTICAL for entry in entries)
-    if identical == len(entries):
-        return f"All {plural(len(entries), 'case')} look exactly like their goldens{less}.", GOOD
-    return f"All {plural(len(entries), 'case')} look like their goldens, {identical} of them exactly{less}.", GOOD
+    identical = sum(entry.verdict.word == Verdict.IDENTICAL for entry in entries)
+    exactly = " exactly" if identical == len(entries) else ""
+    if len(entries) == 1:
+        return f"The one case looks{exactly} like its golden{less}.", Kind.GOOD
+    some = "" if exactly else f", {identical} of them exactly"
+    return f"All {len(entries):,} cases look{exactly} like their goldens{some}{less}.", Kind.GOOD
 
 
 def _cases_with_less(entries: Sequence[Entry]) -> str:
-    number = sum(verdict.word == LESS_WORK for entry in entries for verdict in entry.more)
+    number = sum(verdict.word == Verdict.LESS_WORK for entry in entries for verdict in entry.more)
     return f"; {number} with less work" if number else ""
 
 
 def _counts(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> list[Count]:
     words = Counter(entry.verdict for entry in entries)
     counts = [("verdict", verdict, number) for verdict, number in words.most_common()]
-    work = Counter(entry.group["work"] for entry in entries if entry.group["work"] and entry.verdict.word != FIRST)
-    counts += [("work", _work_verdict(word), number) for word, number in work.most_common()]
+    work = Counter(
+        entry.group["work"] for entry in entries if entry.group["work"] and entry.verdict.word != Verdict.REFERENCE
+    )
+    counts += [("work", _chip_of_work(word), number) for word, number in work.most_common()]
     for reason, number in _left_out(runs).items():
-        counts.append(("", Verdict(f"left out: {reason}", NOTE), number))
+        counts.append(("", Chip(f"left out: {reason}", Kind.NOTE), number))
     return counts
 
 
@@ -373,21 +372,17 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
             else:
                 first[record.case] = (run, record)
                 entries.append(_alone_entry(run, record, key))
-    changed = [entry for entry in entries if entry.verdict.kind == BAD]
-    compared = [entry for entry in entries if entry.verdict.word != FIRST]
-    if changed:
-        words = Counter(entry.verdict.word for entry in changed)
-        told = ", ".join(f"{number} {word}" for word, number in words.most_common())
-        headline = f"{len(changed)} of {plural(len(compared), 'compared case')} changed between the runs: {told}."
-    else:
-        headline = f"All {plural(len(compared), 'compared case')} have the same pictures in these runs."
+    gaps = _gaps(runs)
+    headline, kind = _headline_of_comparison(entries, gaps)
+    not_run: list[Count] = [("", _chip_of_case(Verdict.NOT_RUN), len(gap.cases)) for gap in gaps]
     return Story(
         headline=headline,
-        kind=BAD if changed else GOOD,
-        counts=worst_first(_counts(runs, entries)),
+        kind=kind,
+        counts=worst_first([*not_run, *_counts(runs, entries)]),
         facts=_facts(runs),
         entries=_failures_first(entries),
         warnings=(
+            *(f"Not run in {gap.run}: {named(gap.cases)}." for gap in gaps),
             *_warnings(runs),
             "Runs that lie apart cannot tell a change of speed from one of the machine; the upgrade check can.",
         ),
@@ -396,13 +391,68 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
     )
 
 
+@dataclass(frozen=True)
+class _Gap:
+    """What a run did not run of ``known`` cases that earlier runs have."""
+
+    run: str
+    cases: tuple[str, ...]
+    known: int
+
+    @property
+    def sentence(self) -> str:
+        were = "was" if len(self.cases) == 1 else "were"
+        return f"{len(self.cases):,} of {plural(self.known, 'case')} {were} not run in {self.run}"
+
+
+def _gaps(runs: Sequence[RunFiles]) -> list[_Gap]:
+    """A gap for each later run that lacks cases, its shards taken together."""
+    gaps = []
+    known: dict[str, None] = {}
+    for shards in _together(runs):
+        ended = dict.fromkeys(record.case for run in shards for record in run.records)
+        missing = tuple(case for case in known if case not in ended)
+        if missing:
+            gaps.append(_Gap(", ".join(run.name for run in shards), missing, len(known)))
+        known |= ended
+    return gaps
+
+
+def _together(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
+    """Runs that follow each other and have no case in common are shards of one run."""
+    groups: list[list[RunFiles]] = []
+    seen: set[str] = set()
+    for run in runs:
+        cases = {record.case for record in run.records}
+        if not groups or cases & seen:
+            groups.append([])
+            seen = set()
+        groups[-1].append(run)
+        seen |= cases
+    return groups
+
+
+def _headline_of_comparison(entries: Sequence[Entry], gaps: Sequence[_Gap]) -> tuple[str, Kind]:
+    compared = [entry for entry in entries if entry.verdict.word != Verdict.REFERENCE]
+    changed = [entry for entry in compared if entry.verdict.kind is Kind.BAD]
+    if changed:
+        words = Counter(entry.verdict.word for entry in changed)
+        counts = ", ".join(f"{number} {word}" for word, number in words.most_common())
+        pictures = f"{len(changed)} of {plural(len(compared), 'compared case')} changed between the runs: {counts}"
+    else:
+        all_have = "the one compared case has" if len(compared) == 1 else f"all {len(compared):,} compared cases have"
+        pictures = f"{all_have} the same pictures in these runs"
+    text = "; ".join([*(gap.sentence for gap in gaps), pictures])
+    return f"{text[0].upper()}{text[1:]}.", Kind.BAD if changed or gaps else Kind.GOOD
+
+
 def _alone_entry(run: RunFiles, record: Record, key: str) -> Entry:
     """A case of the run with which others are compared: nothing is wrong with it here."""
     return replace(
         _entry(run, record, key),
         title=f"{record.case} ({run.name})",
-        verdict=Verdict(FIRST, NOTE),
-        more=(verdict_of(record.verdict),) if record.verdict in PASSED else (Verdict(record.verdict, UNSURE),),
+        verdict=_chip_of_case(Verdict.REFERENCE),
+        more=(Chip(record.verdict, Kind.GOOD if Verdict(record.verdict).passes else Kind.UNSURE),),
         problems=(),
         notes=(),
         before=None,
@@ -417,11 +467,14 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
     (old_run, old), (run, record) = before, after
     pictures = _compared_pictures(old_run, old, run, record)
     work = _compared_work(old, record)
-    verdict = verdict_of(pictures.verdict)
-    problems = [] if verdict.kind == GOOD else [pictures.message]
-    if work and work.verdict == MORE_WORK:
-        verdict = verdict if verdict.kind == BAD else _work_verdict(MORE_WORK)
+    verdict = Verdict(pictures.verdict)
+    problems = [] if verdict.passes else [pictures.message]
+    notes = [pictures.message] if verdict is Verdict.RAISES_AS_BEFORE else []
+    if work and Verdict(work.verdict).is_worse:
+        verdict = worst((verdict, Verdict(work.verdict)))
         problems.append(work.message)
+    elif work and work.verdict == Verdict.LESS_WORK:
+        notes.append(work.message)
     record = record.model_copy(update={"work": work})
     faster = []
     if old.median_s and record.median_s:
@@ -429,15 +482,15 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
         faster = [("time of a call against the earlier run", Value(f"{ratio - 1:+.1%}", ratio))]
     return replace(
         _alone_entry(run, record, key),
-        verdict=verdict,
+        verdict=_chip_of_case(verdict),
         problems=tuple(problems),
-        notes=(work.message,) if work and work.verdict == LESS_WORK else (),
+        notes=tuple(notes),
         before=kept_picture(old_run.folder, old.case, "", old_run.name),
         tiles=tiles_of(record.settings, pictures.ssim_tiles),
         scores=scores_of(pictures),
         limits_reason=pictures.limits.reason if pictures.limits else "",
         figures=(*faster, *_figures(record)),
-        group=_group(record) | {"verdict": verdict.word},
+        group=_group(record) | {"verdict": verdict},
     )
 
 
@@ -453,21 +506,33 @@ def _compared_work(old: Record, record: Record) -> ComparedWork | None:
 
 
 def _compared_pictures(old_run: RunFiles, old: Record, run: RunFiles, record: Record) -> Pictures:
-    """Judged by the limits of one type of device."""
+    """Judged by the limits of one type of device; a case without pictures by what it raises."""
     tiles = [_tiles(one, of) for one, of in ((old_run, old), (run, record))]
-    if not tiles[0] or not tiles[1]:
-        return Pictures(verdict=MISSING, message="one of the runs has no picture of this case")
+    if not all(tiles):
+        return _compared_errors(*(None if made else one for made, one in zip(tiles, (old, record), strict=True)))
     limits = default_limits(record.settings["dtype"], PORTABLE)
     try:
         similarity = compare(tiles[1], tiles[0])
     except Incomparable as error:
-        return Pictures(verdict=BROKEN, message=str(error))
+        return Pictures(verdict=Verdict.BROKEN, message=str(error))
     return Pictures.of(
         similarity,
         verdict=similarity.verdict(limits),
         message=", ".join(similarity.excesses(limits)),
         limits=limits,
     )
+
+
+def _compared_errors(old: Record | None, new: Record | None) -> Pictures:
+    """Of records without pictures; ``None`` for one that has them."""
+    before, now = (record.error if record else None for record in (old, new))
+    if any(record and not record.error for record in (old, new)):
+        return Pictures(verdict=Verdict.MISSING, message="one of the runs has no picture of this case")
+    verdict = verdict_of_errors(before, now)
+    if now is None:
+        return Pictures(verdict=verdict, message=f"{verdict}; it raised {before.sentence if before else ''}")
+    instead = f" instead of {before.sentence}" if verdict is Verdict.RAISES_ELSE and before else ""
+    return Pictures(verdict=verdict, message=f"{verdict}: {now.sentence}{instead}")
 
 
 def _tiles(run: RunFiles, record: Record) -> list[Image.Image]:

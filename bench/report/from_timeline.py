@@ -6,22 +6,16 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from bench.calls.work import LESS_WORK, MORE_WORK
-from bench.history.timeline_outcome import ASIDE, OTHER_CALLS, CaseInRelease, ReleaseFound, TimelineFound
+from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
 from bench.history.timeline_summary import told
-from bench.pictures.check import WORKS_NOW
-from bench.pictures.similarity import WITHIN_LIMITS
 from bench.report.story import (
-    BAD,
-    GOOD,
-    NOTE,
     Cell,
+    Chip,
     Count,
     Entry,
     Map,
     Side,
     Story,
-    Verdict,
     kept_picture,
     key_of,
     plural,
@@ -30,10 +24,10 @@ from bench.report.story import (
     worst_first,
 )
 from bench.upgrade.pictures import AFTER, BEFORE
+from bench.verdicts import Kind, Verdict
 
 # A step of colour for each factor of ten of 1 - SSIM: up to 0.99999, 0.9999, 0.999, 0.99, 0.9, and beyond.
 LEVELS = 6
-HARMLESS = ASIDE | {OTHER_CALLS, WORKS_NOW}
 
 
 def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
@@ -44,7 +38,7 @@ def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
     ran = [release for release in found.releases if release.ran]
     return Story(
         headline=headline,
-        kind=BAD if any(entry.failed for entry in entries) else GOOD,
+        kind=Kind.BAD if any(entry.failed for entry in entries) else Kind.GOOD,
         counts=worst_first(_counts(found)),
         facts=(
             ("library", f"{found.library} {found.span}"),
@@ -62,14 +56,14 @@ def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
 
 def _is_shown(case: CaseInRelease) -> bool:
     """Whether there is something to look at; a new warning or less work alone is a remark."""
-    return bool(set(case.marks) - ASIDE) or case.verdict == WITHIN_LIMITS
+    return bool(case.notable) or case.verdict == Verdict.WITHIN_LIMITS
 
 
 def _remarks(found: TimelineFound) -> list[str]:
     """New warnings, each told once for a release, and how many cases do less work, with one as an example."""
     lines = []
     for release in found.releases:
-        less = [case for case in release.cases if case.work == LESS_WORK]
+        less = [case for case in release.cases if case.work == Verdict.LESS_WORK]
         if less:
             lines.append(f"{release.release}: {plural(len(less), 'case')} with {less[0].work_message} ({less[0].case})")
         for text, number in Counter(text for case in release.cases for text in case.new_notices).items():
@@ -89,9 +83,9 @@ def _not_reached(found: TimelineFound) -> str:
 def _headline(found: TimelineFound) -> str:
     parts = []
     for release in found.releases:
-        moved = [case for case in release.cases if set(case.marks) - ASIDE]
+        moved = [case for case in release.cases if case.notable]
         if moved:
-            words = Counter(mark for case in moved for mark in case.marks if mark not in ASIDE)
+            words = Counter(mark for case in moved for mark in case.notable)
             told = ", ".join(f"{number} {word}" for word, number in words.most_common())
             parts.append(f"{found.library} {release.release}: {told}")
     whole = "" if found.is_complete else f" of {len(found.planned)}"
@@ -101,36 +95,37 @@ def _headline(found: TimelineFound) -> str:
     return f"No picture of {plural(len(found.cases), 'case')} changed in {releases}."
 
 
-def _kind(mark: str) -> str:
-    return NOTE if mark in HARMLESS else BAD
+def _chip(mark: Verdict) -> Chip:
+    """Between releases good news is a note like others."""
+    return Chip(mark, Kind.BAD if mark.is_worse else Kind.NOTE)
 
 
 def _counts(found: TimelineFound) -> list[Count]:
     marks = Counter(mark for _, case in found.happenings() for mark in case.marks)
-    counts = [("pictures", Verdict(mark, _kind(mark)), number) for mark, number in marks.most_common()]
-    within = sum(release.counts()[WITHIN_LIMITS] for release in found.releases)
+    counts = [("pictures", _chip(mark), number) for mark, number in marks.most_common()]
+    within = sum(release.counts()[Verdict.WITHIN_LIMITS] for release in found.releases)
     if within:
-        counts.append(("pictures", Verdict(WITHIN_LIMITS, GOOD), within))
+        counts.append(("pictures", Chip(Verdict.WITHIN_LIMITS, Kind.GOOD), within))
     missing = Counter(release.status for release in found.releases if not release.ran)
-    return [*counts, *(("releases", Verdict(status, NOTE), number) for status, number in missing.items())]
+    return [*counts, *(("releases", Chip(status, Kind.NOTE), number) for status, number in missing.items())]
 
 
 def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, folder: Path) -> Entry:
     name = f"{release.release}/{case.case}"
     marks = [mark for mark in case.marks if mark != case.verdict]
-    verdict = Verdict(case.verdict, _kind(case.verdict) if case.verdict in case.marks else GOOD)
+    verdict = Verdict(case.verdict)
     settings = found.settings.get(case.case, {})
-    problems = [case.message] if set(case.marks) - ASIDE - {MORE_WORK} else []
+    problems = [case.message] if set(case.notable) - {Verdict.MORE_WORK} else []
     notes = [f"new warning: {text}" for text in case.new_notices]
     if case.work_message:
-        (problems if case.work == MORE_WORK else notes).append(case.work_message)
-    if OTHER_CALLS in marks:
+        (problems if case.work == Verdict.MORE_WORK else notes).append(case.work_message)
+    if Verdict.OTHER_CALLS in marks:
         notes.append(f"{case.unet_calls} UNet calls instead of {case.unet_calls_before}.")
     return Entry(
         key=_key(release, case),
         title=f"{case.case} in {release.release}",
-        verdict=verdict,
-        more=tuple(Verdict(mark, _kind(mark)) for mark in marks),
+        verdict=_chip(verdict) if verdict in case.marks else Chip(verdict, verdict.kind),
+        more=tuple(map(_chip, marks)),
         problems=tuple(problems),
         notes=tuple(notes),
         before=kept_picture(folder, name, BEFORE, case.pictures_compared_with or "before"),
@@ -165,7 +160,7 @@ def _cell(release: ReleaseFound, case: CaseInRelease) -> Cell:
     return Cell(
         text=str(moved) if moved else "",
         level=level_of(case),
-        signs=case.marks,
+        marks=case.marks,
         key=_key(release, case) if _is_shown(case) else "",
         description=f"{case.case} in {release.release}: {score}{', '.join(case.marks) or case.verdict}",
     )
@@ -178,4 +173,4 @@ def _map(found: TimelineFound) -> Map:
         (case, tuple(cells.get((release.release, case), nothing) for release in found.releases)) for case in found.cases
     )
     absent = {release.release: told(release) for release in found.releases if not release.ran}
-    return Map(tuple(release.release for release in found.releases), rows, absent)
+    return Map(tuple(release.release for release in found.releases), rows, MARKS, absent)

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.calls.work import MORE_WORK, SAME_WORK
 from bench.record.notes import RunNotes
 from bench.report.plots import forest_chart
 from bench.report.rerun import UPGRADED, rerun_case
 from bench.report.story import (
-    BAD,
-    GOOD,
     UNET_CALLS,
-    UNSURE,
+    Chip,
     Count,
     Entry,
     Section,
@@ -23,7 +20,6 @@ from bench.report.story import (
     Story,
     Table,
     Value,
-    Verdict,
     count,
     kept_picture,
     key_of,
@@ -35,10 +31,10 @@ from bench.report.story import (
     tiles_of,
     worst_first,
 )
-from bench.upgrade.comparison import SIDES
-from bench.upgrade.decision import CANNOT_TELL
-from bench.upgrade.outcome import GOOD_PICTURES, WORSE, CaseFound, Figure, SideFound, UpgradeFound
+from bench.upgrade.outcome import CaseFound, Figure, SideFound, UpgradeFound
 from bench.upgrade.tables import percent, remarks
+from bench.upgrade.workers import SIDES
+from bench.verdicts import Kind, Verdict
 
 IMPORT = "import"
 
@@ -71,15 +67,16 @@ def _sides(found: UpgradeFound) -> Mapping[str, SideFound]:
 
 def _badness(entry: Entry) -> tuple[bool, bool, float]:
     """Pictures before times, and the least alike first; what cannot be told before what is the same."""
-    unsure = any(verdict.kind == UNSURE for verdict in entry.more)
-    alike = entry.worst_ssim if entry.verdict.kind == BAD and entry.worst_ssim is not None else -1.0
-    return not entry.failed, not (entry.verdict.kind == BAD or unsure), alike if entry.failed else 0.0
+    changed = entry.verdict.kind is Kind.BAD
+    unsure = any(chip.kind is Kind.UNSURE for chip in entry.more)
+    alike = entry.worst_ssim if changed and entry.worst_ssim is not None else -1.0
+    return not entry.failed, not (changed or unsure), alike if entry.failed else 0.0
 
 
-def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, str]:
+def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, Kind]:
     problems = found.problems
     cases = plural(len(found.cases), "case")
-    unsure = sum(case.speed is not None and case.speed.verdict == CANNOT_TELL for case in found.cases)
+    unsure = sum(case.speed is not None and case.speed.verdict == Verdict.CANNOT_TELL for case in found.cases)
     told = f"the speed of {plural(unsure, 'case')} cannot be told" if unsure else ""
     if problems:
         words = Counter(word for case in found.cases for word in _bad_words(case))
@@ -87,40 +84,32 @@ def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, str]:
         where = f"Worse in {len([name for name in problems if name != IMPORT])} of {cases}: {named}" if words else ""
         slow = "importing the libraries is slower" if IMPORT in problems else ""
         parts = [part for part in (where, slow, told) if part]
-        return f"{'; '.join(parts).capitalize() if not where else '; '.join(parts)}.", BAD
+        return f"{'; '.join(parts).capitalize() if not where else '; '.join(parts)}.", Kind.BAD
     if not found.cases and not found.import_time:
-        return "No case ran, so nothing was compared.", BAD
+        return "No case ran, so nothing was compared.", Kind.BAD
     if cut_short:
-        return f"Nothing is worse in {cases}, but the check is not whole.", BAD
+        return f"Nothing is worse in {cases}, but the check is not whole.", Kind.BAD
     if unsure:
-        return f"Nothing is worse in {cases} as far as can be seen, but {told}.", UNSURE
-    return f"Nothing is worse in {cases}.", GOOD
+        return f"Nothing is worse in {cases} as far as can be seen, but {told}.", Kind.UNSURE
+    return f"Nothing is worse in {cases}.", Kind.GOOD
 
 
 def _bad_words(case: CaseFound) -> list[str]:
-    words = [] if case.pictures.verdict in GOOD_PICTURES else [case.pictures.verdict]
-    words += [MORE_WORK] if case.work and case.work.verdict == MORE_WORK else []
-    return words + [
+    words = [case.pictures.verdict, *([case.work.verdict] if case.work else [])]
+    return [word for word in words if Verdict(word).is_worse] + [
         figure.verdict if name == "speed" else f"{figure.verdict} {name}"
         for name, figure in case.figures.items()
-        if figure.verdict in WORSE
+        if Verdict(figure.verdict).is_worse
     ]
 
 
-def _kind(word: str) -> str:
-    """What a verdict on anything but pictures means."""
-    if word in WORSE or word == MORE_WORK:
-        return BAD
-    return UNSURE if word == CANNOT_TELL else GOOD
-
-
-def _pictures_kind(word: str) -> str:
-    return GOOD if word in GOOD_PICTURES else BAD
+def _chip(word: str) -> Chip:
+    return Chip(word, Verdict(word).kind)
 
 
 def _counts(found: UpgradeFound) -> list[Count]:
     return [
-        (question, Verdict(word, _pictures_kind(word) if question == "pictures" else _kind(word)), number)
+        (question, _chip(word), number)
         for question, words in found.counts().items()
         for word, number in words.most_common()
     ]
@@ -152,12 +141,12 @@ def _entry(case: CaseFound, folder: Path, key: str, command: str) -> Entry:
     return Entry(
         key=key,
         title=case.case,
-        verdict=Verdict(pictures.verdict, _pictures_kind(pictures.verdict)),
+        verdict=_chip(pictures.verdict),
         more=_work_verdicts(case)
         + tuple(
-            Verdict(figure.verdict if name == "speed" else f"{name} {figure.verdict}", _kind(figure.verdict))
+            _chip(figure.verdict) if name == "speed" else Chip(f"{name} {figure.verdict}", Kind.BAD)
             for name, figure in case.figures.items()
-            if name == "speed" or figure.verdict in WORSE
+            if name == "speed" or Verdict(figure.verdict).is_worse
         ),
         problems=case.problems,
         notes=tuple(notes),
@@ -181,10 +170,10 @@ def _entry(case: CaseFound, folder: Path, key: str, command: str) -> Entry:
     )
 
 
-def _work_verdicts(case: CaseFound) -> tuple[Verdict, ...]:
-    if not case.work or case.work.verdict == SAME_WORK:
+def _work_verdicts(case: CaseFound) -> tuple[Chip, ...]:
+    if not case.work or case.work.verdict == Verdict.SAME_WORK:
         return ()
-    return (Verdict(case.work.verdict, _kind(case.work.verdict)),)
+    return (_chip(case.work.verdict),)
 
 
 def _change(figure: Figure) -> Value:

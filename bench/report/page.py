@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.report.pictures import LARGEST_WITHIN, Card, cards_of
-from bench.report.story import SIGNS, Entry, Story
+from bench.report.story import Entry, Story
 
 # What a filter may ask for, in the order of the form.
 FILTERS = ("model", "verdict", "speed", "work", "release", "scheduler", "dtype")
@@ -46,7 +46,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"pretty": pretty, "environment_rows": environment_rows}
-    environment.globals |= {"signs": SIGNS, "choices": choices}
+    environment.globals["choices"] = choices
     return environment
 
 

@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bench.report.story import Entry, Picture
 
@@ -58,13 +58,11 @@ def heat_map(one: Image.Image, other: Image.Image) -> tuple[Image.Image, int]:
 
     The largest difference of the channels counts, and the whole scale is used.
     """
-    from matplotlib import colormaps
-
     levels = [np.asarray(picture.convert("RGB")).astype(np.int16) for picture in (one, other)]
     difference = np.abs(levels[0] - levels[1]).max(axis=2)
     largest = int(difference.max())
-    colours = colormaps["inferno"](difference / max(1, largest), bytes=True)[..., :3]
-    return Image.fromarray(np.ascontiguousarray(colours)), largest
+    scaled = Image.fromarray(np.rint(difference * (255 / max(1, largest))).astype(np.uint8))
+    return ImageOps.colorize(scaled, black="black", mid="#bc3754", white="#fcffa4"), largest
 
 
 def _read(picture: Picture, name: str) -> _Raw:

@@ -15,8 +15,8 @@ from bench.record.record import Record
 from bench.report.quality import Comparison, seconds_per_image
 from bench.report.story import Chart, Value, mebibytes, seconds
 from bench.suite.case import DTYPES
-from bench.upgrade.decision import CANNOT_TELL, SAME
 from bench.upgrade.outcome import CaseFound
+from bench.verdicts import Verdict
 
 if TYPE_CHECKING:
     import altair as alt
@@ -339,7 +339,7 @@ def forest_chart(cases: Sequence[tuple[CaseFound, str]], min_change: float) -> C
     timed = [(case, key) for case, key in cases if case.speed]
     if not timed:
         return None
-    notable = {CANNOT_TELL: 1, SAME: 2}
+    notable: dict[str, int] = {Verdict.CANNOT_TELL: 1, Verdict.SAME: 2}
     shown = sorted(timed, key=lambda one: notable.get(one[0].speed.verdict if one[0].speed else "", 0))[:MOST_ROWS]
     rows, dots = [], []
     edge = max(2 * min_change, *(abs(case.speed.ratio - 1) * 1.6 for case, _ in shown if case.speed))
@@ -358,7 +358,7 @@ def forest_chart(cases: Sequence[tuple[CaseFound, str]], min_change: float) -> C
             }
         )
         dots += [{"case": case.case, "ratio": ratio - 1} for ratio in case.speed.pair_ratios if abs(ratio - 1) <= edge]
-    verdicts = ["slower", CANNOT_TELL, SAME, "faster"]
+    verdicts = [Verdict.SLOWER, Verdict.CANNOT_TELL, Verdict.SAME, Verdict.FASTER]
     order = [case.case for case, _ in shown]
     percent = alt.Axis(format="+.0%")
     x = alt.X(

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.calls.work import LESS_WORK, MORE_WORK
-from bench.pictures.check import MISSING, NOT_COMPARED, PASSED
 from bench.pictures.limits import OTHER
 from bench.record.record import Record
-
-BAD_WORK = frozenset({MORE_WORK, MISSING})
+from bench.verdicts import Verdict
 
 
 def reasons(record: Record) -> tuple[str, ...]:
     """What is wrong: an error or the pictures, then the work; empty where the case passed."""
-    if record.verdict in PASSED:
+    if Verdict(record.verdict).passes:
         return ()
     found = []
-    if record.pictures and record.pictures.verdict not in PASSED:
+    if record.pictures and not Verdict(record.pictures.verdict).passes:
         found.append(record.pictures.message)
     elif record.error:
         found.append(record.error.sentence)
-    if record.work and (record.work.verdict in BAD_WORK or record.work.verdict == record.verdict):
+    if record.work and (Verdict(record.work.verdict).is_worse or record.work.verdict == record.verdict):
         found.append(record.work.message)
     return tuple(dict.fromkeys(found))
 
@@ -35,7 +32,8 @@ def failure(record: Record) -> str:
 def saved_work(record: Record) -> str | None:
     """What a case that passed does less of than its golden."""
     work = record.work
-    return work.message if work and work.verdict == LESS_WORK and record.verdict in PASSED else None
+    less = work and work.verdict == Verdict.LESS_WORK and Verdict(record.verdict).passes
+    return work.message if work and less else None
 
 
 def across_devices(records: Iterable[Record]) -> str:
@@ -43,7 +41,7 @@ def across_devices(records: Iterable[Record]) -> str:
     compared = [record.pictures for record in records if record.pictures and record.pictures.tier == OTHER]
     if not compared:
         return ""
-    left = sum(pictures.verdict == NOT_COMPARED for pictures in compared)
+    left = sum(pictures.verdict == Verdict.NOT_COMPARED for pictures in compared)
     without = f", {left} of them not compared because they are unstable there" if left else ""
     return (
         f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits accept "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -12,8 +13,8 @@ from statistics import median
 from PIL import Image
 
 from bench.calls.phases import Phases
-from bench.calls.work import SAME_WORK, Work
-from bench.pictures.check import PASSED
+from bench.calls.work import Work
+from bench.command import CommandParser, run_command
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import PORTABLE, default_limits
@@ -21,6 +22,7 @@ from bench.pictures.similarity import compare
 from bench.record.folder import ENVIRONMENTS, RunFolder
 from bench.record.notes import RunNotes, write_notes
 from bench.record.record import Record
+from bench.verdicts import Verdict
 
 GOLDENS = Path(__file__).parents[2] / "golden" / "emoji-sd"
 SCHEDULERS = ("pndm", "ddim", "euler", "dpmpp-2m", "unipc", "heun")
@@ -50,12 +52,12 @@ def _work(steps: int) -> ComparedWork:
         flops=3_000_000_000 * steps,
         tokens=2 * TILES * 16,
     )
-    return ComparedWork(verdict=SAME_WORK, message=SAME_WORK, counts=counts.to_json())
+    return ComparedWork(verdict=Verdict.SAME_WORK, message=Verdict.SAME_WORK, counts=counts.to_json())
 
 
 def _records(count: int, changed_every: int, prompts: Sequence[str], folder: RunFolder) -> Iterator[Record]:
     rng = random.Random(count)
-    paths = sorted(path for path in GOLDENS.glob("*.png") if "@" not in path.name)
+    paths = sorted(path for path in GOLDENS.glob("*.png") if not {*path.name} & {"@", "+"})
     for number in range(count):
         scheduler = SCHEDULERS[number % len(SCHEDULERS)]
         steps = 5 + number // len(SCHEDULERS)
@@ -95,7 +97,7 @@ def _records(count: int, changed_every: int, prompts: Sequence[str], folder: Run
             pictures=Pictures.of(
                 similarity,
                 verdict=verdict,
-                message=verdict if verdict in PASSED else ", ".join(similarity.excesses(limits)),
+                message=verdict if verdict.passes else ", ".join(similarity.excesses(limits)),
                 limits=limits,
             ),
             work=_work(steps),
@@ -123,14 +125,18 @@ def make_run(folder: Path, count: int, *, changed_every: int = 50, prompts: Sequ
     return run.path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split(":", maxsplit=1)[0])
+def run(options: argparse.Namespace) -> int:
+    print(make_run(options.folder, options.count, changed_every=options.changed_every))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = CommandParser(prog="python -m bench.report.sample", description=__doc__.split(":", maxsplit=1)[0])
     parser.add_argument("count", type=int)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--changed-every", type=int, default=50, metavar="N", help="0 for none (default: 50)")
-    options = parser.parse_args()
-    print(make_run(options.folder, options.count, changed_every=options.changed_every))
+    return run_command(parser.prog, run, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,11 +13,9 @@ from typing import Any, Protocol
 
 from bench.pictures.similarity import Limits
 from bench.record.folder import picture_path
+from bench.verdicts import Kind, Verdict
 
-GOOD, BAD, UNSURE, NOTE = "good", "bad", "unsure", "note"
 UNET_CALLS = "UNet calls"
-# So that a kind is never told by its colour alone.
-SIGNS = {BAD: "✗", UNSURE: "?", GOOD: "✓", NOTE: "·"}
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,15 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A verdict with what it means for the reader: ``good``, ``bad``, ``unsure`` or ``note``."""
+class Chip:
+    """A verdict as it is shown: its word, perhaps with what it is about, and what it means here."""
 
     word: str
-    kind: str
+    kind: Kind
 
 
 # What a verdict was about, the verdict, and how often it was given.
-Count = tuple[str, Verdict, int]
+Count = tuple[str, Chip, int]
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ class Entry:
 
     key: str
     title: str
-    verdict: Verdict
-    more: tuple[Verdict, ...] = ()
+    verdict: Chip
+    more: tuple[Chip, ...] = ()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     before: Picture | None = None
@@ -110,7 +108,7 @@ class Entry:
 
     @property
     def failed(self) -> bool:
-        return self.verdict.kind == BAD or any(verdict.kind == BAD for verdict in self.more)
+        return any(chip.kind is Kind.BAD for chip in (self.verdict, *self.more))
 
     @property
     def compared(self) -> Picture | None:
@@ -162,22 +160,27 @@ class Cell:
 
     Attributes:
         level: 0 for the same picture to 6 for another one; ``None`` where there is no picture to compare.
-        signs: what happened, in words.
+        marks: what happened.
     """
 
     text: str
     level: int | None
-    signs: tuple[str, ...] = ()
+    marks: tuple[Verdict, ...] = ()
     key: str = ""
     description: str = ""
 
 
 @dataclass(frozen=True)
 class Map:
-    """Cases by releases."""
+    """Cases by releases.
+
+    Attributes:
+        marks: all that a cell may have, for the legend.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    marks: tuple[Verdict, ...]
     absent: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -214,7 +217,7 @@ class Story:
     """
 
     headline: str
-    kind: str
+    kind: Kind
     counts: tuple[Count, ...]
     facts: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
@@ -234,7 +237,7 @@ def kept_picture(folder: Path, name: str, role: str, label: str) -> Picture | No
 
 def worst_first(counts: Iterable[Count]) -> tuple[Count, ...]:
     """Counts of what is bad before those of what is not."""
-    return tuple(sorted(counts, key=lambda count: list(SIGNS).index(count[1].kind)))
+    return tuple(sorted(counts, key=lambda count: list(Kind).index(count[1].kind)))
 
 
 def key_of(*parts: str) -> str:

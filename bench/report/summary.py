@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report.story import SIGNS, Entry, Story, Table, Value, ssim
+from bench.report.story import Entry, Story, Table, Value, ssim
 
 # GitHub refuses the summary of a step above 1 MiB; other commands of the step may write there too.
 LONGEST = 2**20 // 2
@@ -51,7 +51,6 @@ def render_summary(story: Story) -> str:
         story=story,
         worst=[entry for entry in story.entries if entry.failed][:MOST_WORST],
         tables=[_cases(story), *tables] if story.entries else tables,
-        signs=SIGNS,
     )
 
 

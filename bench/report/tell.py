@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.errors import BenchError
 from bench.history.timeline_outcome import TIMELINE, read_timeline
 from bench.record.folder import RECORDS
 from bench.record.notes import FILE as NOTES
@@ -20,8 +21,8 @@ from bench.upgrade.outcome import UPGRADE, read_upgrade
 REPORT, SUMMARY = "report.html", "summary.md"
 
 
-class Unreadable(Exception):
-    """A folder holds nothing that can be told; one sentence."""
+class Unreadable(BenchError):
+    """A folder holds nothing that can be told."""
 
 
 def read_story(folders: Sequence[Path]) -> Story:

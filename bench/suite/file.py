@@ -12,12 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.suite.case import DTYPES, Case, Frozen, Model, Settings
+from bench.errors import BenchError
+from bench.frozen import Frozen
+from bench.suite.case import DTYPES, Case, Model, Settings
 
 SUITE_FILE = Path(__file__).parents[1] / "suite.toml"
 
 
-class SuiteError(Exception):
+class SuiteError(BenchError):
     """A mistake in a suite file; one sentence with file, key and what is allowed."""
 
 

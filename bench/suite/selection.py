@@ -1,14 +1,23 @@
-"""Which cases a run takes from the suite."""
+"""Which cases a run or a command takes from the suite."""
 
 from __future__ import annotations
 
+import argparse
+import ast
+import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.errors import UsageError
 from bench.suite.case import Case
 from bench.suite.file import Suite, SuiteError
 from bench.suite.scenarios import SCENARIOS
 
 SLOW = "slow (-m slow)"
+_WORD = re.compile(r"[()]|[^\s()]+")
+_OPERATORS = frozenset({"and", "or", "not", "(", ")"})
+_EXPRESSION = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Constant)
 
 
 @dataclass(frozen=True)
@@ -62,3 +71,60 @@ def _left_out(
     if device_type != "cpu" and SCENARIOS[case.settings.scenario].draws_on_device:
         return "drawing their noise on the device"
     return None
+
+
+def add_case_option(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """``--case`` and ``-k``: an expression for ``cases_matching``, empty by default."""
+    parser.add_argument(
+        "--case",
+        "-k",
+        required=required,
+        default="",
+        metavar="EXPR",
+        help="cases by id, such as emoji-ddpm/ddpm-s100-bf16, or by parts of it, as pytest -k: 'ddim and not bf16'",
+    )
+
+
+def cases_matching(cases: Sequence[Case], expression: str) -> tuple[Case, ...]:
+    """The cases that ``--case`` chooses: all for an empty expression, and one alone for its whole id.
+
+    Any other expression, such as ``emoji-sd and not (s50 or bf16)``, describes ids as pytest's ``-k`` does.
+
+    Raises:
+        UsageError: it cannot be read, or no case matches.
+    """
+    if not expression.strip():
+        return tuple(cases)
+    option = f"--case {shlex.quote(expression)}"
+    named = tuple(case for case in cases if case.id == expression.strip())
+    try:
+        found = named or tuple(case for case in cases if _matches(expression, case.id))
+    except SyntaxError:
+        raise UsageError(f"{option}: give parts of ids joined by and, or, not and parentheses.") from None
+    if not found:
+        raise UsageError(f"{option}: none of the {len(cases)} cases matches; their ids are in golden/.")
+    return found
+
+
+def case_matching(cases: Sequence[Case], expression: str) -> Case:
+    """The only case that ``--case`` chooses.
+
+    Raises:
+        UsageError: it cannot be read, or no case matches, or several do.
+    """
+    found = cases_matching(cases, expression)
+    if len(found) > 1:
+        near = ", ".join(case.id for case in found[:5])
+        raise UsageError(f"--case {shlex.quote(expression)}: {len(found)} cases match; do you mean {near}?")
+    return found[0]
+
+
+def _matches(expression: str, case_id: str) -> bool:
+    """Raises:
+    SyntaxError: it is no expression.
+    """
+    words = [word if word in _OPERATORS else str(word.lower() in case_id.lower()) for word in _WORD.findall(expression)]
+    tree = ast.parse(" ".join(words), mode="eval")
+    if not all(isinstance(node, _EXPRESSION) for node in ast.walk(tree)):
+        raise SyntaxError
+    return bool(eval(compile(tree, "--case", "eval")))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from bench.command import FAILED, CommandParser, run_command
+
+PROG = "python -m bench.training"
 STAGES = {
     "vae": "train the autoencoder of emoji-sd",
     "decoder": "go on with the autoencoder's decoder alone (after vae; beside or after sd)",
@@ -20,8 +24,8 @@ STAGES = {
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="python -m bench.training",
+    top = CommandParser(
+        prog=PROG,
         description="Trains the embedded checkpoints. Each stage goes on from its last checkpoint if it was stopped.",
     )
     stages = top.add_subparsers(dest="stage", required=True, metavar="STAGE")
@@ -46,17 +50,25 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(arguments: list[str] | None = None) -> None:
-    options = parser().parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
+    """Runs one stage; returns 1 if it diverged."""
     from bench.training import stages
 
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
         stages.run(options)
-    except (FileNotFoundError, FloatingPointError) as error:
-        sys.exit(str(error))
+    except FloatingPointError as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command continues from the last checkpoint") from None
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(PROG, run, parser().parse_args(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.errors import UsageError
+
 FONT_CANDIDATES = (
     Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"),
     Path("/usr/share/fonts/noto/NotoColorEmoji.ttf"),
@@ -77,13 +79,13 @@ def find_font(path: Path | None = None) -> Path:
     """The Noto Color Emoji font file.
 
     Raises:
-        FileNotFoundError: no such font; says where it was looked for and how to get it.
+        UsageError: no such font; says where it was looked for and how to get it.
     """
     for candidate in (path,) if path else FONT_CANDIDATES:
         if candidate.is_file():
             return candidate
     looked = path or ", ".join(map(str, FONT_CANDIDATES))
-    raise FileNotFoundError(
+    raise UsageError(
         f"Noto Color Emoji not found at {looked}: install it (Debian: fonts-noto-color-emoji) or pass --font PATH."
     )
 

@@ -15,6 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from bench.errors import UsageError
+
 STATE = "state.pt"
 LOSS_LOG = "loss.jsonl"
 
@@ -70,11 +72,11 @@ def load_averaged(modules: torch.nn.Module, folder: Path) -> torch.nn.Module:
     """The exponential moving average of the weights, from the last state in ``folder``.
 
     Raises:
-        FileNotFoundError: nothing was trained there yet.
+        UsageError: nothing was trained there yet.
     """
     path = folder / STATE
     if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: train `{folder.name}` first (python -m bench.training --help).")
+        raise UsageError(f"{path} not found: train `{folder.name}` first (python -m bench.training --help).")
     ema = averaged(modules, 0.0)
     ema.load_state_dict(torch.load(path, weights_only=True)["ema"])
     return ema.module.eval()

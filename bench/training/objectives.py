@@ -23,7 +23,7 @@ from torchvision.utils import make_grid
 from transformers import CLIPTokenizer
 
 from bench.training import architectures
-from bench.training.emoji import BACKGROUNDS, PLAIN, Pair, Pictures, read_emoji, split_pairs
+from bench.training.emoji import PLAIN, Pair, Pictures, split_pairs
 from bench.training.loop import Objective
 
 KL_WEIGHT = 1e-6
@@ -219,7 +219,3 @@ def image_objective(unet: UNet2DModel, font: Path | None, *, finish: bool) -> Ob
         return as_image(tensors * 2 - 1)
 
     return Objective(unet, loss, preview)
-
-
-def all_prompts() -> list[str]:
-    return [Pair(name, background).prompt for name in read_emoji() for background in BACKGROUNDS]

@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs one stage.
 
     Raises:
-        FileNotFoundError: the font or an earlier stage's state is missing.
+        UsageError: the font or an earlier stage's state is missing.
         FloatingPointError: the training diverged.
     """
     if options.stage == "export":

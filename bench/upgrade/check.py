@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import random
-import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,26 +13,17 @@ from bench.calls.pipelines import Checkpoint, find_checkpoint
 from bench.calls.work import compare_work
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import STRICT, default_limits
-from bench.pictures.similarity import IDENTICAL, Limits
+from bench.pictures.similarity import Limits
 from bench.record.folder import RunFolder
 from bench.suite.case import Case
-from bench.upgrade.comparison import (
-    MIN_CHANGE_ONCE,
-    SIDES,
-    Plan,
-    Samples,
-    SideResult,
-    decide_memory,
-    decide_once,
-    load_request,
-    measure_until_decided,
-    picture_in,
-    picture_of,
-)
-from bench.upgrade.decision import Decision, decide
-from bench.upgrade.outcome import NOT_REPEATABLE, CaseFound, Figure, PicturesFound, WorkFound
-from bench.upgrade.pictures import BROKEN, compare_pictures, keep_pictures
-from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh, started_worker
+from bench.upgrade.figures import figure_once, figures
+from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, WorkFound
+from bench.upgrade.pairs import Plan, Samples, measure_until_decided
+from bench.upgrade.pictures import compare_pictures, keep_pictures
+from bench.upgrade.request import load_request
+from bench.upgrade.side_results import PictureProcesses, SideResult
+from bench.upgrade.workers import SIDES, Sides, WorkerBroken, started_worker
+from bench.verdicts import Verdict
 
 IMPORT_PAIRS = 5
 
@@ -45,11 +34,13 @@ class UpgradeCheck:
 
     Attributes:
         sides: baseline and candidate, in this order.
+        processes: of these sides.
         announce: told of what takes long.
         limits_of: how far the two pictures of a case may be apart.
     """
 
     sides: Sides
+    processes: PictureProcesses
     plan: Plan
     folder: RunFolder
     suite_folder: Path
@@ -57,8 +48,6 @@ class UpgradeCheck:
     limits_of: Callable[[Case], Limits] = lambda case: default_limits(case.settings.dtype, STRICT)
     rng: random.Random = field(default_factory=random.Random)
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
-    _lasting: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _lasting_processes: list[WorkerProcess] = field(default_factory=list)
 
     def check(self, case: Case) -> CaseFound:
         """Pictures and work of both sides, then speed and memory if both have some; of a sentinel, the first two.
@@ -69,9 +58,9 @@ class UpgradeCheck:
         began = time.perf_counter()
         checkpoint = self._checkpoint(case)
         request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
-        baseline, candidate = self._sentinel(request) if case.settings.sentinel else self._pictures(request)
+        baseline, candidate = (self.processes.result(number, request) for number in range(len(SIDES)))
         pictures = compare_pictures(baseline, candidate, self.limits_of(case))
-        if pictures.verdict == IDENTICAL:
+        if pictures.verdict == Verdict.IDENTICAL:
             self.folder.save_picture(case.id, make_grid(candidate.images, candidate.images[0].size))
         else:
             keep_pictures(self.folder, case.id, baseline, candidate, SIDES)
@@ -80,8 +69,8 @@ class UpgradeCheck:
             try:
                 samples = measure_until_decided(self.sides, (request, request), self.plan, rng=self.rng)
             except WorkerBroken as error:
-                message = f"broken while it was measured: {error.side}: {error}"
-                pictures = PicturesFound(verdict=BROKEN, message=message)
+                message = f"{Verdict.BROKEN} while it was measured: {error.side}: {error}"
+                pictures = PicturesFound(verdict=Verdict.BROKEN, message=message)
             else:
                 pictures = _repeatable(pictures, samples)
         return CaseFound(
@@ -102,38 +91,6 @@ class UpgradeCheck:
             self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder)
         return self._checkpoints[name]
 
-    def _sentinel(self, request: dict) -> tuple[SideResult, SideResult]:
-        """From processes that last, so that hundreds of small cases do not load their pipeline each for itself."""
-        found: list[SideResult] = []
-        for number in range(2):
-            try:
-                found.append(picture_in(self._lasting_process(number), request))
-            except WorkerBroken as error:
-                self._end_lasting()
-                found.append(SideResult(error=str(error)))
-        return found[0], found[1]
-
-    def _lasting_process(self, number: int) -> WorkerProcess:
-        if not self._lasting_processes:
-            processes = [self._lasting.enter_context(fresh(worker)) for worker in self.sides.take()]
-            self._lasting_processes = processes
-        return self._lasting_processes[number]
-
-    def _end_lasting(self) -> None:
-        self._lasting_processes = []
-        with contextlib.suppress(WorkerBroken):
-            self._lasting.close()
-
-    def _pictures(self, request: dict) -> tuple[SideResult, SideResult]:
-        self._end_lasting()
-        found: list[SideResult] = []
-        for number in range(2):
-            try:
-                found.append(picture_of(self.sides.take()[number], request))
-            except WorkerBroken as error:
-                found.append(SideResult(error=str(error)))
-        return found[0], found[1]
-
     def check_import(self) -> Figure:
         """How long both sides take to import the libraries, in new interpreters, one after the other.
 
@@ -148,15 +105,16 @@ class UpgradeCheck:
                 with started_worker(name, self.sides.pythons[name], self.plan.timeout_s) as worker:
                     times[name] = worker.import_s
             pairs.append((times["baseline"], times["candidate"]))
-        return _once(pairs)
+        return figure_once(pairs)
 
 
 def _repeatable(pictures: PicturesFound, samples: Samples) -> PicturesFound:
     """The candidate must repeat itself where the baseline does."""
     if samples.unrepeatable != ("candidate",):
         return pictures
-    message = "not repeatable: calls of the candidate with the same seeds differ, those of the baseline do not"
-    return pictures.model_copy(update={"verdict": NOT_REPEATABLE, "message": message})
+    verdict = Verdict.NOT_REPEATABLE
+    message = f"{verdict}: calls of the candidate with the same seeds differ, those of the baseline do not"
+    return pictures.model_copy(update={"verdict": verdict, "message": message})
 
 
 def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:
@@ -171,36 +129,6 @@ def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:
     )
 
 
-def _once(pairs: Sequence[tuple[float, float]]) -> Figure:
-    return _figure(decide_once(pairs), MIN_CHANGE_ONCE, pairs)
-
-
-def _figure(decision: Decision, min_change: float, pairs: Sequence[tuple[float, float]]) -> Figure:
-    """A decision with the medians of both sides and the ratio of each pair."""
-    before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return Figure.of(decision, min_change, before, after, [candidate / baseline for baseline, candidate in pairs])
-
-
-def figures(samples: Samples, min_change: float) -> dict[str, Figure | str | None]:
-    """What the samples say about each question."""
-    calls = [call for pair in samples.calls for call in pair]
-    decision = decide_memory(samples, min_change)
-    memory = _figure(decision, min_change, samples.known_peaks) if decision else None
-    return {
-        "speed": Figure.of(
-            decide(samples.log_ratios, min_change),
-            min_change,
-            statistics.median(sum(call.baseline) for call in calls),
-            statistics.median(sum(call.candidate) for call in calls),
-            [math.exp(ratio) for ratio in samples.log_ratios],
-        ),
-        "load": _once(samples.load_s),
-        "first_call": _once(samples.first_call_s),
-        "memory": memory,
-        "memory_reason": None if memory else samples.memory_reason or "this system does not tell it",
-    }
-
-
 @contextlib.contextmanager
 def started_check(
     pythons: dict[str, Path],
@@ -213,5 +141,5 @@ def started_check(
 ) -> Iterator[UpgradeCheck]:
     """A check of these two interpreters; all of its processes end with the block."""
     forks = plan.device == "cpu"
-    with Sides(pythons, plan.timeout_s, forks=forks) as sides:
-        yield UpgradeCheck(sides, plan, folder, suite_folder, announce, limits_of)
+    with Sides(pythons, plan.timeout_s, forks=forks) as sides, PictureProcesses(sides.take) as processes:
+        yield UpgradeCheck(sides, processes, plan, folder, suite_folder, announce, limits_of)

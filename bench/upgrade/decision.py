@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.upgrade.confidence import Interval, confidence_interval, half_width
+from bench.verdicts import Verdict
 
-SAME, CANNOT_TELL = "same", "cannot tell"
-SLOWER, FASTER = "slower", "faster"
-MORE, LESS = "more", "less"
 # Below this, one odd process decides too much.
 FEWEST_PAIRS = 4
 MOST_PAIRS_FORETOLD = 10_000
@@ -29,7 +27,7 @@ class Decision:
             than anyone would wait for.
     """
 
-    verdict: str
+    verdict: Verdict
     ratio: float
     low: float
     high: float
@@ -37,18 +35,18 @@ class Decision:
     more_pairs: int | None = None
 
 
-def _verdict(interval: Interval, margin: float, worse: str, better: str) -> str:
+def _verdict(interval: Interval, margin: float, worse: Verdict, better: Verdict) -> Verdict:
     if interval.excludes(0) and abs(interval.estimate) >= margin:
         return worse if interval.estimate > 0 else better
-    return SAME if interval.within(-margin, margin) else CANNOT_TELL
+    return Verdict.SAME if interval.within(-margin, margin) else Verdict.CANNOT_TELL
 
 
 def decide(
     log_ratios: Sequence[float],
     min_change: float,
     *,
-    worse: str = SLOWER,
-    better: str = FASTER,
+    worse: Verdict = Verdict.SLOWER,
+    better: Verdict = Verdict.FASTER,
     fewest_pairs: int = FEWEST_PAIRS,
 ) -> Decision:
     """The verdict on ``log(candidate / baseline)``, one value per process pair.
@@ -65,9 +63,9 @@ def decide(
     interval = confidence_interval(log_ratios)
     margin = math.log1p(min_change)
     pairs = len(log_ratios)
-    verdict = _verdict(interval, margin, worse, better) if pairs >= fewest_pairs else CANNOT_TELL
+    verdict = _verdict(interval, margin, worse, better) if pairs >= fewest_pairs else Verdict.CANNOT_TELL
     more = None
-    if verdict == CANNOT_TELL:
+    if verdict is Verdict.CANNOT_TELL:
         more = pairs_still_needed(log_ratios, margin, fewest_pairs)
     return Decision(verdict, math.exp(interval.estimate), math.exp(interval.low), _exp(interval.high), pairs, more)
 
@@ -85,7 +83,8 @@ def pairs_still_needed(log_ratios: Sequence[float], margin: float, fewest_pairs:
     count = max(len(log_ratios) + 1, fewest_pairs)
     while count <= MOST_PAIRS_FORETOLD:
         half = half_width(count, deviation)
-        if _verdict(Interval(estimate, estimate - half, estimate + half), margin, "worse", "better") != CANNOT_TELL:
+        interval = Interval(estimate, estimate - half, estimate + half)
+        if _verdict(interval, margin, Verdict.SLOWER, Verdict.FASTER) is not Verdict.CANNOT_TELL:
             return count - len(log_ratios)
         count += max(1, count // 20)
     return None

@@ -14,18 +14,13 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.calls.work import MORE_WORK
 from bench.frozen import Frozen
-from bench.pictures.check import RAISES_AS_BEFORE, WORKS_NOW
 from bench.pictures.compared import ComparedPictures
-from bench.pictures.similarity import IDENTICAL, WITHIN_LIMITS
-from bench.upgrade.decision import MORE, SLOWER, Decision
+from bench.upgrade.decision import Decision
+from bench.verdicts import Verdict
 
 UPGRADE = "upgrade.json"
 SCHEMA_FILE = Path(__file__).with_name("upgrade.schema.json")
-NOT_REPEATABLE = "not repeatable"
-GOOD_PICTURES = frozenset({IDENTICAL, WITHIN_LIMITS, WORKS_NOW, RAISES_AS_BEFORE})
-WORSE = frozenset({SLOWER, MORE})
 
 
 class Figure(Frozen):
@@ -122,13 +117,13 @@ class CaseFound(Frozen):
     @property
     def problems(self) -> tuple[str, ...]:
         """What is worse than it was, a sentence each; the test of the case fails if there is any."""
-        found = [] if self.pictures.verdict in GOOD_PICTURES else [self.pictures.message]
+        found = [self.pictures.message] if Verdict(self.pictures.verdict).is_worse else []
         found += [
             f"{name}: {figure.verdict} by {abs(figure.ratio - 1):.1%} ({figure.interval}, {figure.pairs} pairs)"
             for name, figure in self.figures.items()
-            if figure.verdict in WORSE
+            if Verdict(figure.verdict).is_worse
         ]
-        if self.work and self.work.verdict == MORE_WORK:
+        if self.work and Verdict(self.work.verdict).is_worse:
             found.append(self.work.message)
         return tuple(found)
 
@@ -157,8 +152,9 @@ class UpgradeFound(Frozen):
     def problems(self) -> dict[str, tuple[str, ...]]:
         """What is worse, by case."""
         found = {case.case: case.problems for case in self.cases if case.problems}
-        if self.import_time and self.import_time.verdict in WORSE:
-            found["import"] = (f"import: slower by {self.import_time.ratio - 1:.1%} ({self.import_time.interval})",)
+        figure = self.import_time
+        if figure and Verdict(figure.verdict).is_worse:
+            found["import"] = (f"import: {figure.verdict} by {figure.ratio - 1:.1%} ({figure.interval})",)
         return found
 
     def counts(self) -> dict[str, Counter[str]]:
@@ -190,8 +186,8 @@ def worst_cases(found: UpgradeFound, count: int = 3) -> Sequence[str]:
     """The problems of the worst cases, pictures before times."""
 
     def badness(case: CaseFound) -> tuple[bool, float]:
-        pictures = case.pictures.verdict not in GOOD_PICTURES
-        return not pictures, case.pictures.ssim_worst_tile if case.pictures.ssim_worst_tile is not None else -1.0
+        ssim = case.pictures.ssim_worst_tile
+        return not Verdict(case.pictures.verdict).is_worse, -1.0 if ssim is None else ssim
 
     bad = sorted((case for case in found.cases if case.problems), key=badness)
     return [f"{case.case}: {'; '.join(case.problems)}" for case in bad[:count]]

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from bench.pictures.check import RAISES_AS_BEFORE, RAISES_ELSE, RAISES_NOW, WORKS_NOW
 from bench.pictures.grids import make_grid
-from bench.pictures.similarity import (
-    CHANGED,
-    IDENTICAL,
-    WITHIN_LIMITS,
-    Incomparable,
-    Limits,
-    compare,
-    difference_picture,
-)
+from bench.pictures.similarity import Incomparable, Limits, compare, difference_picture
 from bench.record.folder import RunFolder
-from bench.upgrade.comparison import SideResult
 from bench.upgrade.outcome import PicturesFound
+from bench.upgrade.side_results import SideResult
+from bench.verdicts import Verdict, verdict_of_errors
 
-BROKEN = "broken"
 BEFORE, AFTER = "before", "after"
 # A worker's error begins with its type; these mean that there are no sound pictures, however it came about.
 _NO_PICTURES = ("BrokenPicture:", "its process ")
@@ -30,28 +21,28 @@ def compare_pictures(baseline: SideResult, candidate: SideResult, limits: Limits
     try:
         similarity = compare(list(candidate.images), list(baseline.images))
     except Incomparable as error:
-        return PicturesFound(verdict=BROKEN, message=f"broken: the candidate's pictures are others: {error}")
+        message = f"{Verdict.BROKEN}: the candidate's pictures are others: {error}"
+        return PicturesFound(verdict=Verdict.BROKEN, message=message)
     verdict = similarity.verdict(limits)
     score = f"SSIM of the worst tile {similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
-    message = {
-        IDENTICAL: "identical",
-        WITHIN_LIMITS: f"within limits: {score}",
-        CHANGED: f"changed: {', '.join(similarity.excesses(limits))}",
+    why = {
+        Verdict.IDENTICAL: "",
+        Verdict.WITHIN_LIMITS: f": {score}",
+        Verdict.CHANGED: f": {', '.join(similarity.excesses(limits))}",
     }[verdict]
-    return PicturesFound.of(similarity, verdict=verdict, message=message, limits=limits)
+    return PicturesFound.of(similarity, verdict=verdict, message=f"{verdict}{why}", limits=limits)
 
 
 def _without_pictures(baseline: str | None, candidate: str | None) -> PicturesFound:
-    if baseline and candidate:
-        if baseline == candidate:
-            return PicturesFound(verdict=RAISES_AS_BEFORE, message=f"raises on both sides: {baseline}")
-        message = f"raises something else: {candidate} (baseline: {baseline})"
-        return PicturesFound(verdict=RAISES_ELSE, message=message)
-    if baseline:
-        return PicturesFound(verdict=WORKS_NOW, message=f"works now; the baseline raises: {baseline}")
-    assert candidate is not None
-    verdict = BROKEN if candidate.startswith(_NO_PICTURES) else RAISES_NOW
-    return PicturesFound(verdict=verdict, message=f"{verdict}: {candidate}")
+    verdict = verdict_of_errors(baseline, candidate)
+    if verdict is Verdict.RAISES_NOW and candidate and candidate.startswith(_NO_PICTURES):
+        verdict = Verdict.BROKEN
+    message = {
+        Verdict.RAISES_AS_BEFORE: f"raises on both sides: {baseline}",
+        Verdict.RAISES_ELSE: f"{verdict}: {candidate} (baseline: {baseline})",
+        Verdict.WORKS_NOW: f"{verdict}; the baseline raises: {baseline}",
+    }.get(verdict, f"{verdict}: {candidate}")
+    return PicturesFound(verdict=verdict, message=message)
 
 
 def keep_pictures(

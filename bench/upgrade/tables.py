@@ -5,12 +5,9 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from bench.calls.work import LESS_WORK, SAME_WORK
 from bench.console import table_text
-from bench.pictures.check import RAISES_AS_BEFORE
-from bench.pictures.similarity import IDENTICAL
-from bench.upgrade.decision import CANNOT_TELL
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
+from bench.verdicts import Rank, Verdict
 
 TABLE_WIDTH = 190
 MOST_LINES = 4
@@ -26,7 +23,7 @@ def case_line(found: CaseFound) -> str:
     parts = [found.case, found.pictures.verdict]
     if found.speed:
         parts.append(f"speed {percent(found.speed)} ({found.speed.interval})")
-    if found.work and found.work.verdict != SAME_WORK:
+    if found.work and found.work.verdict != Verdict.SAME_WORK:
         parts.append(found.work.verdict)
     if found.memory:
         parts.append(f"memory {percent(found.memory)}")
@@ -45,8 +42,8 @@ def _cell(figure: Figure | None) -> str:
 
 def _is_quiet(case: CaseFound) -> bool:
     """A sentinel of which there is nothing to tell."""
-    same_pictures = case.pictures.verdict in (IDENTICAL, RAISES_AS_BEFORE)
-    return bool(case.settings.get("sentinel")) and same_pictures and (not case.work or case.work.verdict == SAME_WORK)
+    words = [case.pictures.verdict, *([case.work.verdict] if case.work else [])]
+    return bool(case.settings.get("sentinel")) and all(Verdict(word).rank == Rank.AS_BEFORE for word in words)
 
 
 def render_upgrade(found: UpgradeFound, colour: bool) -> str:
@@ -99,13 +96,15 @@ def _few(lines: list[str], kind: str) -> list[str]:
 
 def remarks(found: UpgradeFound) -> list[str]:
     """What more time would decide, and what the candidate newly warns of or calls more often."""
-    undecided = [(case.case, case.speed) for case in found.cases if case.speed and case.speed.verdict == CANNOT_TELL]
+    undecided = [
+        (case.case, case.speed) for case in found.cases if case.speed and case.speed.verdict == Verdict.CANNOT_TELL
+    ]
     lines = _few([_undecided(case, speed) for case, speed in undecided], "undecided")
-    less = [case for case in found.cases if case.work and case.work.verdict == LESS_WORK]
-    lines += _few([f"{case.case}: {case.work.message}" for case in less if case.work], LESS_WORK)
+    less = [case for case in found.cases if case.work and case.work.verdict == Verdict.LESS_WORK]
+    lines += _few([f"{case.case}: {case.work.message}" for case in less if case.work], Verdict.LESS_WORK)
     lines += [f"{case.case}: work: {case.work_reason}" for case in found.cases if case.work_reason]
     for notice in dict.fromkeys(text for case in found.cases for text in case.new_notices):
-        lines.append(f"new warning: {notice}")
+        lines.append(f"{Verdict.WARNS}: {notice}")
     for case in found.cases:
         before, after = case.unet_calls
         if None not in (before, after) and before != after:

@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,15 +90,20 @@ def move_weights(pipeline: Any) -> None:
 
 
 class Worker:
-    """Does what the suite asks, a request at a time; each method that begins with ``do_`` is one request."""
+    """Does what the suite asks, a request at a time; each method that begins with ``do_`` is one request.
+
+    Attributes:
+        loaded: the pipeline and how it was loaded; ``None`` before the first ``load``.
+        case: what it is called for.
+    """
 
     def __init__(self, channel: Channel, notices: Notices) -> None:
         self._channel = channel
         self._notices = notices
         self._device: Any = None
-        self._loaded: Any = None
+        self.loaded: Any = None
         self._loaded_for: Any = None
-        self._case: Any = None
+        self.case: Any = None
 
     def do_import(self, _request: dict[str, Any]) -> Reply:
         began = time.perf_counter()
@@ -121,7 +126,7 @@ class Worker:
         from bench.calls.device import choose_device
         from bench.calls.pipelines import Checkpoint, load_checkpoint
 
-        if self._case:
+        if self.case:
             self._notices.texts.clear()  # what an earlier case warned of is not of this one
         if request.get("cores"):
             pin(request["cores"])
@@ -129,30 +134,21 @@ class Worker:
             torch.set_num_threads(request["threads"])
         self._device = choose_device(request["device"])
         settings = SimpleNamespace(**request["settings"])
-        self._case = SimpleNamespace(model=SimpleNamespace(**request["model"]), settings=settings)
-        pipeline = (request["folder"], settings.dtype, tuple(settings.optimizations), request.get("repeated_layers"))
+        self.case = SimpleNamespace(model=SimpleNamespace(**request["model"]), settings=settings)
+        pipeline = (request["folder"], settings.dtype, tuple(settings.optimizations))
         if pipeline == self._loaded_for:
-            return {"load_s": self._loaded.load_s}, ()
-        self._loaded = self._loaded_for = None
+            return {"load_s": self.loaded.load_s}, ()
+        self.forget()
         checkpoint = Checkpoint(Path(request["folder"]), None, request["pickled"])
-        self._loaded = load_checkpoint(
-            self._case.model, checkpoint, settings.dtype, tuple(settings.optimizations), self._device
+        self.loaded = load_checkpoint(
+            self.case.model, checkpoint, settings.dtype, tuple(settings.optimizations), self._device
         )
         self._loaded_for = pipeline
-        if request.get("repeated_layers"):
-            from bench.upgrade.slow_down import repeat_layers
+        return {"load_s": self.loaded.load_s}, ()
 
-            repeat_layers(self._loaded.pipeline.unet, request["repeated_layers"])
-        return {"load_s": self._loaded.load_s}, ()
-
-    def do_layers(self, _request: dict[str, Any]) -> Reply:
-        """Seconds of the UNet's layers and of its whole forward."""
-        from bench.calls.sampling import prepare_call
-        from bench.upgrade.slow_down import layer_seconds
-
-        pipeline = self._loaded.pipeline
-        layers, whole = layer_seconds(pipeline.unet, lambda: pipeline(**prepare_call(self._loaded, self._case)))
-        return {"layers": layers, "whole": whole}, ()
+    def forget(self) -> None:
+        """The next ``load`` loads, whatever was loaded before."""
+        self.loaded = self._loaded_for = None
 
     def do_picture(self, request: dict[str, Any]) -> Reply:
         """One call, with its images as raw RGB, its time, its UNet calls and what was warned of since the start."""
@@ -163,7 +159,7 @@ class Worker:
             pin(request["cores"])
 
         calls: list[None] = []
-        call = prepared(self._loaded, self._case)
+        call = prepared(self.loaded, self.case)
         with before_call(call.pipeline.unet, lambda: calls.append(None)):
             began = self._clock()
             output = call()
@@ -177,8 +173,8 @@ class Worker:
         from bench.calls.sampling import to_images
         from bench.calls.work import counted_call
 
-        output, work = counted_call(self._loaded, self._case)
-        sizes, blobs = _raw(to_images(self._loaded.pipeline, output))
+        output, work = counted_call(self.loaded, self.case)
+        sizes, blobs = _raw(to_images(self.loaded.pipeline, output))
         told = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
         return told | {"work": work.to_json()}, blobs
 
@@ -189,9 +185,9 @@ class Worker:
 
         if self._device.type == "cpu":
             return {"peak_bytes": peak_resident_bytes()}, ()
-        arguments = prepare_call(self._loaded, self._case)
+        arguments = prepare_call(self.loaded, self.case)
         with measured_memory(self._device) as peaks:
-            self._loaded.pipeline(**arguments)
+            self.loaded.pipeline(**arguments)
         return {"peak_bytes": peaks[0].allocated, "reason": peaks[0].reason}, ()
 
     def do_call(self, request: dict[str, Any]) -> Reply:
@@ -204,10 +200,10 @@ class Worker:
         from bench.calls.sampling import prepare_call
 
         segments: list[float] = []
-        pipeline = self._loaded.pipeline
+        pipeline = self.loaded.pipeline
         if request["move_weights"]:
             move_weights(pipeline)
-        arguments = prepare_call(self._loaded, self._case)
+        arguments = prepare_call(self.loaded, self.case)
         began = 0.0
 
         def halt() -> None:
@@ -292,13 +288,13 @@ def requests(channel: Channel) -> Iterator[dict[str, Any]]:
         yield header
 
 
-def main() -> None:
+def main(make_worker: Callable[[Channel, Notices], Worker] = Worker) -> None:
     """Serves requests from standard input until it is closed; what libraries print goes to standard error."""
     channel = Channel(os.dup(0), os.dup(1))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = Worker(channel, Notices())
+    worker = make_worker(channel, Notices())
     with contextlib.suppress(Closed):
         for request in requests(channel):
             if request["do"] == "fork":

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.calls.processes import describe_exit, last_words
+from bench.errors import BenchError
 from bench.upgrade.protocol import Channel, Closed, TimedOut
 
 ROOT = Path(__file__).parents[2]
-LAST_WORDS = 3
+SIDES = ("baseline", "candidate")
+# The program of a worker; another one must answer the same requests.
+WORKER = "bench.upgrade.worker"
 # A side that has not answered by then hangs: even a long call on a slow processor is done.
 TIMEOUT_S = 600.0
 
@@ -42,7 +46,7 @@ AT_ONCE = {"PYTHONUNBUFFERED": "1"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-class WorkerBroken(Exception):
+class WorkerBroken(BenchError):
     """A side could not do what was asked; one sentence with its last words.
 
     Attributes:
@@ -62,6 +66,7 @@ class WorkerProcess:
 
     Attributes:
         timeout_s: longest silence after a request.
+        program: module that it runs.
         import_s: seconds that importing the libraries took.
     """
 
@@ -72,6 +77,7 @@ class WorkerProcess:
     log: Path
     timeout_s: float
     forks: bool
+    program: str = WORKER
     import_s: float = 0.0
 
     def ask(self, do: str, **request: Any) -> tuple[dict[str, Any], tuple[bytes, ...]]:
@@ -123,37 +129,21 @@ class WorkerProcess:
                     pipe.close()
 
 
-def describe_exit(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def last_words(log: Path) -> str:
-    """The last lines of what a worker printed, in one line."""
-    try:
-        lines = log.read_bytes().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return " | ".join(line.strip() for line in lines[-LAST_WORDS:] if line.strip())
-
-
 @contextlib.contextmanager
-def started_worker(name: str, python: Path, timeout_s: float, *, forks: bool = True) -> Iterator[WorkerProcess]:
+def started_worker(
+    name: str, python: Path, timeout_s: float, *, forks: bool = True, program: str = WORKER
+) -> Iterator[WorkerProcess]:
     """A worker of this interpreter that has imported the libraries; it ends with the block.
 
     Args:
         forks: whether fresh processes are its forked children; see ``fresh``.
+        program: module that it runs.
 
     Raises:
         WorkerBroken: the libraries cannot be imported.
     """
     with tempfile.TemporaryDirectory(prefix="worker-") as folder:
-        worker = _start(name, python, timeout_s, Path(folder) / "log", forks)
+        worker = _start(name, python, timeout_s, Path(folder) / "log", forks=forks, program=program)
         try:
             worker.import_s = worker.ask("import")[0]["import_s"]
             yield worker
@@ -161,11 +151,11 @@ def started_worker(name: str, python: Path, timeout_s: float, *, forks: bool = T
             worker.kill()
 
 
-def _start(name: str, python: Path, timeout_s: float, log: Path, forks: bool) -> WorkerProcess:
+def _start(name: str, python: Path, timeout_s: float, log: Path, *, forks: bool, program: str) -> WorkerProcess:
     environment = {key: value for key, value in os.environ.items() if key not in UNWANTED}
     with log.open("wb") as words:
         process = subprocess.Popen(
-            [str(python), "-m", "bench.upgrade.worker"],
+            [str(python), "-m", program],
             cwd=ROOT,
             env=STEADY_MEMORY | environment | QUIET_THREADS | AT_ONCE | OFFLINE,
             stdin=subprocess.PIPE,
@@ -176,7 +166,7 @@ def _start(name: str, python: Path, timeout_s: float, log: Path, forks: bool) ->
     assert process.stdin
     assert process.stdout
     channel = Channel(process.stdout.fileno(), process.stdin.fileno())
-    return WorkerProcess(name, python, process, channel, log, timeout_s, forks)
+    return WorkerProcess(name, python, process, channel, log, timeout_s, forks, program)
 
 
 @contextlib.contextmanager
@@ -189,7 +179,8 @@ def fresh(worker: WorkerProcess) -> Iterator[WorkerProcess]:
         WorkerBroken: the process did not come up, or did not end as asked.
     """
     if not worker.forks:
-        with started_worker(worker.name, worker.python, worker.timeout_s, forks=False) as process:
+        started = started_worker(worker.name, worker.python, worker.timeout_s, forks=False, program=worker.program)
+        with started as process:
             yield process
         return
     worker.ask("fork")
@@ -213,13 +204,16 @@ class Sides:
 
     Args:
         pythons: interpreter of each side, by name.
-        forks: as in ``started_worker``.
+        forks, program: as in ``started_worker``.
     """
 
-    def __init__(self, pythons: Mapping[str, Path], timeout_s: float, *, forks: bool = True) -> None:
+    def __init__(
+        self, pythons: Mapping[str, Path], timeout_s: float, *, forks: bool = True, program: str = WORKER
+    ) -> None:
         self.pythons = pythons
         self._timeout_s = timeout_s
         self._forks = forks
+        self._program = program
         self._stack = contextlib.ExitStack()
         self._workers: list[WorkerProcess] = []
         self._taken = 0
@@ -251,7 +245,7 @@ class Sides:
         return self._workers
 
     def _start(self, name: str) -> WorkerProcess:
-        started = started_worker(name, self.pythons[name], self._timeout_s, forks=self._forks)
+        started = started_worker(name, self.pythons[name], self._timeout_s, forks=self._forks, program=self._program)
         try:
             return self._stack.enter_context(started)
         except WorkerBroken as error:

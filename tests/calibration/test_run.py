@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +52,9 @@ from bench.calls.pipelines import weights_hash
 from bench.calls.sampling import generate
 from bench.pictures.check import judge
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, VariationMeasured, choose_limits
+from bench.pictures.outcomes import Outcome
 from bench.pictures.similarity import compare
-from bench.pictures.store import Place, describe_origin, golden_place, read_golden, write_golden
+from bench.pictures.store import Place, describe_origin, golden_place, read_golden, write_golden, write_outcome
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from tests.conftest import Load, MakeCase
@@ -269,29 +272,28 @@ def test_a_variation_that_does_not_take_hold_says_so(tiny_case: MakeCase):
 
 
 DYING = """
-import pickle, sys, os
-task = pickle.load(sys.stdin.buffer)
-out = os.fdopen(os.dup(1), "wb")
-from bench.calibration.derivation import derive_limits
-from bench.calibration.messages import Ready, Raised
-if task.cases[0].settings.steps == 9:
-    sys.exit("no such library")
-pickle.dump(Ready(), out); out.flush()
-for case in task.cases:
-    if case.settings.steps == 7:
-        print("out of luck", file=sys.stderr, flush=True)
-        os.kill(os.getpid(), 9)
-    pickle.dump(Raised(str(case.settings.steps)), out); out.flush()
+import os, sys
+from bench.calibration.messages import Raised, Ready
+def answers(task):
+    if task.cases[0].settings.steps == 9:
+        sys.exit("no such library")
+    yield Ready()
+    for case in task.cases:
+        if case.settings.steps == 7:
+            print("out of luck")
+            os.kill(os.getpid(), 9)
+        yield Raised(str(case.settings.steps))
 """
 
 
 @pytest.fixture
-def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that is killed while it makes a case of 7 steps, and never comes up for one of 9."""
-    script = tmp_path / "dying.py"
-    script.write_text(DYING)
-    start = processes.subprocess.Popen
-    monkeypatch.setattr(processes.subprocess, "Popen", lambda command, **rest: start([command[0], str(script)], **rest))
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(processes, "answers", importlib.import_module("dying").answers)
+    yield
+    del sys.modules["dying"]
 
 
 @pytest.mark.usefixtures("dying")
@@ -479,6 +481,22 @@ def test_a_golden_of_another_type_of_device_keeps_its_limits(calibrate, case, ro
     before = place.origin.read_bytes()
     found = calibrate([case], {TWINS: twins(1)})[case.id]
     assert "its golden was made on cuda, whose limits another type of device must not replace" in found.problem
+    assert place.origin.read_bytes() == before
+
+
+def test_limits_are_not_measured_from_a_known_difference(calibrate, case, root):
+    place = golden_of(root, case)
+    known = Outcome(
+        when=("torch>=2",),
+        reason="other kernels",
+        device={"type": "cpu", "name": "any"},
+        libraries={},
+        date="2026-11-22",
+    )
+    write_outcome(read_golden(place), known, tiles())
+    before = place.origin.read_bytes()
+    found = calibrate([case], {TWINS: twins(1)})[case.id]
+    assert found.problem == "not calibrated, it is known to differ from its golden with torch>=2: other kernels."
     assert place.origin.read_bytes() == before
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.calls import sampling, schedulers
 from bench.calls.sampling import BrokenPicture, call_arguments, generate, prepare_call, to_images
-from bench.calls.schedulers import build_scheduler
+from bench.calls.schedulers import UnknownSchedulerOption, build_scheduler
 from bench.suite.schedulers import DDPM, SCHEDULERS, STABLE_DIFFUSION, SchedulerChoice, allowed_schedulers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -244,7 +244,9 @@ def test_an_option_that_the_library_does_not_know_is_refused(tiny_case, load_tin
     config = load_tiny(tiny_case(DDPM)).scheduler_config
     bogus = SchedulerChoice("DDIMScheduler", frozenset({DDPM}), {"no_such_option": 1, "clip_sample": True})
     monkeypatch.setattr(schedulers, "SCHEDULERS", {"bogus": bogus})
-    with pytest.raises(ValueError, match=r"^DDIMScheduler of diffusers \S+ does not know no_such_option\.$"):
+    with pytest.raises(
+        UnknownSchedulerOption, match=r"^DDIMScheduler of diffusers \S+ does not know no_such_option\.$"
+    ):
         build_scheduler("bogus", DDPM, config)
 
 

@@ -13,6 +13,7 @@ from bench.calls import scenarios
 from bench.calls.pipelines import PipelineError
 from bench.calls.sampling import generate, prepared
 from bench.calls.scenarios import NEVER, SOMETIMES, tiny_safety_checker
+from bench.calls.schedulers import UnknownSchedulerOption
 from bench.calls.tasks import drawn_mask, drawn_picture
 from bench.calls.work import count_work
 from bench.suite.scenarios import PLAIN, SCENARIOS
@@ -167,7 +168,7 @@ def test_the_drawn_picture_and_its_mask_are_the_same_every_time_and_not_plain():
 
 def test_an_option_that_the_scheduler_does_not_know_is_an_error(sentinel, load_tiny):
     case = sentinel(DDPM, options={"use_karras_sigmas": True})
-    with pytest.raises(ValueError, match="does not know use_karras_sigmas"):
+    with pytest.raises(UnknownSchedulerOption, match="does not know use_karras_sigmas"):
         generate(load_tiny(case), case)
 
 

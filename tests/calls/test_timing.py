@@ -17,8 +17,9 @@ from PIL import Image
 
 from bench.calls import device as devices
 from bench.calls import timing
+from bench.calls.compiled import measure_alone
 from bench.calls.device import Cpu, PeakMemory
-from bench.calls.pipelines import LoadedPipeline
+from bench.calls.pipelines import LoadedPipeline, PipelineError
 from bench.calls.sampling import generate
 from bench.calls.timing import measure, measure_phases
 from bench.calls.work import count_work
@@ -27,9 +28,10 @@ from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured
 from bench.pictures.similarity import Limits
 from bench.pictures.store import describe_origin
 from bench.record.folder import RunFolder
-from bench.run import NOT_REPEATABLE, GoldenPolicy, Run
+from bench.run import GoldenPolicy, Run
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
+from bench.verdicts import Verdict
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 
@@ -77,12 +79,6 @@ def device(monkeypatch: pytest.MonkeyPatch) -> LoggingDevice:
     return logging
 
 
-def repeat(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-    for _ in range(rounds):
-        target(**setup())
-    return [1.0] * rounds
-
-
 def note_calls(monkeypatch: pytest.MonkeyPatch, loaded: LoadedPipeline, log: list[str]) -> None:
     """Writes into the log when the pipeline is called and when its call ends."""
     owner, plain = type(loaded.pipeline), type(loaded.pipeline).__call__
@@ -114,20 +110,20 @@ def test_the_clock_is_never_read_before_the_device_is_done(kind, device, tiny_ca
     case = tiny_case(kind)
     loaded = load_tiny(case)
     device.log.clear()
-    measure(loaded, case, device, repeat, 2)
+    measure(loaded, case, device, 2)
     assert device.log.count("clock") >= 2 * 2 + case.settings.steps
     assert all(device.log[place - 1] == "synchronize" for place, entry in enumerate(device.log) if entry == "clock")
 
 
 @KINDS
-def test_the_first_call_and_the_phases_are_inside_their_clock_readings(kind, device, tiny_case, load_tiny, monkeypatch):
+def test_every_timed_call_is_inside_its_clock_readings(kind, device, tiny_case, load_tiny, monkeypatch):
     case = tiny_case(kind)
     loaded = load_tiny(case)
     note_calls(monkeypatch, loaded, device.log)
     device.log.clear()
-    measure(loaded, case, device, repeat, 2)
-    timed, untimed = ["synchronize", "clock", "call", "end", "synchronize", "clock"], ["call", "end"]
-    assert without_phases(device.log) == [*timed, *timed, "peak", *untimed, *untimed]
+    measure(loaded, case, device, 2)
+    timed = ["synchronize", "clock", "call", "end", "synchronize", "clock"]
+    assert without_phases(device.log) == [*timed, *timed, "peak", *timed, *timed]
 
 
 def test_the_clock_runs_over_the_call_alone(device, tiny_case, load_tiny):
@@ -135,7 +131,7 @@ def test_the_clock_runs_over_the_call_alone(device, tiny_case, load_tiny):
     loaded = load_tiny(case)
     # Readings are 1 s apart, so a first call without a reading inside it takes 1 s, and one of the phases pass as
     # many as there are readings in it: one per step and one per UNet call, and the last one.
-    measured = measure(loaded, case, device, repeat, 2)
+    measured = measure(loaded, case, device, 2)
     assert measured.first_call_s == 1
     assert measured.phases.denoising == (1, 2, 2, 2)
     assert measured.phases.decoding == 1
@@ -215,9 +211,18 @@ def test_time_is_booked_to_the_phase_in_which_it_was_spent(part, phase, tiny_cas
     assert max(shares.values()) < 0.25
 
 
-@KINDS
-def test_measuring_phases_leaves_the_pictures_alone(kind, tiny_case, load_tiny):
-    case = tiny_case(kind)
+STOCHASTIC: list[dict[str, Any]] = [
+    {"scheduler": "euler-ancestral"},
+    {"scheduler": "ddpm"},
+    {"scheduler": "ddim", "call": {"eta": 1.0}},
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(STABLE_DIFFUSION, {}), (DDPM, {}), *((STABLE_DIFFUSION, one) for one in STOCHASTIC)]
+)
+def test_measuring_phases_leaves_the_pictures_alone(kind, settings, tiny_case, load_tiny):
+    case = tiny_case(kind, **settings)
     loaded = load_tiny(case)
     plain = generate(loaded, case)
     _, _, output = measure_phases(loaded, case, Cpu())
@@ -273,7 +278,7 @@ def test_memory_has_no_pass_where_there_is_no_counter(device, tiny_case, load_ti
     loaded = load_tiny(case)
     note_calls(monkeypatch, loaded, device.log)
     device.log.clear()
-    assert measure(loaded, case, device, repeat, 0).peak_memory == PeakMemory(None, "no counter")
+    assert measure(loaded, case, device, 0).peak_memory == PeakMemory(None, "no counter")
     assert device.log.count("call") == 2
     assert "reset" not in device.log
 
@@ -284,12 +289,12 @@ def test_memory_is_counted_from_a_reset_over_one_call_that_is_waited_for(device,
     note_calls(monkeypatch, loaded, device.log)
     device.log.clear()
     device.peaks = [10**9, 123456]
-    measured = measure(loaded, case, device, repeat, 1)
+    measured = measure(loaded, case, device, 1)
     assert measured.peak_memory == PeakMemory(123456)
     outside = [entry for entry in without_phases(device.log) if entry != "clock"]
     memory = outside[outside.index("reset") - 1 :]
-    assert memory[:-2] == ["empty", "reset", "synchronize", "call", "end", "synchronize", "synchronize", "peak"]
-    assert memory[-2:] == ["call", "end"]  # the sample
+    call = ["synchronize", "call", "end", "synchronize"]
+    assert memory == ["empty", "reset", *call, "synchronize", "peak", *call]  # the last call is the sample
 
 
 @pytest.fixture
@@ -313,27 +318,36 @@ def test_the_first_and_the_last_images_are_those_of_the_first_and_the_last_call(
     case = tiny_case(DDPM)
     loaded = load_tiny(case)
     numbered(loaded)
-    measured = measure(loaded, case, Cpu(), repeat, 3)
+    measured = measure(loaded, case, Cpu(), 3)
     assert {int(np.asarray(image).max()) for image in measured.first_images} == {1}
     assert {int(np.asarray(image).min()) for image in measured.images} == {5}  # after the phases, three samples
 
 
 @KINDS
-def test_every_round_has_new_generators_and_a_new_scheduler(kind, tiny_case, load_tiny):
+def test_every_call_has_new_generators_and_a_new_scheduler(kind, tiny_case, load_tiny, monkeypatch):
     case = tiny_case(kind)
     loaded = load_tiny(case)
+    owner, plain = type(loaded.pipeline), type(loaded.pipeline).__call__
     seen: list[Any] = []
 
-    def noting(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-        for _ in range(rounds):
-            arguments = setup()
-            seen.append((loaded.pipeline.scheduler, *arguments["generator"]))
-            target(**arguments)
-        return [1.0] * rounds
+    def noting(self: Any, **arguments: Any) -> Any:
+        seen.append((self.scheduler, *arguments["generator"]))
+        return plain(self, **arguments)
 
-    measured = measure(loaded, case, Cpu(), noting, 3)
-    assert len({id(thing) for things in seen for thing in things}) == 3 * (1 + case.settings.images)
+    monkeypatch.setattr(owner, "__call__", noting)
+    measured = measure(loaded, case, Cpu(), 3)
+    assert len({id(thing) for things in seen for thing in things}) == 5 * (1 + case.settings.images)
     assert same(measured.first_images, measured.images)
+    assert same(measured.first_images, measured.phases_images)
+
+
+def test_without_rounds_the_images_are_those_of_the_phases_pass(tiny_case, load_tiny, numbered):
+    case = tiny_case(DDPM)
+    loaded = load_tiny(case)
+    numbered(loaded)
+    measured = measure(loaded, case, Cpu(), 0)
+    assert measured.samples_s == ()
+    assert {int(np.asarray(image).max()) for image in measured.images} == {2}
 
 
 @pytest.fixture
@@ -350,18 +364,23 @@ def accept(run: Run, case: Case, loaded: LoadedPipeline) -> None:
     check_golden(case, images, origin, run.goldens.root, run.device, update="auto", announce=quiet.append)
 
 
-def share_generators(target: Callable[..., Any], setup: Callable[[], dict[str, Any]], rounds: int) -> list[float]:
-    """A repeat with a mistake: what the first round has drawn is missing for the next."""
-    shared = setup()["generator"]
-    for _ in range(rounds):
-        target(**(setup() | {"generator": shared}))
-    return [1.0] * rounds
+@pytest.fixture
+def shared_generators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the rounds: what the first call has drawn is missing for the next."""
+    really, shared = timing.prepare_call, list[Any]()
+
+    def sharing(loaded: LoadedPipeline, case: Case) -> dict[str, Any]:
+        arguments = really(loaded, case)
+        shared.append(arguments["generator"])
+        return arguments | {"generator": shared[0]}
+
+    monkeypatch.setattr(timing, "prepare_call", sharing)
 
 
 def test_a_pipeline_that_repeats_itself_passes(run, tiny_case, load_tiny):
     case = tiny_case(DDPM)
     accept(run, case, load_tiny(case))
-    record = run.benchmark(case, repeat, 2)
+    record = run.benchmark(case, 2)
     assert (record.verdict, record.error) == ("identical", None)
 
 
@@ -377,24 +396,40 @@ def test_a_pipeline_with_noise_of_its_own_is_not_repeatable(run, tiny_case, load
 
     monkeypatch.setattr(unet, "forward", noisy)
     limitless_golden(run, case, load_tiny(case))
-    record = run.benchmark(case, repeat, 2)
-    assert record.verdict == NOT_REPEATABLE
+    record = run.benchmark(case, 2)
+    assert record.verdict == Verdict.NOT_REPEATABLE
     assert record.error is not None
     assert record.error.type == "NotRepeatable"
     assert "the first and the last call with the same seeds differ" in record.error.message
     assert (run.folder.path / "grids" / f"{case.id}.first.png").is_file()
 
 
+@pytest.mark.parametrize("settings", STOCHASTIC)
+def test_a_phases_pass_that_makes_other_pictures_is_not_repeatable(settings, run, tiny_case, load_tiny, monkeypatch):
+    case = tiny_case(STABLE_DIFFUSION, **settings)
+    accept(run, case, load_tiny(case))
+    assert run.benchmark(case, 2).verdict == "identical"
+    # Without the signature of the scheduler's own step, diffusers leaves out the generator or eta.
+    monkeypatch.setattr(timing, "functools", SimpleNamespace(wraps=lambda _step: lambda timed_step: timed_step))
+    record = run.benchmark(case, 2)
+    assert record.verdict == Verdict.NOT_REPEATABLE
+    assert record.error is not None
+    assert record.error.message.startswith("the first and the call that measures phases with the same seeds differ: ")
+    assert (run.folder.path / "grids" / f"{case.id}.phases.png").is_file()
+
+
+@pytest.mark.usefixtures("shared_generators")
 def test_a_shared_generator_is_not_repeatable(run, tiny_case, load_tiny):
     case = tiny_case(STABLE_DIFFUSION)
     limitless_golden(run, case, load_tiny(case))
-    assert run.benchmark(case, share_generators, 2).verdict == NOT_REPEATABLE
+    assert run.benchmark(case, 2).verdict == Verdict.NOT_REPEATABLE
 
 
+@pytest.mark.usefixtures("shared_generators")
 def test_a_last_round_that_is_not_the_golden_is_changed_even_if_the_first_call_was(run, tiny_case, load_tiny):
     case = tiny_case(STABLE_DIFFUSION)
     accept(run, case, load_tiny(case))
-    assert run.benchmark(case, share_generators, 2).verdict == "changed"
+    assert run.benchmark(case, 2).verdict == "changed"
 
 
 def limitless_golden(run: Run, case: Case, loaded: LoadedPipeline) -> None:
@@ -408,3 +443,23 @@ def limitless_golden(run: Run, case: Case, loaded: LoadedPipeline) -> None:
             margin="", processor="", instruction_set="", libraries={}, date="2026-11-22",
         )  # fmt: skip
         path.write_text(path.read_text().replace('"limits": null', f'"limits": {limits.model_dump_json()}'))
+
+
+def test_a_case_is_measured_in_a_process_of_its_own_as_it_is_here(tiny_case, load_tiny, tmp_path):
+    case = tiny_case(STABLE_DIFFUSION)
+    loaded, measured = measure_alone(case, "cpu", 2, tmp_path, counts_work=True)
+    here = measure(load_tiny(case), case, Cpu(), 2, count=count_work)
+    assert (loaded.pipeline, loaded.weights) == (None, load_tiny(case).weights)
+    assert len(measured.samples_s) == 2
+    assert measured.phases.unet_calls == here.phases.unet_calls
+    assert measured.work == here.work
+    for images in (measured.first_images, measured.phases_images, measured.images):
+        assert same(images, measured.images)
+        assert [image.size for image in images] == [image.size for image in here.images]
+
+
+def test_what_a_case_raises_in_its_process_is_raised_here(tiny_case, tmp_path):
+    case = tiny_case(DDPM)
+    gone = case.model_copy(update={"model": case.model.model_copy(update={"path": Path("nowhere")})})
+    with pytest.raises(PipelineError, match="nowhere"):
+        measure_alone(gone, "cpu", 2, tmp_path)

@@ -19,9 +19,6 @@ from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.sampling import generate, prepare_call
 from bench.calls.work import (
     ATTENTION,
-    LESS_WORK,
-    MORE_WORK,
-    SAME_WORK,
     OperatorCounter,
     Work,
     compare_work,
@@ -34,6 +31,7 @@ from bench.suite.case import Case
 from bench.suite.file import read_suite
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.training.architectures import TOKENS
+from bench.verdicts import Verdict
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections")
 
@@ -71,7 +69,7 @@ def test_the_first_call_counts_like_every_other(kind, ddim_case, load_tiny):
     first = count_work(loaded, case)
     generate(loaded, case)
     assert count_work(loaded, case) == first
-    assert compare_work(count_work(loaded, case), first).verdict == SAME_WORK
+    assert compare_work(count_work(loaded, case), first).verdict == Verdict.SAME_WORK
 
 
 def two_threads() -> Any:
@@ -335,12 +333,12 @@ def test_a_fault_is_more_work_and_its_repair_less(fault, kind, ddim_case, load_t
         fault.apply(patch, loaded)
         broken = count_work(loaded, case)
     found = compare_work(broken, golden)
-    assert found.verdict == MORE_WORK
+    assert found.verdict == Verdict.MORE_WORK
     assert any(text.startswith(fault.quantity) and fault.cause in text for text in found.more), found.message
     repaired = compare_work(golden, broken)
     assert any(text.startswith(fault.quantity) for text in repaired.less)
-    assert (repaired.verdict == LESS_WORK) != bool(repaired.more)
-    assert compare_work(count_work(loaded, case), golden).verdict == SAME_WORK
+    assert (repaired.verdict == Verdict.LESS_WORK) != bool(repaired.more)
+    assert compare_work(count_work(loaded, case), golden).verdict == Verdict.SAME_WORK
 
 
 @pytest.mark.parametrize(
@@ -359,7 +357,7 @@ def test_copies_before_shortcuts_are_found_in_the_embedded_model(optimizations, 
                 block.conv_shortcut, "forward", lambda value, forward=forward: forward(value.contiguous())
             )
     found = compare_work(count_work(loaded, case), golden)
-    assert found.verdict == MORE_WORK
+    assert found.verdict == Verdict.MORE_WORK
     assert found.more[0].startswith("copied bytes")
     assert f"aten::clone +{clones}" in found.more[0]
 
@@ -381,20 +379,20 @@ WORK = Work(
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
-        ({"host_syncs": {"aten::_local_scalar_dense": 22}}, MORE_WORK),
-        ({"unet_calls": 19}, LESS_WORK),
-        ({"tokens": 97}, MORE_WORK),
-        ({"flops": 2_002_000}, SAME_WORK),
-        ({"flops": 2_002_001}, MORE_WORK),
-        ({"copied_bytes": 10_010}, SAME_WORK),
-        ({"copied_bytes": 9_989}, LESS_WORK),
-        ({"peak_bytes": 50_500}, SAME_WORK),
-        ({"peak_bytes": 50_501}, MORE_WORK),
-        ({"operators": {"aten::addmm": 100, "aten::silu": 910}}, SAME_WORK),
-        ({"operators": {"aten::addmm": 100, "aten::silu": 911}}, MORE_WORK),
-        ({"copies": 30}, SAME_WORK),
-        ({"graph_breaks": 1}, MORE_WORK),
-        ({"graphs": None, "graph_breaks": None}, SAME_WORK),
+        ({"host_syncs": {"aten::_local_scalar_dense": 22}}, Verdict.MORE_WORK),
+        ({"unet_calls": 19}, Verdict.LESS_WORK),
+        ({"tokens": 97}, Verdict.MORE_WORK),
+        ({"flops": 2_002_000}, Verdict.SAME_WORK),
+        ({"flops": 2_002_001}, Verdict.MORE_WORK),
+        ({"copied_bytes": 10_010}, Verdict.SAME_WORK),
+        ({"copied_bytes": 9_989}, Verdict.LESS_WORK),
+        ({"peak_bytes": 50_500}, Verdict.SAME_WORK),
+        ({"peak_bytes": 50_501}, Verdict.MORE_WORK),
+        ({"operators": {"aten::addmm": 100, "aten::silu": 910}}, Verdict.SAME_WORK),
+        ({"operators": {"aten::addmm": 100, "aten::silu": 911}}, Verdict.MORE_WORK),
+        ({"copies": 30}, Verdict.SAME_WORK),
+        ({"graph_breaks": 1}, Verdict.MORE_WORK),
+        ({"graphs": None, "graph_breaks": None}, Verdict.SAME_WORK),
     ],
     ids=str,
 )

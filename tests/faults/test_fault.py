@@ -9,10 +9,11 @@ import pytest
 
 from bench.calls import sampling
 from bench.faults.catalogue import FAULTS
-from bench.pictures.check import PASSED, judge
+from bench.pictures.check import judge
 from bench.pictures.store import describe_origin
 from bench.run import Run
 from bench.suite.case import Case
+from bench.verdicts import Verdict
 
 DPM = "emoji-sd/dpmpp-2m-s20-g7.5-fp32"
 KARRAS = "emoji-sd/dpmpp-2m-karras-s20-g7.5-fp32"
@@ -71,4 +72,4 @@ def test_a_fault_turns_its_case_red(
 
 @pytest.mark.parametrize("case_id", sorted({case_id for _, case_id in SHOWN_BY}))
 def test_without_a_fault_the_same_cases_are_green(case_id: str, bench_session: Any, run: Run) -> None:
-    assert verdict(run, find_case(bench_session, case_id)) in PASSED
+    assert Verdict(verdict(run, find_case(bench_session, case_id))).passes

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench.faults.__main__ import FaultsError, main, select_cases
+from bench.errors import UsageError
+from bench.faults.__main__ import main, select_cases
 from bench.faults.catalogue import FAULTS
 from bench.faults.cover import choose_cases, seen_faults
 from bench.faults.fault import Fault, pull
@@ -90,7 +91,7 @@ class TestMargins:
         assert "host syncs 1 → 2" in judge(counted, 0.5).message
 
     def test_an_exception_and_a_dead_process_have_no_margin(self) -> None:
-        both = outcome("f", raised("a", ValueError("no\nmore"), 1.0), died("b", -9))
+        both = outcome("f", raised("a", ValueError("no\nmore"), 1.0), died("b", "its process was killed by SIGKILL"))
         assert both.margin is None
         assert both.measures == {"raises now": None, "process died": None}
         assert both.cases[0].message == "ValueError: no"
@@ -210,15 +211,21 @@ class TestCommand:
 
     def test_an_unknown_fault_is_a_sentence(self, tmp_path: Path, capsys: Any) -> None:
         assert main(["run", "--fault", "gremlins", "--results", str(tmp_path)]) == 4
-        assert capsys.readouterr().err == "error: --fault gremlins: not in the catalogue; 'list' names all.\n"
+        assert (
+            capsys.readouterr().err
+            == "python -m bench.faults: --fault gremlins: not in the catalogue; 'list' names all.\n"
+        )
 
     def test_a_stopped_run_says_how_to_go_on(self, results: Path, monkeypatch: Any, capsys: Any) -> None:
         def stop(*_arguments: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("bench.faults.__main__.read_outcomes", stop)
-        assert main(["report", "--results", str(results)]) == 2
-        assert capsys.readouterr().err.startswith("stopped; the same command goes on from")
+        monkeypatch.setattr("bench.faults.runner.run_tasks", stop)
+        monkeypatch.setattr("bench.faults.__main__.suite_hash", lambda *_arguments: outcome(CONTROL).suite)
+        monkeypatch.setattr("bench.faults.runner.import_libraries", lambda: None)
+        assert main(["run", "--results", str(results)]) == 2
+        said = f"python -m bench.faults: interrupted; the same command continues from {results / 'outcomes.jsonl'}\n"
+        assert capsys.readouterr().err == said
 
     def test_no_process_is_refused(self, capsys: Any) -> None:
         with pytest.raises(SystemExit):
@@ -233,17 +240,17 @@ class TestCommand:
 class TestSelection:
     def test_sentinels_are_preferred_and_slow_cases_left_out(self, bench_session: Any) -> None:
         cases = [one for one in bench_session.suite.cases if one.model.source == "embedded"]
-        chosen = select_cases(bench_session.suite.cases, [])
+        chosen = select_cases(bench_session.suite.cases)
         sentinels = [one for one in cases if one.settings.sentinel]
         assert chosen
         assert not any(one.settings.slow for one in chosen)
-        assert chosen == sentinels
+        assert list(chosen) == sentinels
 
-    def test_texts_choose_by_id(self, bench_session: Any) -> None:
-        chosen = select_cases(bench_session.suite.cases, ["emoji-sd/pndm-s5-", "emoji-ddpm/ddim-s20-fp32"])
+    def test_an_expression_chooses_by_id(self, bench_session: Any) -> None:
+        chosen = select_cases(bench_session.suite.cases, "emoji-sd/pndm-s5- or emoji-ddpm/ddim-s20-fp32")
         assert {one.settings.steps for one in chosen} == {5, 20}
-        with pytest.raises(FaultsError, match="no case of an embedded model"):
-            select_cases(bench_session.suite.cases, ["gremlins"])
+        with pytest.raises(UsageError, match="none of the"):
+            select_cases(bench_session.suite.cases, "gremlins")
 
 
 class TestOrder:
@@ -347,9 +354,16 @@ class TestRun:
         self, task: Task, tmp_path: Path, monkeypatch: Any
     ) -> None:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        deadly = dataclasses.replace(fault("deadly"), apply=lambda patch: os._exit(3))
+
+        def die(_patch: pytest.MonkeyPatch) -> None:
+            print("out of luck")
+            os._exit(3)
+
+        deadly = dataclasses.replace(fault("deadly"), apply=die)
         found: list[FaultOutcome] = []
         run_tasks([dataclasses.replace(task, fault=deadly)], 1, found.append)
         assert [one.fault for one in found] == ["deadly"]
-        assert found[0].cases == (died(task.cases[0].id, 3),)
+        assert found[0].cases == (
+            died(task.cases[0].id, "its process ended with exit code 3; its last words: out of luck"),
+        )
         assert list(tmp_path.iterdir()) == []

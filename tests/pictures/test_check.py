@@ -15,21 +15,10 @@ import pytest
 from PIL import Image
 
 from bench.calls.device import instruction_set
-from bench.calls.work import LESS_WORK, MORE_WORK, SAME_WORK, Work
-from bench.pictures.check import (
-    BROKEN,
-    MISSING,
-    NOT_COMPARED,
-    PASSED,
-    STALE,
-    WORK_MISSING,
-    Check,
-    check_golden,
-    limits_side_by_side,
-    same_pixels,
-)
+from bench.calls.work import Work
+from bench.pictures.check import Check, check_golden, limits_side_by_side, same_pixels
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, VariationMeasured, default_limits
-from bench.pictures.similarity import CHANGED, IDENTICAL, WITHIN_LIMITS, Limits
+from bench.pictures.similarity import Limits
 from bench.pictures.store import (
     GoldenError,
     Place,
@@ -44,6 +33,7 @@ from bench.pictures.store import (
 from bench.record.record import Record
 from bench.report.reasons import across_devices
 from bench.suite.case import Case, Model, Settings
+from bench.verdicts import Verdict
 
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor (R) 9000")
 OTHER_PROCESSOR: Any = SimpleNamespace(type="cpu", name="Another Processor")
@@ -146,7 +136,7 @@ def golden(root):
 
 def test_a_case_without_golden_is_missing_and_nothing_is_written(root):
     found = check(root, pictures())
-    assert found.verdict == MISSING
+    assert found.verdict == Verdict.MISSING
     assert str(root / "tiny-sd" / "pndm-s20-g7.5-fp32.png") in found.message
     assert "--golden-update" in found.message
     assert found.golden is None
@@ -155,7 +145,7 @@ def test_a_case_without_golden_is_missing_and_nothing_is_written(root):
 
 def test_the_accepted_pictures_are_identical_to_their_golden(root, golden):
     found = check(root, pictures())
-    assert found.verdict == IDENTICAL
+    assert found.verdict == Verdict.IDENTICAL
     assert (found.ssim_worst_tile, found.max_diff, found.changed_share) == (1.0, 0, 0.0)
     assert found.golden == str(golden)
 
@@ -172,7 +162,9 @@ def test_a_golden_gives_back_the_pictures_and_the_origin_that_were_written(golde
     assert kept.origin.limits == CALIBRATED
 
 
-@pytest.mark.parametrize(("levels", "verdict"), [(0, IDENTICAL), (2, WITHIN_LIMITS), (3, CHANGED)])
+@pytest.mark.parametrize(
+    ("levels", "verdict"), [(0, Verdict.IDENTICAL), (2, Verdict.WITHIN_LIMITS), (3, Verdict.CHANGED)]
+)
 def test_the_limits_of_the_golden_decide(root, golden, levels, verdict):
     found = check(root, brighter(pictures(), levels))
     assert found.verdict == verdict
@@ -184,7 +176,7 @@ def test_the_limits_of_the_golden_decide(root, golden, levels, verdict):
 
 def test_a_changed_picture_is_told_with_golden_score_and_limit(root, golden):
     found = check(root, [*pictures()[:2], pictures(9)[2]])
-    assert found.verdict == CHANGED
+    assert found.verdict == Verdict.CHANGED
     assert str(golden) in found.message
     assert f"SSIM {found.ssim_worst_tile:.5f} in tile 3 of 3 (limit 0.9)" in found.message
     assert "\n" not in found.message
@@ -232,31 +224,31 @@ def test_measured_limits_of_another_type_of_device_are_used_there(root, calibrat
     calibrated_golden(other=ACROSS)
     found = check(root, brighter(pictures(), 1), device=GPU)
     assert (found.limits, found.tier) == (ACROSS, OTHER)
-    assert check(root, brighter(pictures(), 13), device=GPU).verdict == CHANGED
+    assert check(root, brighter(pictures(), 13), device=GPU).verdict == Verdict.CHANGED
 
 
 def test_a_case_unstable_across_types_of_device_is_not_compared_there(root, calibrated_golden):
     calibrated_golden(unstable="'TF32 twins' turns a tile into another picture (SSIM 0.7870)")
     found = check(root, pictures(9), device=GPU)
-    assert found.verdict == NOT_COMPARED
+    assert found.verdict == Verdict.NOT_COMPARED
     assert found.message == (
         "not compared: its golden was made on cpu, and at the rounding of another type of device 'TF32 twins' turns a "
         "tile into another picture (SSIM 0.7870); accept a golden of this device with --golden-update"
     )
-    assert check(root, pictures(9), device=OTHER_PROCESSOR).verdict == CHANGED
+    assert check(root, pictures(9), device=OTHER_PROCESSOR).verdict == Verdict.CHANGED
 
 
 def test_a_case_that_is_not_compared_gets_a_golden_of_its_device_on_request(root, calibrated_golden):
     calibrated_golden(unstable="'TF32 twins' turns a tile into another picture (SSIM 0.7870)")
-    assert check(root, pictures(9), device=GPU, update="auto").verdict == NOT_COMPARED
-    assert check(root, pictures(9), device=GPU).verdict == IDENTICAL
-    assert check(root, pictures(), device=PROCESSOR).verdict == IDENTICAL
+    assert check(root, pictures(9), device=GPU, update="auto").verdict == Verdict.NOT_COMPARED
+    assert check(root, pictures(9), device=GPU).verdict == Verdict.IDENTICAL
+    assert check(root, pictures(), device=PROCESSOR).verdict == Verdict.IDENTICAL
 
 
 def test_a_run_says_how_many_cases_have_the_limits_of_another_type_of_device(root, calibrated_golden):
     calibrated_golden(other=ACROSS)
     near, far = (check(root, pictures(), device=device) for device in (PROCESSOR, GPU))
-    unstable = far.model_copy(update={"verdict": NOT_COMPARED})
+    unstable = far.model_copy(update={"verdict": Verdict.NOT_COMPARED})
     records = [
         Record(
             case="tiny", model="tiny", settings={}, device="cuda", environment="e", verdict=one.verdict, pictures=one
@@ -331,7 +323,7 @@ def test_limits_need_a_golden(root):
 )
 def test_a_golden_of_another_recipe_is_stale_and_says_what_changed(root, golden, asked, weights, words):
     found = check(root, pictures()[: asked.settings.images], asked, weights=weights)
-    assert found.verdict == STALE
+    assert found.verdict == Verdict.STALE
     assert words in found.message
     assert str(golden) in found.message
     assert "\n" not in found.message
@@ -340,19 +332,19 @@ def test_a_golden_of_another_recipe_is_stale_and_says_what_changed(root, golden,
 def test_a_golden_of_another_seed_is_stale_and_says_both_seeds(root, golden):
     edit(golden.with_suffix(".json"), settings=origin_of(case_with(seed=41)).settings, seeds=[41, 42, 43])
     found = check(root, pictures())
-    assert found.verdict == STALE
+    assert found.verdict == Verdict.STALE
     assert "seed was 41 and is 0" in found.message
 
 
 def test_a_stale_golden_tells_its_score_too(root, golden):
     found = check(root, pictures(5), weights=OTHER_WEIGHTS)
-    assert found.verdict == STALE
+    assert found.verdict == Verdict.STALE
     assert found.ssim_worst_tile is not None
     assert found.ssim_worst_tile < 0.5
 
 
 def test_making_a_case_slow_does_not_make_its_golden_stale(root, golden):
-    assert check(root, pictures(), case_with(slow=True)).verdict == IDENTICAL
+    assert check(root, pictures(), case_with(slow=True)).verdict == Verdict.IDENTICAL
 
 
 @pytest.mark.parametrize(
@@ -365,7 +357,7 @@ def test_making_a_case_slow_does_not_make_its_golden_stale(root, golden):
 )
 def test_pictures_of_other_number_size_or_mode_are_broken_and_name_the_golden(root, golden, images, words):
     found = check(root, images)
-    assert found.verdict == BROKEN
+    assert found.verdict == Verdict.BROKEN
     assert words in found.message
     assert str(golden) in found.message
 
@@ -418,7 +410,7 @@ DAMAGES = {
 def test_a_damaged_golden_is_broken_in_one_sentence_that_names_the_file(root, golden, suffix, damage):
     damage(golden.with_suffix(suffix))
     found = check(root, pictures())
-    assert found.verdict == BROKEN
+    assert found.verdict == Verdict.BROKEN
     assert str(golden.with_suffix(suffix)) in found.message
     assert "--golden-update" in found.message
     assert "\n" not in found.message
@@ -428,13 +420,13 @@ def test_every_truncation_of_a_picture_is_noticed_and_none_raises(root, golden):
     whole = golden.read_bytes()
     for length in range(0, len(whole) - 64, 41):
         golden.write_bytes(whole[:length])
-        assert check(root, pictures()).verdict == BROKEN, f"{length} of {len(whole)} bytes"
+        assert check(root, pictures()).verdict == Verdict.BROKEN, f"{length} of {len(whole)} bytes"
 
 
 def test_a_damaged_golden_is_not_passed_over_for_one_that_is_whole(root, golden):
     nearer = accept(root, pictures(), device=GPU, level="type")
     nearer.unlink()
-    assert check(root, pictures(), device=GPU).verdict == BROKEN
+    assert check(root, pictures(), device=GPU).verdict == Verdict.BROKEN
 
 
 @pytest.mark.parametrize("images", [pictures(), brighter(pictures(), 1), pictures(9), pictures(count=1)])
@@ -450,8 +442,8 @@ def test_a_run_that_did_not_ask_for_it_writes_nothing(root, golden, images):
 def test_an_update_leaves_an_identical_golden_as_it_is(root, golden):
     before = contents(root)
     announced: list[str] = []
-    assert check(root, pictures(), update="auto", announced=announced).verdict == IDENTICAL
-    assert check(root, pictures(), update="device", announced=announced).verdict == IDENTICAL
+    assert check(root, pictures(), update="auto", announced=announced).verdict == Verdict.IDENTICAL
+    assert check(root, pictures(), update="device", announced=announced).verdict == Verdict.IDENTICAL
     assert contents(root) == before
     assert announced == []
 
@@ -460,11 +452,11 @@ def test_an_update_accepts_a_missing_golden_but_does_not_pass(root):
     announced: list[str] = []
     found = check(root, pictures(), update="auto", announced=announced)
     path = root / f"{CASE.id}.png"
-    assert found.verdict == MISSING
+    assert found.verdict == Verdict.MISSING
     assert "run again without --golden-update" in found.message
     assert announced == [f"wrote {path} (missing, new)"]
     assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
-    assert check(root, pictures()).verdict == IDENTICAL
+    assert check(root, pictures()).verdict == Verdict.IDENTICAL
 
 
 @pytest.mark.parametrize("images", [brighter(pictures(), 1), brighter(pictures(), 9), pictures(9)])
@@ -492,19 +484,19 @@ def test_an_update_keeps_the_verdict_that_the_pictures_had(root, golden, images,
         damage(golden)
     before = check(root, images, weights=weights)
     assert check(root, images, weights=weights, update="auto").verdict == before.verdict
-    assert before.verdict not in PASSED
+    assert not Verdict(before.verdict).passes
 
 
 def test_an_update_of_pictures_within_limits_is_no_pass_either(root, golden):
-    assert check(root, brighter(pictures(), 1), update="auto").verdict not in PASSED
+    assert not Verdict(check(root, brighter(pictures(), 1), update="auto").verdict).passes
 
 
 @pytest.mark.parametrize("name", [name for name in DAMAGES if not name.startswith("folder")])
 def test_an_update_heals_a_damaged_golden(root, golden, name):
     suffix, damage = DAMAGES[name]
     damage(golden.with_suffix(suffix))
-    assert check(root, pictures(), update="auto").verdict not in PASSED
-    assert check(root, pictures()).verdict == IDENTICAL
+    assert not Verdict(check(root, pictures(), update="auto").verdict).passes
+    assert check(root, pictures()).verdict == Verdict.IDENTICAL
 
 
 STORES: dict[str, list[tuple[str, Any]]] = {
@@ -523,8 +515,8 @@ STORES: dict[str, list[tuple[str, Any]]] = {
 def test_after_an_update_the_next_run_passes_whichever_goldens_there_were(root, accepted):
     for number, (level, made_on) in enumerate(accepted):
         write_golden(golden_place(root, CASE, GPU, level), pictures(50 + number), origin_of(device=made_on))
-    assert check(root, pictures(), device=GPU, update="auto").verdict not in PASSED
-    assert check(root, pictures(), device=GPU).verdict == IDENTICAL
+    assert not Verdict(check(root, pictures(), device=GPU, update="auto").verdict).passes
+    assert check(root, pictures(), device=GPU).verdict == Verdict.IDENTICAL
 
 
 @pytest.mark.parametrize(
@@ -646,7 +638,7 @@ def test_a_full_disk_leaves_the_old_golden_whole_and_no_stray_file(root, golden,
     assert "No space left on device" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert contents(root) == before
-    assert check(root, pictures()).verdict == IDENTICAL
+    assert check(root, pictures()).verdict == Verdict.IDENTICAL
 
 
 def test_a_crash_between_picture_and_origin_is_noticed_and_healed_by_the_next_update(root, golden, monkeypatch):
@@ -655,10 +647,10 @@ def test_a_crash_between_picture_and_origin_is_noticed_and_healed_by_the_next_up
         with pytest.raises(GoldenError):
             check(root, pictures(9), update="auto")
     assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
-    assert check(root, pictures(9)).verdict == BROKEN
-    assert check(root, pictures()).verdict == BROKEN
+    assert check(root, pictures(9)).verdict == Verdict.BROKEN
+    assert check(root, pictures()).verdict == Verdict.BROKEN
     check(root, pictures(9), update="auto")
-    assert check(root, pictures(9)).verdict == IDENTICAL
+    assert check(root, pictures(9)).verdict == Verdict.IDENTICAL
 
 
 def test_an_interrupted_update_leaves_no_stray_file(root, golden, monkeypatch):
@@ -739,10 +731,10 @@ def test_a_golden_gives_back_the_work_that_was_written(root):
 @pytest.mark.parametrize(
     ("work", "verdict", "of_the_case"),
     [
-        (WORK, SAME_WORK, IDENTICAL),
-        (WITHIN_MARGINS, SAME_WORK, IDENTICAL),
-        (LESS, LESS_WORK, IDENTICAL),
-        (MORE, MORE_WORK, MORE_WORK),
+        (WORK, Verdict.SAME_WORK, Verdict.IDENTICAL),
+        (WITHIN_MARGINS, Verdict.SAME_WORK, Verdict.IDENTICAL),
+        (LESS, Verdict.LESS_WORK, Verdict.IDENTICAL),
+        (MORE, Verdict.MORE_WORK, Verdict.MORE_WORK),
     ],
     ids=["same", "within margins", "less", "more"],
 )
@@ -750,9 +742,9 @@ def test_more_work_than_the_golden_s_fails_and_less_passes(root, counted_golden,
     found = check_work(root, work)
     assert found.work is not None
     assert (found.work.verdict, found.verdict) == (verdict, of_the_case)
-    assert (found.verdict in PASSED) == (verdict != MORE_WORK)
+    assert found.verdict.passes == (verdict != Verdict.MORE_WORK)
     assert found.work.counts == work.to_json()
-    assert found.pictures.verdict == IDENTICAL
+    assert found.pictures.verdict == Verdict.IDENTICAL
 
 
 def test_more_work_is_told_by_how_much(root, counted_golden):
@@ -764,7 +756,11 @@ def test_more_work_is_told_by_how_much(root, counted_golden):
 def test_a_golden_without_counts_fails_and_says_what_to_do(root, golden):
     found = check_work(root, WORK)
     assert found.work is not None
-    assert (found.verdict, found.work.verdict, found.pictures.verdict) == (WORK_MISSING, MISSING, IDENTICAL)
+    assert (found.verdict, found.work.verdict, found.pictures.verdict) == (
+        Verdict.WORK_MISSING,
+        Verdict.MISSING,
+        Verdict.IDENTICAL,
+    )
     assert str(golden.with_suffix(".json")) in found.work.message
     assert "--golden-update" in found.work.message
 
@@ -772,29 +768,29 @@ def test_a_golden_without_counts_fails_and_says_what_to_do(root, golden):
 def test_work_is_not_compared_with_that_of_another_type_of_device(root, counted_golden):
     found = check_work(root, MORE, device=GPU)
     assert found.work is not None
-    assert (found.verdict, found.work.verdict) == (IDENTICAL, NOT_COMPARED)
+    assert (found.verdict, found.work.verdict) == (Verdict.IDENTICAL, Verdict.NOT_COMPARED)
     assert "cpu" in found.work.message
     assert "cuda" in found.work.message
     edit(counted_golden.with_suffix(".json"), work=None)
-    assert check_work(root, MORE, device=GPU).verdict == IDENTICAL
+    assert check_work(root, MORE, device=GPU).verdict == Verdict.IDENTICAL
 
 
 def test_work_is_compared_with_that_of_another_device_of_the_same_type(root, counted_golden):
     other: Any = SimpleNamespace(type="cpu", name="Another Processor")
-    assert check_work(root, MORE, device=other).verdict == MORE_WORK
+    assert check_work(root, MORE, device=other).verdict == Verdict.MORE_WORK
 
 
 def test_work_is_not_compared_with_that_of_another_recipe(root, counted_golden):
     asked = case_with(prompts=("a fox", "a dog", "an owl"))
     found = check_work(root, MORE, case=asked)
     assert found.work is not None
-    assert (found.verdict, found.work.verdict) == (STALE, NOT_COMPARED)
+    assert (found.verdict, found.work.verdict) == (Verdict.STALE, Verdict.NOT_COMPARED)
 
 
 def test_without_a_golden_there_is_no_work_to_compare_with(root):
     found = check_work(root, WORK)
     assert found.work is not None
-    assert (found.verdict, found.work.verdict) == (MISSING, NOT_COMPARED)
+    assert (found.verdict, found.work.verdict) == (Verdict.MISSING, Verdict.NOT_COMPARED)
 
 
 def test_where_nothing_was_counted_the_pictures_decide_alone(root, counted_golden):
@@ -804,14 +800,14 @@ def test_where_nothing_was_counted_the_pictures_decide_alone(root, counted_golde
 def test_pictures_come_before_work(root, counted_golden):
     found = check_work(root, MORE, pictures(9))
     assert found.work is not None
-    assert (found.verdict, found.work.verdict) == (CHANGED, MORE_WORK)
+    assert (found.verdict, found.work.verdict) == (Verdict.CHANGED, Verdict.MORE_WORK)
 
 
 @pytest.mark.parametrize(
     ("work", "verdict", "told"),
     [
-        (MORE, MORE_WORK, "host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4"),
-        (LESS, LESS_WORK, "host syncs 22 → 18 (-18.2 %, -1 per step): aten::_local_scalar_dense -4"),
+        (MORE, Verdict.MORE_WORK, "host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4"),
+        (LESS, Verdict.LESS_WORK, "host syncs 22 → 18 (-18.2 %, -1 per step): aten::_local_scalar_dense -4"),
     ],
 )
 def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_golden, work, verdict, told):
@@ -819,24 +815,26 @@ def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_gold
     found = check_work(root, work, update="auto", announced=announced)
     assert announced == [f"wrote {counted_golden} (same pictures, work: {told})"]
     assert found.verdict == verdict
-    assert found.verdict not in PASSED
+    assert not found.verdict.passes
     assert found.work is not None
     assert "run again without --golden-update" in found.work.message
     again = check_work(root, work)
     assert again.work is not None
-    assert (again.verdict, again.work.verdict) == (IDENTICAL, SAME_WORK)
+    assert (again.verdict, again.work.verdict) == (Verdict.IDENTICAL, Verdict.SAME_WORK)
 
 
 def test_an_update_adds_the_work_to_a_golden_without_and_does_not_pass(root, golden):
     announced: list[str] = []
-    assert check_work(root, WORK, update="auto", announced=announced).verdict == WORK_MISSING
+    assert check_work(root, WORK, update="auto", announced=announced).verdict == Verdict.WORK_MISSING
     assert announced == [f"wrote {golden} (same pictures, work: none until now)"]
-    assert check_work(root, WORK).verdict == IDENTICAL
+    assert check_work(root, WORK).verdict == Verdict.IDENTICAL
 
 
 def test_an_update_of_pictures_and_work_tells_both(root, counted_golden):
     announced: list[str] = []
-    assert check_work(root, MORE, brighter(pictures(), 9), update="auto", announced=announced).verdict == CHANGED
+    assert (
+        check_work(root, MORE, brighter(pictures(), 9), update="auto", announced=announced).verdict == Verdict.CHANGED
+    )
     assert announced[0].startswith(f"wrote {counted_golden} (changed, SSIM was 0.")
     assert ", work: host syncs 22 → 26 (" in announced[0]
 
@@ -844,7 +842,7 @@ def test_an_update_of_pictures_and_work_tells_both(root, counted_golden):
 @pytest.mark.parametrize("work", [WORK, WITHIN_MARGINS, None], ids=["same", "within margins", "not counted"])
 def test_an_update_leaves_a_golden_with_the_same_work_as_it_is(root, counted_golden, work):
     before = contents(root)
-    assert check_work(root, work, update="auto").verdict == IDENTICAL
+    assert check_work(root, work, update="auto").verdict == Verdict.IDENTICAL
     assert contents(root) == before
 
 

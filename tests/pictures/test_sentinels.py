@@ -12,25 +12,12 @@ from PIL import Image
 from bench.calls.device import instruction_set
 from bench.calls.raised import RaisedError
 from bench.calls.work import Work
-from bench.pictures.check import (
-    BROKEN,
-    CHANGED,
-    IDENTICAL,
-    MISSING,
-    PASSED,
-    RAISES_AS_BEFORE,
-    RAISES_ELSE,
-    RAISES_NOW,
-    STALE,
-    WITHIN_LIMITS,
-    WORKS_NOW,
-    check_golden,
-    limits_side_by_side,
-)
+from bench.pictures.check import check_golden, limits_side_by_side
 from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured
 from bench.pictures.similarity import Limits
 from bench.pictures.store import accept_limits, describe_origin, find_golden, golden_place, read_golden, unused_goldens
 from bench.suite.case import Case, Model, Settings
+from bench.verdicts import Verdict
 
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor")
 GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100")
@@ -71,24 +58,24 @@ def check(tmp_path):
 
 
 def verdict(found) -> str:
-    assert found.verdict in PASSED or found.verdict == found.pictures.verdict
+    assert found.verdict.passes or found.verdict == found.pictures.verdict
     return found.pictures.verdict
 
 
 def test_a_sentinel_is_missing_until_it_is_accepted_and_the_accepting_run_is_no_pass(check):
-    assert verdict(check(PLAIN, pictures())) == MISSING
-    assert verdict(check(PLAIN, pictures(), update="auto")) == MISSING
-    assert verdict(check(PLAIN, pictures())) == IDENTICAL
-    assert verdict(check(OTHER, pictures())) == MISSING
+    assert verdict(check(PLAIN, pictures())) == Verdict.MISSING
+    assert verdict(check(PLAIN, pictures(), update="auto")) == Verdict.MISSING
+    assert verdict(check(PLAIN, pictures())) == Verdict.IDENTICAL
+    assert verdict(check(OTHER, pictures())) == Verdict.MISSING
 
 
 def test_all_sentinels_of_a_group_share_two_files(check, tmp_path):
     for case in (PLAIN, OTHER):
         check(case, pictures(case.settings.steps), update="auto")
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["ways.json", "ways.png"]
-    assert verdict(check(PLAIN, pictures(5))) == IDENTICAL
-    assert verdict(check(OTHER, pictures(7))) == IDENTICAL
-    assert verdict(check(OTHER, pictures(5))) == CHANGED
+    assert verdict(check(PLAIN, pictures(5))) == Verdict.IDENTICAL
+    assert verdict(check(OTHER, pictures(7))) == Verdict.IDENTICAL
+    assert verdict(check(OTHER, pictures(5))) == Verdict.CHANGED
 
 
 def test_the_message_names_the_file_and_the_case(check):
@@ -101,8 +88,8 @@ def test_a_group_may_have_goldens_of_a_device_type_too(check, tmp_path):
     check(PLAIN, pictures(1), update="type", device=GPU)
     check(OTHER, pictures(7), update="reference")
     assert golden_place(tmp_path, PLAIN, GPU, "type").picture.name == "ways@cuda.png"
-    assert verdict(check(PLAIN, pictures(1), device=GPU)) == IDENTICAL
-    assert verdict(check(PLAIN, pictures())) == IDENTICAL
+    assert verdict(check(PLAIN, pictures(1), device=GPU)) == Verdict.IDENTICAL
+    assert verdict(check(PLAIN, pictures())) == Verdict.IDENTICAL
     assert find_golden(tmp_path, OTHER, GPU) == golden_place(tmp_path, OTHER, GPU, "reference")
 
 
@@ -111,25 +98,25 @@ def test_a_case_that_must_be_like_another_has_no_pictures_of_its_own(check, tmp_
     check(TWICE, pictures(), update="auto")
     golden = read_golden(golden_place(tmp_path, TWICE, PROCESSOR, "reference"))
     assert (golden.origin.like, golden.origin.pixels) == (PLAIN.id, "")
-    assert verdict(check(TWICE, pictures())) == IDENTICAL
-    assert verdict(check(TWICE, pictures(1))) == CHANGED
+    assert verdict(check(TWICE, pictures())) == Verdict.IDENTICAL
+    assert verdict(check(TWICE, pictures(1))) == Verdict.CHANGED
 
 
 def test_it_follows_the_other_case_when_that_is_accepted_anew(check):
     for case in (PLAIN, TWICE):
         check(case, pictures(), update="auto")
     check(PLAIN, pictures(1), update="auto")
-    assert verdict(check(TWICE, pictures())) == CHANGED
-    assert verdict(check(TWICE, pictures(1))) == IDENTICAL
+    assert verdict(check(TWICE, pictures())) == Verdict.CHANGED
+    assert verdict(check(TWICE, pictures(1))) == Verdict.IDENTICAL
 
 
 def test_no_update_makes_it_pass_with_other_pictures(check):
     for case in (PLAIN, TWICE):
         check(case, pictures(), update="auto")
     found = check(TWICE, pictures(1), update="auto")
-    assert verdict(found) == CHANGED
+    assert verdict(found) == Verdict.CHANGED
     assert f"differs from {PLAIN.id}, which it must be like" in found.pictures.message
-    assert verdict(check(TWICE, pictures(1))) == CHANGED
+    assert verdict(check(TWICE, pictures(1))) == Verdict.CHANGED
 
 
 def test_small_differences_from_the_other_case_are_within_limits_and_nothing_is_written(check, tmp_path):
@@ -138,39 +125,39 @@ def test_small_differences_from_the_other_case_are_within_limits_and_nothing_is_
     nearly = pictures()
     nearly[0].putpixel((3, 3), tuple(level + 1 for level in nearly[0].getpixel((3, 3))))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    assert verdict(check(TWICE, nearly, update="auto")) == WITHIN_LIMITS
+    assert verdict(check(TWICE, nearly, update="auto")) == Verdict.WITHIN_LIMITS
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_it_is_broken_without_the_golden_of_the_other_case(check):
     check(TWICE, pictures(), update="auto")
     found = check(TWICE, pictures())
-    assert verdict(found) == BROKEN
+    assert verdict(found) == Verdict.BROKEN
     assert PLAIN.id in found.pictures.message
 
 
 @pytest.mark.parametrize(
     ("then", "now", "expected"),
     [
-        (None, ERROR, RAISES_NOW),
-        (ERROR, None, WORKS_NOW),
-        (ERROR, OTHER_ERROR, RAISES_ELSE),
-        (ERROR, ERROR, RAISES_AS_BEFORE),
+        (None, ERROR, Verdict.RAISES_NOW),
+        (ERROR, None, Verdict.WORKS_NOW),
+        (ERROR, OTHER_ERROR, Verdict.RAISES_ELSE),
+        (ERROR, ERROR, Verdict.RAISES_AS_BEFORE),
     ],
 )
 def test_what_a_case_raises_is_a_golden_too(check, then, now, expected):
     check(PLAIN, [] if then else pictures(), then, update="auto")
     found = check(PLAIN, [] if now else pictures(), now)
     assert verdict(found) == expected
-    assert (found.verdict in PASSED) == (expected == RAISES_AS_BEFORE)
+    assert found.verdict.passes == (expected == Verdict.RAISES_AS_BEFORE)
     for error in (now, then):
         assert error is None or error.sentence in found.pictures.message
 
 
 def test_an_update_accepts_that_a_case_raises_and_that_it_works_again(check):
     for images, error in (([], ERROR), (pictures(), None), ([], OTHER_ERROR)):
-        assert check(PLAIN, images, error, update="auto").verdict not in PASSED
-        assert check(PLAIN, images, error).verdict in PASSED
+        assert not check(PLAIN, images, error, update="auto").verdict.passes
+        assert check(PLAIN, images, error).verdict.passes
 
 
 def test_the_known_issue_is_told(check):
@@ -182,31 +169,31 @@ def test_the_known_issue_is_told(check):
 def test_a_case_that_must_be_like_another_may_raise_as_well(check):
     check(PLAIN, pictures(), update="auto")
     check(TWICE, [], ERROR, update="auto")
-    assert verdict(check(TWICE, [], ERROR)) == RAISES_AS_BEFORE
-    assert verdict(check(TWICE, pictures())) == WORKS_NOW
+    assert verdict(check(TWICE, [], ERROR)) == Verdict.RAISES_AS_BEFORE
+    assert verdict(check(TWICE, pictures())) == Verdict.WORKS_NOW
 
 
 def test_a_timed_case_may_raise_too(check, tmp_path):
     timed = sentinel(sentinel="")
     check(timed, pictures(), update="auto")
-    assert verdict(check(timed, [], ERROR)) == RAISES_NOW
+    assert verdict(check(timed, [], ERROR)) == Verdict.RAISES_NOW
     check(timed, [], ERROR, update="auto")
-    assert verdict(check(timed, [], ERROR)) == RAISES_AS_BEFORE
+    assert verdict(check(timed, [], ERROR)) == Verdict.RAISES_AS_BEFORE
     assert [path.suffix for path in tmp_path.rglob("*.*")] == [".json"]
 
 
 def test_other_settings_make_a_sentinel_stale_also_where_it_raises(check):
     check(PLAIN, [], ERROR, update="auto")
     other = PLAIN.model_copy(update={"settings": PLAIN.settings.model_copy(update={"prompts": ("a cat",)})})
-    assert verdict(check(other, [], ERROR)) == STALE
+    assert verdict(check(other, [], ERROR)) == Verdict.STALE
 
 
 def test_work_of_a_sentinel_is_compared_and_accepted(check):
     check(PLAIN, pictures(), update="auto", syncs=5)
-    assert check(PLAIN, pictures(), syncs=5).verdict == IDENTICAL
+    assert check(PLAIN, pictures(), syncs=5).verdict == Verdict.IDENTICAL
     assert check(PLAIN, pictures(), syncs=10).verdict == "more work"
     check(PLAIN, pictures(), update="auto", syncs=10)
-    assert check(PLAIN, pictures(), syncs=10).verdict == IDENTICAL
+    assert check(PLAIN, pictures(), syncs=10).verdict == Verdict.IDENTICAL
 
 
 def test_a_damaged_group_breaks_all_its_cases(check, tmp_path):
@@ -214,7 +201,7 @@ def test_a_damaged_group_breaks_all_its_cases(check, tmp_path):
     (tmp_path / "tiny-sd" / "ways.json").write_text("{")
     for case in (PLAIN, OTHER):
         found = check(case, pictures())
-        assert verdict(found) == BROKEN
+        assert verdict(found) == Verdict.BROKEN
         assert "ways.json" in found.pictures.message
 
 
@@ -247,8 +234,8 @@ def test_what_may_move_a_case_may_move_those_that_must_be_like_it_as_much(check,
         check(case, pictures(), update="auto")
     accept_limits(tmp_path, PLAIN, PROCESSOR, calibrated(9, 0.9999))
     accept_limits(tmp_path, TWICE, PROCESSOR, calibrated(4, 0.5))
-    assert verdict(check(TWICE, pictures(lift=9))) == WITHIN_LIMITS
-    assert verdict(check(TWICE, pictures(lift=10))) == CHANGED
+    assert verdict(check(TWICE, pictures(lift=9))) == Verdict.WITHIN_LIMITS
+    assert verdict(check(TWICE, pictures(lift=10))) == Verdict.CHANGED
     for case, levels, ssim in ((TWICE, 9, 0.5), (PLAIN, 9, 0.9999)):
         limits = limits_side_by_side(tmp_path, case, PROCESSOR)
         assert (limits.max_diff, limits.ssim) == (levels, ssim)

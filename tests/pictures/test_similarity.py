@@ -8,17 +8,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageFilter
 
 from bench.pictures.limits import STRICT, default_limits
-from bench.pictures.similarity import (
-    CHANGED,
-    IDENTICAL,
-    WITHIN_LIMITS,
-    Incomparable,
-    Limits,
-    Similarity,
-    compare,
-    difference_picture,
-    ssim,
-)
+from bench.pictures.similarity import Incomparable, Limits, Similarity, compare, difference_picture, ssim
+from bench.verdicts import Verdict
 
 WIDTH, HEIGHT = 40, 32
 LOOSE = Limits(ssim=-1, max_diff=255, changed_share=1, mean_diff=255, reason="everything passes")
@@ -109,7 +100,7 @@ def test_a_grid_is_identical_to_itself():
     assert found.ssim_tiles == (1.0, 1.0, 1.0)
     assert (found.ssim_grid, found.max_diff, found.changed_share) == (1.0, 0, 0.0)
     assert found.mean_diff == (0.0, 0.0, 0.0)
-    assert found.verdict(limits(ssim=1, max_diff=0, mean_diff=0)) == IDENTICAL
+    assert found.verdict(limits(ssim=1, max_diff=0, mean_diff=0)) == Verdict.IDENTICAL
 
 
 def test_one_value_that_differs_by_one_level_is_no_longer_identical():
@@ -119,7 +110,7 @@ def test_one_value_that_differs_by_one_level_is_no_longer_identical():
     found = compare(pictures(golden, ours), pictures(golden, golden))
     assert found.max_diff == 1
     assert found.changed_share == pytest.approx(1 / (2 * golden.size))
-    assert found.verdict(LOOSE) == WITHIN_LIMITS
+    assert found.verdict(LOOSE) == Verdict.WITHIN_LIMITS
 
 
 def test_a_grid_with_one_wrong_tile_is_changed_though_the_whole_grid_looks_right():
@@ -131,7 +122,7 @@ def test_a_grid_with_one_wrong_tile_is_changed_though_the_whole_grid_looks_right
     assert found.ssim_worst_tile < 0.5
     assert found.worst_tile == 11
     assert [score for score in found.ssim_tiles if score < 1] == [found.ssim_worst_tile]
-    assert found.verdict(tolerant) == CHANGED
+    assert found.verdict(tolerant) == Verdict.CHANGED
     assert "tile 12 of 32" in found.excesses(tolerant)[0]
 
 
@@ -147,7 +138,7 @@ def test_one_level_everywhere_is_a_colour_shift_that_ssim_does_not_see():
     assert (found.max_diff, found.changed_share) == (1, 1.0)
     assert found.ssim_worst_tile > 0.999
     assert found.mean_diff == (1.0, 1.0, 1.0)
-    assert found.verdict(limits(ssim=0.999, max_diff=4, mean_diff=0.25)) == CHANGED
+    assert found.verdict(limits(ssim=0.999, max_diff=4, mean_diff=0.25)) == Verdict.CHANGED
 
 
 def test_one_level_up_here_and_down_there_is_seen_by_the_share_of_changed_values_alone():
@@ -158,7 +149,7 @@ def test_one_level_up_here_and_down_there_is_seen_by_the_share_of_changed_values
     share = default_limits("float32", STRICT).changed_share
     given = {"ssim": 0.999, "max_diff": 1, "mean_diff": 0}
     assert found.excesses(limits(**given, changed_share=share)) == ["100 % of the values differ (limit 0.2 %)"]
-    assert found.verdict(limits(**given)) == WITHIN_LIMITS
+    assert found.verdict(limits(**given)) == Verdict.WITHIN_LIMITS
 
 
 def test_darker_pictures_have_a_negative_shift():
@@ -176,7 +167,7 @@ def test_swapped_colours_are_seen_as_a_shift_of_red_against_blue():
     assert green == 0
     assert red == pytest.approx(-blue)
     assert red < -100
-    assert found.verdict(limits(mean_diff=10)) == CHANGED
+    assert found.verdict(limits(mean_diff=10)) == Verdict.CHANGED
 
 
 def test_the_shift_is_that_of_the_tile_where_it_is_largest_and_not_the_mean_over_tiles():
@@ -234,7 +225,7 @@ def test_other_count_size_or_mode_is_incomparable_in_one_sentence(ours, golden, 
 def test_each_limit_is_checked_by_itself_and_told_with_its_value(given, words):
     found = similarity()
     assert found.excesses(limits(**given)) == words
-    assert found.verdict(limits(**given)) == (CHANGED if words else WITHIN_LIMITS)
+    assert found.verdict(limits(**given)) == (Verdict.CHANGED if words else Verdict.WITHIN_LIMITS)
 
 
 def test_the_difference_picture_is_black_where_nothing_changed_and_white_where_most_did():

@@ -77,6 +77,7 @@ steps = 2
 images = 1
 slow = true
 """
+ACCEPT = ["tests", "--golden-update", "--golden-reason=why"]
 USAGE_ERROR, NOTHING_RUN = pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED
 NOTHING_TIMED = pytest.mark.filterwarnings("ignore:Not saving anything, no benchmarks have been run")
 
@@ -123,7 +124,7 @@ def start(pytester: pytest.Pytester, suite_text: str, monkeypatch: pytest.Monkey
     assert "\npythonpath = .\n" in settings
     pytester.makefile(".ini", tox=settings.replace("\npythonpath = .\n", f"\npythonpath = {PROJECT}\n"))
     for name in ("bench/test_cases.py", "golden/test_goldens.py"):
-        (pytester.path / name).parent.mkdir()
+        (pytester.path / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, pytester.path / name)
     (pytester.path / "suite.toml").write_text(suite_text)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # where these tests run in parallel themselves
@@ -138,7 +139,7 @@ def start(pytester: pytest.Pytester, suite_text: str, monkeypatch: pytest.Monkey
 @pytest.fixture
 def goldens(pytester: pytest.Pytester, accepted: Path) -> Path:
     """The accepted goldens, where the suite looks for them."""
-    return Path(shutil.copytree(accepted, pytester.path / "golden"))
+    return Path(shutil.copytree(accepted, pytester.path / "golden", dirs_exist_ok=True))
 
 
 def alter_work(golden: Path, change: Callable[[dict[str, int]], dict[str, int]] | None) -> None:
@@ -186,7 +187,7 @@ def test_without_goldens_every_case_is_red_and_no_golden_appears(folder, start, 
     result.stdout.fnmatch_lines([f"*{case}*missing*" for case in CASES])
     result.stdout.fnmatch_lines(["*no golden at *golden/tiny/ddpm-s2-fp32.png*--golden-update*"])
     assert [record.verdict for record in records(pytester)] == ["missing"] * 3
-    assert not (pytester.path / "golden").exists()
+    assert not list((pytester.path / "golden").rglob("*.png"))
 
 
 def test_accepting_goldens_is_red_and_the_next_run_is_green(start, pytester):
@@ -307,6 +308,37 @@ def test_less_work_passes_and_is_told(start, pytester, goldens):
     told = "All 3 cases look exactly like their goldens; 1 with less work."
     assert told in (run / "report.html").read_text()
     assert told in (run / "summary.md").read_text()
+
+
+def of_release(golden: Path, torch_version: str) -> None:
+    """Makes a golden one that was accepted with this release of torch."""
+    beside = golden.with_suffix(".json")
+    origin = json.loads(beside.read_text())
+    origin["libraries"]["torch"] = torch_version
+    beside.write_text(json.dumps(origin))
+
+
+def test_accepting_a_known_difference_is_red_and_the_next_run_is_green(start, pytester, goldens, alter_golden):
+    path = goldens / f"{CASES[1]}.png"
+    alter_golden(path)
+    of_release(path, "999")
+    before = path.read_bytes()
+    accept = ["golden", "--pictures-only", "--golden-update", "--golden-for=torch<999", "--golden-reason=fewer bits"]
+    writing = start(*accept)
+    assert writing.ret == pytest.ExitCode.TESTS_FAILED
+    assert writing.parseoutcomes()["failed"] == 1
+    writing.stdout.fnmatch_lines([f"wrote {path}, with torch<999 (changed, SSIM was *)"])
+    writing.stdout.fnmatch_lines([f"{CASES[1]}: *accepted as known difference with torch<999 in {path} *"])
+    assert path.read_bytes() == before
+    checking = start("golden")
+    assert checking.ret == pytest.ExitCode.OK
+    checking.assert_outcomes(passed=4)
+    assert start(*accept).ret == pytest.ExitCode.OK
+    of_release(path, torch.__version__)
+    accept[-2:] = ["--golden-for=torch<9999", "--golden-reason=fewer bits"]
+    refused = start(*accept)
+    assert refused.ret == pytest.ExitCode.TESTS_FAILED
+    refused.stdout.fnmatch_lines([f"{CASES[1]}: {path}: not accepted, torch<9999 also holds for the golden *"])
 
 
 @pytest.mark.parametrize("change", [None, more_than, less_than], ids=["none", "more", "less"])
@@ -439,9 +471,23 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
     ("arguments", "sentence"),
     [
         (["bench", "-n2"], r"benchmarks run one at a time: leave out -n, .*\."),
+        (["bench", "--benchmark-cprofile=tottime"], r"--benchmark-cprofile: has no effect on calls .*\."),
+        (["bench", "--benchmark-disable-gc"], r"--benchmark-disable-gc: has no effect on calls .*\."),
         (["tests", "--model=nobody"], r"--model nobody: not in \S+suite\.toml; known: far, tiny\."),
         (["tests", "--device=warp"], r"--device warp: torch knows no such device; .*\."),
         (["tests", "--golden-update", "--pictures-only"], r"--golden-update accepts pictures and work together: .*\."),
+        (["tests", "--golden-for=torch>1", "--golden-reason=why"], r"--golden-for names .*: add --golden-update\."),
+        (["tests", "--golden-update", "--golden-for=torch>1"], r'--golden-for needs --golden-reason "…": .*\.'),
+        (["tests", "--golden-update", "--golden-for=torch>1", "--golden-reason= "], r"--golden-for needs .*\."),
+        (["tests", "--golden-update", "--golden-reason=why"], r"--golden-reason .*: give --golden-for .*\."),
+        ([*ACCEPT, "--golden-for=torch>1", "--golden-level=type"], r"--golden-for .*: leave out --golden-level\."),
+        ([*ACCEPT, "--golden-for=torch"], r"--golden-for: 'torch' is not a library with a range of versions, .*\."),
+        ([*ACCEPT, "--golden-for=torch<<1"], r"--golden-for: 'torch<<1' is no requirement \(.*\)\."),
+        ([*ACCEPT, "--golden-for=flask>1"], r"--golden-for flask>1: flask is none of torch, .*\."),
+        (
+            [*ACCEPT, "--golden-for=torch>1", "--golden-for=torch<1"],
+            r"--golden-for torch<1: torch \S+ is installed; accept in an environment with such a release\.",
+        ),
         (["bench", "--rounds=1"], r"--rounds 1: at least 2 are needed .*\."),
         (["tests", "--suite=nowhere.toml"], r"\S+nowhere\.toml: cannot be read \(No such file or directory\); .*\."),
     ],

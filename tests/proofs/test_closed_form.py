@@ -23,7 +23,7 @@ from bench.proofs.closed_form.moments import measured_order as order_of_moments
 from bench.proofs.closed_form.networks import VARIANCE_PRESERVING, alphas_cumprod
 from bench.proofs.closed_form.outcomes import FLOORS, ILL_CONDITIONED, NOISE, Outcome, compare, measured_limit, outcome
 from bench.proofs.closed_form.rounding import Twin
-from bench.proofs.closed_form.sampling import UnknownOption, build
+from bench.proofs.closed_form.sampling import NotInDiffusers, build
 from bench.proofs.closed_form.settings import Setting, Sweep, all_settings, axis
 from bench.proofs.closed_form.truth import METHODS, SLACK, SMOOTH, Method, above_rounding, error, measured_order
 
@@ -53,7 +53,7 @@ def differences(class_name: str) -> list[str]:
             continue
         try:
             found = compare(setting, outcome(setting), GOLDENS[name], LIMITS.get(name))
-        except UnknownOption as missing:
+        except NotInDiffusers as missing:
             changed.append(f"{name}: {missing}")
             continue
         if found:
@@ -198,11 +198,11 @@ def test_float_rounding_passes_and_more_does_not():
 
 
 def test_an_unknown_option_is_an_error():
-    with pytest.raises(UnknownOption, match="DDIMScheduler does not know no_such_option"):
+    with pytest.raises(NotInDiffusers, match="DDIMScheduler does not know no_such_option"):
         build("DDIMScheduler", {"no_such_option": 1})
-    with pytest.raises(UnknownOption, match="has no NoSuchScheduler"):
+    with pytest.raises(NotInDiffusers, match="has no NoSuchScheduler"):
         build("NoSuchScheduler", {})
-    with pytest.raises(UnknownOption, match="step does not know eta"):
+    with pytest.raises(NotInDiffusers, match="step does not know eta"):
         outcome(Setting("DDPMScheduler", VARIANCE_PRESERVING, 2, {}, {"eta": 1.0}))
 
 

@@ -16,12 +16,7 @@ from bench.calls.raised import RaisedError
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.similarity import Limits
 from bench.record.folder import ENVIRONMENTS, LATEST, RECORDS, RunFolder, new_run_name
-from bench.record.record import (
-    SCHEMA_FILE,
-    Record,
-    read_records,
-    schema,
-)
+from bench.record.record import SCHEMA_FILE, Record, read_records, schema
 
 PROJECT = Path(bench.record.record.__file__).parents[2]
 
@@ -197,6 +192,23 @@ def test_a_broken_line_is_told_with_file_and_line(file, broken):
 def test_a_record_refuses_keys_that_nobody_documented():
     with pytest.raises(ValueError, match="colour"):
         record(colour="red")
+
+
+@pytest.mark.parametrize("part", ["phases_s", "pictures", "work", "error"])
+def test_no_part_of_a_record_takes_keys_that_nobody_documented(part):
+    line = json.loads(full_record().to_line())
+    line[part]["colour"] = "red"
+    with pytest.raises(ValueError, match="colour"):
+        Record.model_validate_json(json.dumps(line))
+
+
+def test_parts_of_older_records_are_read_though_they_lack_keys():
+    line = json.loads(full_record().to_line())
+    del line["phases_s"]["text_encoding"], line["pictures"]["limits"]["changed_share"], line["pictures"]["tier"]
+    found = Record.model_validate_json(json.dumps(line))
+    assert found.phases_s == Phases(denoising=(0.1, 0.2), unet_calls=(1, 2), decoding=0.05)
+    assert found.pictures is not None
+    assert found.pictures.limits == Limits(ssim=0.9, max_diff=4, mean_diff=0.25, reason="measured")
 
 
 def test_no_folder_is_made_before_something_is_written(tmp_path):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.history.timeline_outcome import CaseInRelease, ReleaseFound, TimelineFound
+from bench.calls.raised import RaisedError
+from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
 from bench.record.folder import RECORDS
 from bench.record.notes import FILE as NOTES
 from bench.record.notes import RunNotes, read_notes, write_notes
@@ -28,11 +29,12 @@ from bench.report.plots import MOST_SERIES, Timed, line_names
 from bench.report.quality import Quality, compare_with_references, pareto_front
 from bench.report.rerun import rerun_record
 from bench.report.sample import make_run
-from bench.report.story import BAD, GOOD, NOTE, UNSURE, Verdict
+from bench.report.story import Chip
 from bench.report.summary import LONGEST, cell, publish_summary, render_summary
 from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
 from bench.upgrade.decision import Decision
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, WorkFound, write_upgrade
+from bench.verdicts import Kind, Verdict
 
 NASTY = """<script>alert(1)</script><img src=x onerror=alert(2)> "'`&amp; | **bold** [a](b)"""
 CASES = 13
@@ -143,7 +145,7 @@ def test_records_and_grids_alone_make_a_page(run, tmp_path):
 
 def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
     story = story_told(whole_run)
-    assert story.kind == BAD
+    assert story.kind == Kind.BAD
     assert story.headline == "3 of 13 cases failed: 3 changed."
     cases = [one for one in page.named("details") if "case" in one["class"]]
     assert [("failed" in one["class"], "open" in one) for one in cases[:4]] == [
@@ -156,15 +158,20 @@ def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
 def test_an_all_green_run_opens_nothing(tmp_path):
     run = make_run(tmp_path / "green", 3, changed_every=0)
     story = story_told(run)
-    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", GOOD)
+    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", Kind.GOOD)
     tell(run)
     assert not any("open" in one for one in Parsed(run / REPORT).named("details"))
+
+
+def test_a_run_of_one_case_speaks_of_one(tmp_path):
+    run = make_run(tmp_path / "single", 1, changed_every=0)
+    assert story_told(run).headline == "The one case looks exactly like its golden."
 
 
 def test_a_run_without_a_record_is_not_green(run, tmp_path):
     (run / RECORDS).write_text("")
     story = story_told(run)
-    assert (story.headline, story.kind) == ("No case ran, so nothing was checked.", BAD)
+    assert (story.headline, story.kind) == ("No case ran, so nothing was checked.", Kind.BAD)
     assert "13 of 13 selected cases did not run" in story.warnings[0]
     write_page(story, tmp_path / "empty.html")
 
@@ -176,7 +183,7 @@ def test_cases_that_were_selected_and_did_not_run_are_named(tmp_path):
     notes = notes_of(run)
     write_notes(run, notes.model_copy(update={"ended": None}))
     story = story_told(run)
-    assert story.kind == BAD
+    assert story.kind == Kind.BAD
     assert story.warnings == (
         f"1 of 4 selected cases did not run: {json.loads(lines[3])['case']}.",
         "The run was cut short.",
@@ -188,7 +195,7 @@ def test_a_failed_check_that_is_no_case_is_no_silent_green(tmp_path):
     notes = notes_of(run)
     write_notes(run, notes.model_copy(update={"other_failures": ("test_every_golden_is_used: old.png",)}))
     story = story_told(run)
-    assert (story.kind, story.warnings) == (BAD, ("test_every_golden_is_used: old.png",))
+    assert (story.kind, story.warnings) == (Kind.BAD, ("test_every_golden_is_used: old.png",))
 
 
 def test_what_was_left_out_is_counted(tmp_path):
@@ -325,10 +332,10 @@ def test_a_run_whose_only_fault_is_more_work_is_red_and_says_what_is_more(tmp_pa
     run = make_run(tmp_path / "more", 3, changed_every=0)
     (record,) = give_work(run, ("more work", MORE_SYNCS))
     story = story_told(run)
-    assert (story.headline, story.kind) == ("1 of 3 cases failed: 1 more work.", BAD)
+    assert (story.headline, story.kind) == ("1 of 3 cases failed: 1 more work.", Kind.BAD)
     worst = story.entries[0]
     assert (worst.title, worst.problems) == (record.case, (MORE_SYNCS,))
-    assert (worst.verdict.kind, worst.more) == (BAD, ())
+    assert (worst.verdict.kind, worst.more) == (Kind.BAD, ())
     text = render_summary(story)
     assert f"- {record.case}: {cell(MORE_SYNCS)}" in text
     assert "✗ 1 work: more work" in text
@@ -343,7 +350,7 @@ def test_more_work_is_told_beside_a_changed_picture(tmp_path):
     give_work(run, ("more work", MORE_SYNCS))
     worst = story_told(run).entries[0]
     assert [(verdict.word, verdict.kind) for verdict in (worst.verdict, *worst.more)] == [
-        ("changed", BAD), ("more work", BAD),
+        ("changed", Kind.BAD), ("more work", Kind.BAD),
     ]  # fmt: skip
     assert len(worst.problems) == 2
     assert worst.problems[1] == MORE_SYNCS
@@ -353,7 +360,7 @@ def test_less_work_is_no_fault_and_is_told(tmp_path):
     run = make_run(tmp_path / "less", 3, changed_every=0)
     (record,) = give_work(run, ("less work", "less work: host syncs 9 → 5"))
     story = story_told(run)
-    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens; 1 with less work.", GOOD)
+    assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens; 1 with less work.", Kind.GOOD)
     entry = next(entry for entry in story.entries if entry.title == record.case)
     assert (entry.failed, entry.problems, entry.notes) == (False, (), ("less work: host syncs 9 → 5",))
     row = next(line for line in render_summary(story).splitlines() if line.startswith(f"| {record.case} "))
@@ -365,8 +372,8 @@ def test_work_that_could_not_be_compared_is_counted_as_such_and_no_fault(tmp_pat
     run = make_run(tmp_path / "other", 2, changed_every=0)
     give_work(run, ("not compared", "not compared: the golden was made on cpu, this run is on cuda"))
     story = story_told(run)
-    assert story.kind == GOOD
-    assert ("work", Verdict("not compared", NOTE), 1) in story.counts
+    assert story.kind == Kind.GOOD
+    assert ("work", Chip("not compared", Kind.NOTE), 1) in story.counts
     tell(run)
     assert "made on cpu, this run is on cuda" in (run / REPORT).read_text()
 
@@ -422,7 +429,7 @@ def test_runs_with_the_same_cases_are_compared_picture_by_picture(whole_run, tmp
     assert {entry.after.label for entry in changed} == {"two"}
     assert command.main([str(whole_run), str(other), "-o", str(tmp_path / "page.html")]) == 0
     same = story_told(other, Path(shutil.copytree(other, tmp_path / "three")))
-    assert (same.kind, same.headline) == (GOOD, "All 13 compared cases have the same pictures in these runs.")
+    assert (same.kind, same.headline) == (Kind.GOOD, "All 13 compared cases have the same pictures in these runs.")
 
 
 def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
@@ -436,7 +443,7 @@ def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
             records[number] = records[number].model_copy(update={"work": work})
         (run / RECORDS).write_text("".join(record.to_line() for record in records))
     story = story_told(old, new)
-    assert (story.headline, story.kind) == ("1 of 3 compared cases changed between the runs: 1 more work.", BAD)
+    assert (story.headline, story.kind) == ("1 of 3 compared cases changed between the runs: 1 more work.", Kind.BAD)
     assert {word.word: number for question, word, number in story.counts if question == "work"} == {
         "less work": 1, "same work": 1, "more work": 1,
     }  # fmt: skip
@@ -447,7 +454,112 @@ def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
     assert (same.problems, same.notes) == ((), ())
     elsewhere = [record.model_copy(update={"device": "cuda"}) for record in records_of(new)]
     (new / RECORDS).write_text("".join(record.to_line() for record in elsewhere))
-    assert story_told(old, new).kind == GOOD
+    assert story_told(old, new).kind == Kind.GOOD
+
+
+def keep_records(run: Path, *kept: Record) -> Path:
+    (run / RECORDS).write_text("".join(record.to_line() for record in kept))
+    return run
+
+
+def two_runs(folder: Path, count: int) -> tuple[Path, Path]:
+    old = make_run(folder / "old", count, changed_every=0)
+    return old, Path(shutil.copytree(old, folder / "new"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "headline"),
+    [
+        (1, "2 of 3 cases were not run in new; the one compared case has the same pictures in these runs."),
+        (2, "1 of 3 cases was not run in new; all 2 compared cases have the same pictures in these runs."),
+    ],
+)
+def test_a_run_that_lacks_cases_of_the_one_before_is_not_clean(kept, headline, tmp_path):
+    old, new = two_runs(tmp_path, 3)
+    records = records_of(new)
+    keep_records(new, *records[:kept])
+    story = story_told(old, new)
+    assert (story.headline, story.kind) == (headline, Kind.BAD)
+    assert f"Not run in new: {', '.join(record.case for record in records[kept:])}." in story.warnings
+    assert ("", Chip("not run", Kind.BAD), 3 - kept) in story.counts
+
+
+def test_what_changed_is_reported_beside_what_was_not_run(whole_run, tmp_path):
+    new = make_run(tmp_path / "new", CASES, changed_every=0)
+    keep_records(new, *records_of(new)[:6])
+    assert story_told(whole_run, new).headline == (
+        "7 of 13 cases were not run in new; 1 of 6 compared cases changed between the runs: 1 changed."
+    )
+
+
+def test_a_case_that_only_the_later_run_has_is_no_gap(tmp_path):
+    old, new = two_runs(tmp_path, 3)
+    keep_records(old, *records_of(old)[:2])
+    story = story_told(old, new)
+    assert (story.headline, story.kind) == (
+        "All 2 compared cases have the same pictures in these runs.", Kind.GOOD,
+    )  # fmt: skip
+
+
+def test_one_compared_case_is_one(tmp_path):
+    assert story_told(*two_runs(tmp_path, 1)).headline == "The one compared case has the same pictures in these runs."
+
+
+def test_shards_of_two_runs_are_compared_as_whole_runs(tmp_path):
+    old, new = two_runs(tmp_path, 4)
+    shards = []
+    for run in (old, new):
+        records = records_of(run)
+        for number, chosen in enumerate((records[:2], records[2:])):
+            shard = Path(shutil.copytree(run, tmp_path / f"{run.name}{number}"))
+            shards.append(keep_records(shard, *chosen))
+    assert story_told(*shards).headline == "All 4 compared cases have the same pictures in these runs."
+    keep_records(shards[3], records_of(shards[3])[0])
+    assert story_told(*shards).headline.startswith("1 of 4 cases was not run in new0, new1; all 3 compared cases")
+
+
+def make_raise(run: Path, error: RaisedError | None, verdict: str = "raises") -> None:
+    """Lets the first case of a run raise, or leaves it without pictures and without a reason."""
+    first, *rest = records_of(run)
+    (run / "grids" / f"{first.case}.png").unlink()
+    keep_records(run, first.model_copy(update={"error": error, "verdict": verdict, "pictures": None}), *rest)
+
+
+NO, OTHER = RaisedError(type="TypeError", message="no"), RaisedError(type="ValueError", message="other")
+
+
+def test_a_case_that_raises_the_same_in_both_runs_is_unchanged(tmp_path):
+    old, new = two_runs(tmp_path, 2)
+    for run in (old, new):
+        make_raise(run, NO, "raises as before")
+    story = story_told(old, new)
+    assert (story.headline, story.kind) == (
+        "All 2 compared cases have the same pictures in these runs.", Kind.GOOD,
+    )  # fmt: skip
+    (raising,) = [entry for entry in story.entries if entry.verdict.word == "raises as before"]
+    assert (raising.problems, raising.notes) == ((), ("raises as before: TypeError: no",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict", "problem"),
+    [
+        ({"error": NO}, {"error": OTHER}, "raises something else", "ValueError: other instead of TypeError: no"),
+        ({}, {"error": NO}, "raises now", "raises now: TypeError: no"),
+        ({"error": NO}, {}, "works now", "works now; it raised TypeError: no"),
+        ({"error": None}, {}, "missing", "one of the runs has no picture of this case"),
+        ({"error": NO}, {"error": None}, "missing", "one of the runs has no picture of this case"),
+    ],
+)
+def test_a_case_that_raises_otherwise_has_changed(before, after, verdict, problem, tmp_path):
+    runs = two_runs(tmp_path, 2)
+    for run, given in zip(runs, (before, after), strict=True):
+        if given:
+            make_raise(run, given["error"])
+    story = story_told(*runs)
+    assert (story.headline, story.kind) == (
+        f"1 of 2 compared cases changed between the runs: 1 {verdict}.", Kind.BAD,
+    )  # fmt: skip
+    assert problem in story.entries[0].problems[0]
 
 
 @pytest.mark.parametrize(
@@ -463,7 +575,7 @@ def test_a_mistake_is_told_in_one_sentence(arguments, sentence, tmp_path, monkey
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / RECORDS).write_text("no\n")
-    assert command.main(arguments) == 2
+    assert command.main(arguments) == 4
     told = capsys.readouterr().err
     assert sentence in told
     assert told.count("\n") == 1
@@ -472,7 +584,7 @@ def test_a_mistake_is_told_in_one_sentence(arguments, sentence, tmp_path, monkey
 def test_several_runs_need_a_place_for_their_page(whole_run, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main([str(whole_run), str(whole_run)])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 4
     assert "-o report.html" in capsys.readouterr().err
 
 
@@ -529,7 +641,7 @@ def test_likeness_is_measured_against_the_longest_float32_case_that_shows_the_sa
 
 
 def figure(verdict: str, ratio: float = 1.0, **more) -> Figure:
-    decision = Decision(verdict, ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None))
+    decision = Decision(Verdict(verdict), ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None))
     return Figure.of(decision, 0.03, 1.0, ratio, (ratio - 0.01, ratio, ratio + 0.01))
 
 
@@ -553,16 +665,16 @@ MORE = WorkFound(verdict="more work", message="more work: FLOPs 12 → 13", base
 @pytest.mark.parametrize(
     ("cases", "headline", "kind"),
     [
-        ([], "No case ran, so nothing was compared.", BAD),
-        ([case_found("m/a"), case_found("m/b")], "Nothing is worse in 2 cases.", GOOD),
-        ([case_found("m/a", "changed"), case_found("m/b")], "Worse in 1 of 2 cases: 1 changed.", BAD),
-        ([case_found("m/a", speed=figure("slower", 1.1))], "Worse in 1 of 1 case: 1 slower.", BAD),
-        ([case_found("m/a", memory=figure("more", 1.1))], "Worse in 1 of 1 case: 1 more memory.", BAD),
-        ([case_found("m/a", work=MORE)], "Worse in 1 of 1 case: 1 more work.", BAD),
+        ([], "No case ran, so nothing was compared.", Kind.BAD),
+        ([case_found("m/a"), case_found("m/b")], "Nothing is worse in 2 cases.", Kind.GOOD),
+        ([case_found("m/a", "changed"), case_found("m/b")], "Worse in 1 of 2 cases: 1 changed.", Kind.BAD),
+        ([case_found("m/a", speed=figure("slower", 1.1))], "Worse in 1 of 1 case: 1 slower.", Kind.BAD),
+        ([case_found("m/a", memory=figure("more", 1.1))], "Worse in 1 of 1 case: 1 more memory.", Kind.BAD),
+        ([case_found("m/a", work=MORE)], "Worse in 1 of 1 case: 1 more work.", Kind.BAD),
         (
             [case_found("m/a", speed=figure("cannot tell", more_pairs=7))],
             "Nothing is worse in 1 case as far as can be seen, but the speed of 1 case cannot be told.",
-            UNSURE,
+            Kind.UNSURE,
         ),
     ],
 )
@@ -573,13 +685,13 @@ def test_an_upgrade_s_headline(cases, headline, kind, tmp_path):
 
 def test_a_slower_import_is_no_silent_green(tmp_path):
     story = story_of_upgrade(upgrade_found(case_found("m/a"), import_time=figure("slower", 1.5)), tmp_path)
-    assert (story.kind, story.headline) == (BAD, "Importing the libraries is slower.")
+    assert (story.kind, story.headline) == (Kind.BAD, "Importing the libraries is slower.")
 
 
 def test_an_upgrade_that_was_cut_short_is_not_green(tmp_path):
     notes = RunNotes(schema=1, command="pytest", began="now", planned=("m/a", "m/b"))
     story = story_of_upgrade(upgrade_found(case_found("m/a")), tmp_path, notes)
-    assert (story.kind, story.headline) == (BAD, "Nothing is worse in 1 case, but the check is not whole.")
+    assert (story.kind, story.headline) == (Kind.BAD, "Nothing is worse in 1 case, but the check is not whole.")
     assert "m/b" in story.warnings[0]
 
 
@@ -623,9 +735,30 @@ def test_a_timeline_s_cells_lead_to_what_changed(tmp_path):
     (entry,) = story.entries
     row = dict(story.map.rows)["m/a"]
     assert [cell.key for cell in row] == ["", "", entry.key]
-    assert (row[2].text, row[2].level, row[2].signs) == ("31", 5, ("changed",))
+    assert (row[2].text, row[2].level, row[2].marks) == ("31", 5, ("changed",))
     assert story.map.absent == {"2": "not installed: no wheel"}
     assert "2: not installed: no wheel" in render_summary(story)
+
+
+def test_a_timeline_s_page_shows_and_explains_every_mark(tmp_path):
+    marked = (
+        *(released(f"m/{verdict}", verdict=verdict) for verdict in MARKS if verdict.kind_of_case is not Kind.NOTE),
+        released("m/work", work="more work", work_message="more work: FLOPs 12 → 13"),
+        released("m/less", work="less work", work_message="less work: FLOPs 13 → 12"),
+        released("m/calls", unet_calls=9, unet_calls_before=4),
+        released("m/warns", new_notices=("careful",)),
+    )
+    found = TimelineFound(
+        library="paint", span="1..1", alongside="", planned=("1",), cases=tuple(case.case for case in marked),
+        device="cpu", device_name="x", releases=(ReleaseFound(release="1", status="ran", seconds=1, cases=marked),),
+    )  # fmt: skip
+    write_page(story_of_timeline(found, tmp_path), tmp_path / REPORT)
+    table, _, below = (tmp_path / REPORT).read_text(encoding="utf-8").partition('<ul class="legend"')
+    legend, _, _ = below.partition("</ul>")
+    for mark in MARKS:
+        sign = f'<span class="sign {mark.replace(" ", "-")}" aria-hidden="true"></span>'
+        assert sign in table, mark
+        assert f"{sign} {mark}</li>" in legend, mark
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from transformers import CLIPTokenizer
 
+from bench.errors import UsageError
 from bench.training import architectures, loop, objectives, stages
 from bench.training.__main__ import STAGES, main
 from bench.training.architectures import TOKENS, write_tokenizer
@@ -25,6 +26,7 @@ from bench.training.loop import LOSS_LOG, STATE, Objective, Plan, averaged, load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+PROG = "python -m bench.training"
 SIZE = 32
 PLAN = Plan(steps=20, batch=8, learning_rate=0.1, warmup=5, ema=0.9)
 
@@ -34,7 +36,7 @@ def draw() -> Pictures:
     """Draws pairs at the smaller of the two sizes."""
     try:
         return Pictures(SIZE)
-    except FileNotFoundError as missing:
+    except UsageError as missing:
         pytest.skip(str(missing))
 
 
@@ -365,10 +367,11 @@ def test_an_average_is_loaded_for_use_and_not_for_training(tmp_path):
 
 
 def run_main(*arguments: object) -> Any:
-    """The exit code of the command line; a text is told on stderr and means 1."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return ended.value.code
+    """The exit code of the command line."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        return ended.code
 
 
 def test_the_module_runs_and_its_help_names_every_stage(monkeypatch, capsys):
@@ -385,8 +388,8 @@ def test_the_module_runs_and_its_help_names_every_stage(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["no-such-stage"], [], ["export", "--steps=1"], ["ddpm", "--steps=many"]])
-def test_a_command_line_that_makes_no_sense_is_exit_code_2(arguments, capsys):
-    assert run_main(*arguments) == 2
+def test_a_command_line_that_makes_no_sense_is_exit_code_4(arguments, capsys):
+    assert run_main(*arguments) == 4
     assert "usage: python -m bench.training" in capsys.readouterr().err
 
 
@@ -396,17 +399,18 @@ def test_every_stage_that_trains_has_a_plan():
 
 
 @pytest.mark.parametrize("stage", ["vae", "ddpm"])
-def test_a_missing_font_is_one_sentence(stage, tmp_path):
-    told = run_main(stage, "--font", tmp_path / "no.ttf", "--work", tmp_path / "work")
-    assert told.startswith(f"Noto Color Emoji not found at {tmp_path / 'no.ttf'}: install it")
-    assert told.count("\n") == 0
+def test_a_missing_font_is_one_sentence(stage, tmp_path, capsys):
+    assert run_main(stage, "--font", tmp_path / "no.ttf", "--work", tmp_path / "work") == 4
+    told = capsys.readouterr().err
+    assert told.startswith(f"{PROG}: Noto Color Emoji not found at {tmp_path / 'no.ttf'}: install it")
+    assert told.count("\n") == 1
     assert not (tmp_path / "work").exists()
 
 
 def test_without_a_font_every_place_that_was_searched_is_named(tmp_path, monkeypatch):
     places = (tmp_path / "one.ttf", tmp_path / "other.ttf")
     monkeypatch.setattr("bench.training.emoji.FONT_CANDIDATES", places)
-    with pytest.raises(FileNotFoundError, match="--font PATH") as missing:
+    with pytest.raises(UsageError, match="--font PATH") as missing:
         find_font()
     assert all(str(place) in str(missing.value) for place in places)
     places[1].touch()
@@ -414,9 +418,21 @@ def test_without_a_font_every_place_that_was_searched_is_named(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("stage", "earlier"), [("sd", "vae"), ("decoder", "vae"), ("ddpm-finish", "ddpm")])
-def test_a_stage_before_its_turn_is_one_sentence(stage, earlier, tmp_path):
-    told = run_main(stage, "--work", tmp_path)
-    assert told == f"{tmp_path / earlier / STATE} not found: train `{earlier}` first (python -m bench.training --help)."
+def test_a_stage_before_its_turn_is_one_sentence(stage, earlier, tmp_path, capsys):
+    assert run_main(stage, "--work", tmp_path) == 4
+    missing = tmp_path / earlier / STATE
+    told = f"{PROG}: {missing} not found: train `{earlier}` first (python -m bench.training --help).\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_training_that_diverges_is_exit_code_1(tmp_path, monkeypatch, capsys):
+    def diverging(*_arguments: object) -> None:
+        raise FloatingPointError("ddpm: the loss of step 12 is nan.")
+
+    monkeypatch.setattr(stages, "train", diverging)
+    monkeypatch.setattr(objectives, "image_objective", lambda *_arguments, **_keywords: fit())
+    assert run_main("ddpm", "--work", tmp_path) == 1
+    assert capsys.readouterr().err == f"{PROG}: ddpm: the loss of step 12 is nan.\n"
 
 
 def test_a_restart_forgets_the_last_state_and_the_options_reach_the_loop(tmp_path, monkeypatch):

@@ -21,13 +21,15 @@ from bench.record.folder import RunFolder
 from bench.suite.schedulers import DDPM
 from bench.upgrade import outcome
 from bench.upgrade.check import UpgradeCheck
-from bench.upgrade.comparison import Plan, SideResult
 from bench.upgrade.decision import Decision
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, read_upgrade
+from bench.upgrade.pairs import Plan
 from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.side_results import PictureProcesses, SideResult
 from bench.upgrade.tables import remarks
 from bench.upgrade.workers import Sides
+from bench.verdicts import Verdict
 
 pytest_plugins = ["pytester"]
 PROJECT = Path(__file__).parents[2]
@@ -79,7 +81,8 @@ def test_one_level_of_one_value_is_within_limits():
 
 
 def figure(verdict: str, ratio: float = 1.0, **more) -> Figure:
-    return Figure.of(Decision(verdict, ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None)), 0.03)
+    decision = Decision(Verdict(verdict), ratio, ratio - 0.01, ratio + 0.01, 6, more.pop("more_pairs", None))
+    return Figure.of(decision, 0.03)
 
 
 def case_found(verdict: str = "identical", **figures: Any) -> CaseFound:
@@ -233,8 +236,8 @@ def check(tmp_path, tiny_case):
         folder = RunFolder(tmp_path / "results", "run")
         pythons = {"baseline": Path(sys.executable), "candidate": candidate}
         chosen = Plan(places_for("cpu"), **({"budget_s": 0.1, "pair_s": 0.05, "speed": False} | plan))
-        with Sides(pythons, 120) as sides:
-            made = UpgradeCheck(sides, chosen, folder, tmp_path, rng=random.Random(0))
+        with Sides(pythons, 120) as sides, PictureProcesses(sides.take) as processes:
+            made = UpgradeCheck(sides, processes, chosen, folder, tmp_path, rng=random.Random(0))
             return made.check(tiny_case(DDPM)), folder
 
     return run

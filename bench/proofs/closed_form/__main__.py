@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import diffusers
 
+from bench.command import CommandParser, run_command
 from bench.proofs.closed_form.goldens import (
     GOLDENS,
     describe_origin,
@@ -20,7 +21,7 @@ from bench.proofs.closed_form.goldens import (
 from bench.proofs.closed_form.moments import SAMPLERS, STEPS, propagate
 from bench.proofs.closed_form.moments import measured_order as of_moments
 from bench.proofs.closed_form.outcomes import FLOORS, ILL_CONDITIONED, Outcome, compare, measured_limit, outcome
-from bench.proofs.closed_form.sampling import UnknownOption
+from bench.proofs.closed_form.sampling import NotInDiffusers
 from bench.proofs.closed_form.settings import all_settings
 from bench.proofs.closed_form.truth import METHODS, error, measured_order
 
@@ -36,7 +37,7 @@ def _check(accept: bool, path: Path) -> int:
         golden = goldens.get(name)
         try:
             now = outcome(setting)
-        except UnknownOption as missing:
+        except NotInDiffusers as missing:
             unknown += 1
             print(f"{name}: cannot be checked, {missing}")
             if golden is not None:
@@ -125,14 +126,14 @@ def main(arguments: Sequence[str] | None = None, path: Path = GOLDENS) -> int:
     ill-conditioned, ``orders`` prints the table of measured orders. Returns 1 where something changed and was not
     accepted, or where a setting is unknown to this diffusers. Goldens that moved within their limits stay as they are.
     """
-    parser = argparse.ArgumentParser(prog="python -m bench.proofs.closed_form", description=__doc__)
+    parser = CommandParser(prog="python -m bench.proofs.closed_form", description=__doc__)
     parser.add_argument("command", choices=("check", "accept", "limits", "conditions", "orders"))
     chosen = parser.parse_args(arguments)
     diffusers.logging.set_verbosity_error()
     commands = {"orders": _orders, "limits": lambda: _limits(path), "conditions": lambda: _conditions(path)}
     chosen_command = commands.get(chosen.command, lambda: _check(chosen.command == "accept", path))
-    return chosen_command()
+    return run_command(parser.prog, chosen_command)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -11,8 +11,9 @@ import torch
 from bench.calibration.prediction import prediction_bound
 from bench.proofs.closed_form.networks import perfect_network
 from bench.proofs.closed_form.rounding import Twin
-from bench.proofs.closed_form.sampling import UnknownOption, build, run
+from bench.proofs.closed_form.sampling import NotInDiffusers, build, run
 from bench.proofs.closed_form.settings import Setting
+from bench.verdicts import verdict_of_errors
 
 # Standard normal numbers, written down so that no generator can change them. Fewer than 16, because from 16 on torch
 # draws the noise of stochastic schedulers with vector instructions, which differ between processors.
@@ -46,7 +47,7 @@ def outcome(setting: Setting, twin: int | None = None) -> Outcome:
         twin: number of a rounding twin; ``None`` for the setting itself.
 
     Raises:
-        UnknownOption: this release of diffusers does not have the scheduler or an option.
+        NotInDiffusers: this release of diffusers does not have the scheduler or an option.
     """
     try:
         with warnings.catch_warnings():
@@ -59,7 +60,7 @@ def outcome(setting: Setting, twin: int | None = None) -> Outcome:
                 step_options=setting.step_options, seed=SEED, twin=None if twin is None else Twin(twin),
             )  # fmt: skip
             final = path.samples[-1]
-    except UnknownOption:
+    except NotInDiffusers:
         raise
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
@@ -104,9 +105,7 @@ def compare(setting: Setting, now: Outcome, golden: Outcome, limit: float | None
     if isinstance(now, str) or isinstance(golden, str):
         if now == golden:
             return None
-        verdict = "works now" if not isinstance(now, str) else "raises now"
-        if isinstance(now, str) and isinstance(golden, str):
-            verdict = "raises something else"
+        verdict = verdict_of_errors(*(one if isinstance(one, str) else None for one in (golden, now)))
         return Difference(setting.id, f"{verdict}: {now}, golden {golden}")
     if limit > ILL_CONDITIONED:
         limit = math.inf

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from bench.errors import BenchError
 from bench.proofs.closed_form.networks import Network
 from bench.proofs.closed_form.rounding import Twin
 
 
-class UnknownOption(Exception):
+class NotInDiffusers(BenchError):
     """This release of diffusers has no such scheduler, or the scheduler no such option."""
 
 
@@ -34,20 +35,20 @@ def _refuse_unknown(options: Mapping[str, Any], function: Any, owner: str) -> No
     known = inspect.signature(function).parameters
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise UnknownOption(f"{owner} does not know {', '.join(unknown)}")
+        raise NotInDiffusers(f"{owner} does not know {', '.join(unknown)}")
 
 
 def build(class_name: str, options: Mapping[str, Any]) -> Any:
     """A new scheduler with these options.
 
     Raises:
-        UnknownOption: no such class in this release, or no such option, which some constructors ignore in silence.
+        NotInDiffusers: no such class in this release, or no such option, which some constructors ignore in silence.
     """
     import diffusers
 
     found = getattr(diffusers, class_name, None)
     if found is None:
-        raise UnknownOption(f"diffusers {diffusers.__version__} has no {class_name}")
+        raise NotInDiffusers(f"diffusers {diffusers.__version__} has no {class_name}")
     _refuse_unknown(options, found.__init__, class_name)
     return found(**options)
 
@@ -71,7 +72,7 @@ def run(
         twin: rounds tables and answers differently.
 
     Raises:
-        UnknownOption: ``step`` has no such keyword.
+        NotInDiffusers: ``step`` has no such keyword.
         Exception: whatever the scheduler raises.
     """
     chosen = dict(step_options or {})

@@ -104,7 +104,7 @@ def error(method: Method, steps: int, twin: int | None = None) -> float:
         twin: number of a rounding twin; ``None`` for the method itself.
 
     Raises:
-        UnknownOption: not in this release of diffusers.
+        NotInDiffusers: not in this release of diffusers.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,47 +1,21 @@
-"""One case on both sides: pictures first, then speed and memory in fresh process pairs until it is decided."""
+"""Speed and memory of a case on two sides: fresh process pairs until the speed is decided."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
-
-from bench.calls.pipelines import Checkpoint
-from bench.calls.work import Work
-from bench.suite.case import Case
-from bench.upgrade.decision import CANNOT_TELL, LESS, MORE, Decision, decide
+from bench.upgrade.decision import decide
 from bench.upgrade.lockstep import DUET, PairedCall, Places, log_ratio, paired_call
-from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken, WorkerProcess, fresh
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerProcess, fresh
+from bench.verdicts import Verdict
 
-SIDES = ("baseline", "candidate")
-# Loading and the first call happen once per process, so their ratios are spread more widely.
-MIN_CHANGE_ONCE = 0.2
 # The noise of a pair falls with the root of its time (measured), and a pair costs about a second besides.
 PAIR_S = 3.0
-
-
-@dataclass(frozen=True)
-class SideResult:
-    """What one side made of the case in its first process.
-
-    Attributes:
-        notices: what the libraries warned of, in order.
-        error: why there are no images.
-        work: what that call did; ``None`` where it raised, or for ``work_reason``.
-    """
-
-    images: tuple[Image.Image, ...] = ()
-    unet_calls: int | None = None
-    notices: tuple[str, ...] = ()
-    error: str | None = None
-    work: Work | None = None
-    work_reason: str | None = None
 
 
 @dataclass
@@ -92,18 +66,6 @@ class Plan:
     timeout_s: float = TIMEOUT_S
 
 
-def load_request(case: Case, checkpoint: Checkpoint, device: str, threads: int) -> dict[str, Any]:
-    """What a worker must know to load the pipeline of a case."""
-    return {
-        "model": case.model.model_dump(mode="json"),
-        "settings": case.settings.model_dump(mode="json") | {"seeds": case.settings.seeds},
-        "folder": str(checkpoint.folder.resolve()),
-        "pickled": checkpoint.pickled,
-        "device": device,
-        "threads": threads,
-    }
-
-
 def ask_both(
     sides: Sequence[WorkerProcess],
     places: Places,
@@ -123,56 +85,6 @@ def ask_both(
         for number in order:
             replies[number] = sides[number].ask(do, **requests[number])
     return [replies[0], replies[1]]
-
-
-def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:
-    """Pictures and work of a case from one side, in a fresh process; what goes wrong is in ``error``."""
-    ((_, result),) = pictures_of(worker, {"": request})
-    return result
-
-
-def pictures_of(worker: WorkerProcess, requests: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, SideResult]]:
-    """Pictures and work of cases from one side, one after the other in one fresh process.
-
-    What goes wrong is in ``error``. A case that takes the process along is the last one.
-    """
-    left = list(requests)
-    try:
-        with fresh(worker) as process:
-            while left:
-                result = picture_in(process, requests[left[0]])
-                yield left.pop(0), result
-    except WorkerBroken as error:
-        if left:
-            yield left[0], SideResult(error=str(error))
-
-
-def picture_in(process: WorkerProcess, request: dict[str, Any]) -> SideResult:
-    """Pictures and work of a case from one call in a process that may have made others before.
-
-    Raises:
-        WorkerBroken: the process is gone.
-    """
-    try:
-        process.ask("load", **request)
-        try:
-            reply = process.ask("counted_picture")
-        except WorkerBroken as error:
-            if not error.alive:
-                raise
-            reply = process.ask("picture")  # what it raises without being counted is what counts
-            return replace(_side_result(reply), work_reason=f"it could not be counted: {error}")
-        return replace(_side_result(reply), work=Work.from_json(reply[0]["work"]))
-    except WorkerBroken as error:
-        if not error.alive:
-            raise
-        return SideResult(error=str(error))
-
-
-def _side_result(reply: tuple[dict[str, Any], tuple[bytes, ...]]) -> SideResult:
-    header, blobs = reply
-    images = tuple(Image.frombytes("RGB", tuple(size), blob) for size, blob in zip(header["sizes"], blobs, strict=True))
-    return SideResult(images, header["unet_calls"], tuple(header["notices"]))
 
 
 def measure_pair(
@@ -238,20 +150,7 @@ def measure_until_decided(
         samples.seconds = time.perf_counter() - began
         decision = decide(samples.log_ratios, plan.min_change)
         announce(f"pair {decision.pairs}: {decision.ratio - 1:+.1%}")
-        if decision.verdict != CANNOT_TELL:
+        if decision.verdict != Verdict.CANNOT_TELL:
             return samples
         if samples.seconds * (1 + 1 / decision.pairs) > plan.budget_s:
             return samples
-
-
-def decide_once(pairs: Sequence[tuple[float, float]], min_change: float = MIN_CHANGE_ONCE) -> Decision:
-    """The verdict on something that was measured once per process."""
-    return decide([math.log(candidate / baseline) for baseline, candidate in pairs], min_change)
-
-
-def decide_memory(samples: Samples, min_change: float) -> Decision | None:
-    """The verdict on peak memory; ``None`` where the device has no counter."""
-    if not samples.known_peaks:
-        return None
-    ratios = [math.log(after / before) for before, after in samples.known_peaks]
-    return decide(ratios, min_change, worse=MORE, better=LESS)
