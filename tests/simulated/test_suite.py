@@ -26,15 +26,9 @@ def _case(folder):
     return Case(model=model, settings=Settings(scheduler="ddpm", steps=2, images=1))
 
 
-def _repeat(target, setup, rounds):
-    for _ in range(rounds):
-        target(**setup())
-    return [1.0] * rounds
-
-
 def test_a_measured_case_has_no_times(tiny_ddpm_folder, tmp_path):
     run = _run(Path(tmp_path))
-    made = run.benchmark(_case(tiny_ddpm_folder), _repeat, rounds=1)
+    made = run.benchmark(_case(tiny_ddpm_folder), rounds=1)
     (kept,) = read_records(run.folder.path / "records.jsonl")
     for record in (made, kept):
         assert record.device == "sim"
