@@ -157,7 +157,8 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> Limits:
         return prediction_bound(values, floor, FALSE_ALARM / FIGURES)
 
     gap = limit([1 - one.ssim for one in counted], floors.gap)
-    levels = limit([one.max_diff for one in counted], floors.levels)
+    # Whole levels double from 1 to 2, which a logarithm takes for a wide spread; counted from 1 up they do not.
+    levels = limit([one.max_diff + 1 for one in counted], floors.levels + 1) - 1
     return Limits(
         ssim=_down(max(1 - gap, -1.0)),
         max_diff=min(max(math.ceil(levels), spread.max_diff + floors.levels), 255),

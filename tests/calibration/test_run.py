@@ -104,6 +104,11 @@ def test_evidence_below_the_median_does_not_widen_limits():
     )
 
 
+def test_a_few_whole_levels_are_no_wide_spread():
+    evidence = [moved(max_diff=levels, ssim=0.9999) for levels in (1, 2, 3, 4) * 4]
+    assert 4 < limits_from(evidence, STRICT).max_diff < 64
+
+
 def test_a_variation_that_moves_nothing_is_no_observation():
     gaps = [0.01, 0.012, 0.016, 0.02] * 4
     still = [moved(f"variation {number}") for number in range(9)]
