@@ -7,8 +7,8 @@ one unit of noise at one draw. The final samples are the coefficients, exact to 
 
 from __future__ import annotations
 
+import inspect
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,17 +74,18 @@ class Moments:
 
 @contextmanager
 def _noise_from(scheduler: Any, draw: Callable[[torch.Size, torch.dtype], torch.Tensor]) -> Iterator[None]:
-    module = sys.modules[type(scheduler).__module__]
-    real = module.randn_tensor
+    # The names that the scheduler's own functions see; its module may have left sys.modules.
+    names = inspect.unwrap(type(scheduler).step).__globals__
+    real = names["randn_tensor"]
 
     def drawn(shape: Any, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> torch.Tensor:
         return draw(torch.Size(shape), dtype or torch.float32)
 
-    module.randn_tensor = drawn  # type: ignore[attr-defined]
+    names["randn_tensor"] = drawn
     try:
         yield
     finally:
-        module.randn_tensor = real  # type: ignore[attr-defined]
+        names["randn_tensor"] = real
 
 
 @dataclass(frozen=True)
