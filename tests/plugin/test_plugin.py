@@ -77,7 +77,7 @@ steps = 2
 images = 1
 slow = true
 """
-ACCEPT = ["tests", "--golden-update", "--golden-reason=why"]
+ACCEPT = ["golden", "--golden-update", "--golden-reason=why"]
 USAGE_ERROR, NOTHING_RUN = pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED
 NOTHING_TIMED = pytest.mark.filterwarnings("ignore:Not saving anything, no benchmarks have been run")
 
@@ -118,7 +118,7 @@ def accepted(suite_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(pytester: pytest.Pytester, suite_text: str, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """``start("tests", …)`` runs pytest in a project with this one's conftest, settings, tests and benchmarks."""
+    """``start("golden", …)`` runs pytest in a project with this one's conftest, settings, tests and benchmarks."""
     pytester.makeconftest((PROJECT / "conftest.py").read_text())
     settings = (PROJECT / "tox.ini").read_text()
     assert "\npythonpath = .\n" in settings
@@ -180,7 +180,7 @@ def text_of(result: pytest.RunResult) -> str:
     return "\n".join([*result.outlines, *result.errlines])
 
 
-@pytest.mark.parametrize("folder", ["bench", "tests"])
+@pytest.mark.parametrize("folder", ["bench", "golden"])
 def test_without_goldens_every_case_is_red_and_no_golden_appears(folder, start, pytester):
     result = start(folder)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -191,14 +191,14 @@ def test_without_goldens_every_case_is_red_and_no_golden_appears(folder, start, 
 
 
 def test_accepting_goldens_is_red_and_the_next_run_is_green(start, pytester):
-    writing = start("tests", "--golden-update")
+    writing = start("golden", "--golden-update")
     assert writing.ret == pytest.ExitCode.TESTS_FAILED
     writing.stdout.fnmatch_lines([f"wrote *golden/{case}.png (missing, new)" for case in CASES])
     written = sorted(
         path.relative_to(pytester.path / "golden").as_posix() for path in pytester.path.rglob("golden/*/*")
     )
     assert written == sorted(case + suffix for case in CASES for suffix in (".png", ".json"))
-    checking = start("tests")
+    checking = start("golden")
     assert checking.ret == pytest.ExitCode.OK
     checking.assert_outcomes(passed=4)
     assert [record.verdict for record in records(pytester)] == ["identical"] * 3
@@ -253,7 +253,7 @@ def test_the_benchmark_file_is_in_the_schema_of_pytest_benchmark(start, pytester
         assert entry["extra_info"]["pictures"]["ssim_worst_tile"] == 1
 
 
-@pytest.mark.parametrize("folder", ["bench", "tests"])
+@pytest.mark.parametrize("folder", ["bench", "golden"])
 def test_a_changed_picture_is_one_failed_test_that_names_the_case(folder, start, pytester, goldens, alter_golden):
     alter_golden(goldens / f"{CASES[1]}.png")
     result = start(folder, "--junitxml=junit.xml")
@@ -272,7 +272,7 @@ def test_a_changed_picture_is_one_failed_test_that_names_the_case(folder, start,
     assert ("median_s" in properties) == (folder == "bench")
 
 
-@pytest.mark.parametrize("folder", ["bench", "tests"])
+@pytest.mark.parametrize("folder", ["bench", "golden"])
 def test_more_work_is_one_failed_test_that_says_what_is_more(folder, start, pytester, goldens):
     alter_work(goldens / f"{CASES[1]}.png", more_than)
     result = start(folder, "--junitxml=junit.xml")
@@ -294,7 +294,7 @@ def test_more_work_is_one_failed_test_that_says_what_is_more(folder, start, pyte
 
 def test_less_work_passes_and_is_told(start, pytester, goldens):
     alter_work(goldens / f"{CASES[1]}.png", less_than)
-    result = start("tests")
+    result = start("golden")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines([f"*{CASES[1]} *identical, less work*"])
     result.stdout.fnmatch_lines(
@@ -346,19 +346,19 @@ def test_accepting_other_work_is_red_and_the_next_run_is_green(change, start, go
     path = goldens / f"{CASES[1]}.png"
     alter_work(path, change)
     before = path.read_bytes()
-    writing = start("tests", "--golden-update")
+    writing = start("golden", "--golden-update")
     assert writing.ret == pytest.ExitCode.TESTS_FAILED
     assert writing.parseoutcomes()["failed"] == 1
     writing.stdout.fnmatch_lines([f"wrote {path} (same pictures, work: *)"])
     writing.stdout.fnmatch_lines([f"{CASES[1]}: *accepted as {path} (same pictures, *--golden-update to check it*"])
     assert path.read_bytes() == before
-    assert start("tests").ret == pytest.ExitCode.OK
+    assert start("golden").ret == pytest.ExitCode.OK
 
 
 def test_goldens_without_counts_are_red_and_say_what_to_do(start, goldens):
     for case in CASES:
         alter_work(goldens / f"{case}.png", None)
-    result = start("tests")
+    result = start("golden")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["verdicts: 3 work missing", "work: 3 missing"])
     result.stdout.fnmatch_lines(
@@ -366,7 +366,7 @@ def test_goldens_without_counts_are_red_and_say_what_to_do(start, goldens):
     )
 
 
-@pytest.mark.parametrize("folder", ["bench", "tests"])
+@pytest.mark.parametrize("folder", ["bench", "golden"])
 def test_pictures_only_counts_nothing_and_needs_no_counts(folder, start, pytester, goldens):
     alter_work(goldens / f"{CASES[0]}.png", None)
     alter_work(goldens / f"{CASES[1]}.png", more_than)
@@ -390,7 +390,7 @@ def test_processes_of_xdist_share_the_cores():
 
 @pytest.mark.usefixtures("goldens")
 def test_parallel_picture_checks_share_one_run_folder(start, pytester):
-    result = start("tests", "-n2")
+    result = start("golden", "-n2")
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(passed=4)
     assert len(run_folders(pytester)) == 1
@@ -422,14 +422,14 @@ def test_a_run_leaves_what_it_was_to_do_and_how_it_was_started(start, pytester):
 
 
 def test_an_interrupted_run_is_no_whole_one(start, pytester, goldens):
-    (pytester.path / "tests" / "test_interrupted.py").write_text(
+    (pytester.path / "golden" / "test_interrupted.py").write_text(
         "import pytest\n"
         "def test_picture(case, pictured):\n"
         "    pictured(case)\n"
         "    if 's3' in case.id:\n"
         "        pytest.exit('enough')\n"
     )
-    start("tests/test_interrupted.py")
+    start("golden/test_interrupted.py")
     (folder,) = run_folders(pytester)
     assert notes_of(folder).ended is None
     assert "The run was cut short." in (folder / "summary.md").read_text()
@@ -437,7 +437,7 @@ def test_an_interrupted_run_is_no_whole_one(start, pytester, goldens):
 
 def test_a_golden_that_no_case_uses_is_told_in_the_report(start, pytester, goldens):
     shutil.copy(next(goldens.rglob("*.png")), goldens / "old.png")
-    result = start("tests")
+    result = start("golden")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     (folder,) = run_folders(pytester)
     (failure,) = notes_of(folder).other_failures
@@ -449,7 +449,7 @@ def test_a_golden_that_no_case_uses_is_told_in_the_report(start, pytester, golde
 @pytest.mark.usefixtures("goldens")
 def test_a_report_that_cannot_be_written_is_told_and_takes_no_verdict_away(start, pytester, monkeypatch):
     monkeypatch.setattr("bench.plugin.reporter.tell", full_disk)
-    result = start("tests")
+    result = start("golden")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["report: not written (No space left on device)."])
 
@@ -473,13 +473,13 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
         (["bench", "-n2"], r"benchmarks run one at a time: leave out -n, .*\."),
         (["bench", "--benchmark-cprofile=tottime"], r"--benchmark-cprofile: has no effect on calls .*\."),
         (["bench", "--benchmark-disable-gc"], r"--benchmark-disable-gc: has no effect on calls .*\."),
-        (["tests", "--model=nobody"], r"--model nobody: not in \S+suite\.toml; known: far, tiny\."),
-        (["tests", "--device=warp"], r"--device warp: torch knows no such device; .*\."),
-        (["tests", "--golden-update", "--pictures-only"], r"--golden-update accepts pictures and work together: .*\."),
-        (["tests", "--golden-for=torch>1", "--golden-reason=why"], r"--golden-for names .*: add --golden-update\."),
-        (["tests", "--golden-update", "--golden-for=torch>1"], r'--golden-for needs --golden-reason "…": .*\.'),
-        (["tests", "--golden-update", "--golden-for=torch>1", "--golden-reason= "], r"--golden-for needs .*\."),
-        (["tests", "--golden-update", "--golden-reason=why"], r"--golden-reason .*: give --golden-for .*\."),
+        (["golden", "--model=nobody"], r"--model nobody: not in \S+suite\.toml; known: far, tiny\."),
+        (["golden", "--device=warp"], r"--device warp: torch knows no such device; .*\."),
+        (["golden", "--golden-update", "--pictures-only"], r"--golden-update accepts pictures and work together: .*\."),
+        (["golden", "--golden-for=torch>1", "--golden-reason=why"], r"--golden-for names .*: add --golden-update\."),
+        (["golden", "--golden-update", "--golden-for=torch>1"], r'--golden-for needs --golden-reason "…": .*\.'),
+        (["golden", "--golden-update", "--golden-for=torch>1", "--golden-reason= "], r"--golden-for needs .*\."),
+        (["golden", "--golden-update", "--golden-reason=why"], r"--golden-reason .*: give --golden-for .*\."),
         ([*ACCEPT, "--golden-for=torch>1", "--golden-level=type"], r"--golden-for .*: leave out --golden-level\."),
         ([*ACCEPT, "--golden-for=torch"], r"--golden-for: 'torch' is not a library with a range of versions, .*\."),
         ([*ACCEPT, "--golden-for=torch<<1"], r"--golden-for: 'torch<<1' is no requirement \(.*\)\."),
@@ -489,7 +489,7 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
             r"--golden-for torch<1: torch \S+ is installed; accept in an environment with such a release\.",
         ),
         (["bench", "--rounds=1"], r"--rounds 1: at least 2 are needed .*\."),
-        (["tests", "--suite=nowhere.toml"], r"\S+nowhere\.toml: cannot be read \(No such file or directory\); .*\."),
+        (["golden", "--suite=nowhere.toml"], r"\S+nowhere\.toml: cannot be read \(No such file or directory\); .*\."),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_runs(arguments, sentence, start, pytester):
@@ -499,7 +499,7 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(arguments, sentence
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 @pytest.mark.parametrize("arguments", [["--device=cuda"], ["--require-device=cuda"]])
 def test_a_device_that_is_not_here_is_refused_and_not_replaced(arguments, start, pytester):
-    assert_refused(start("tests", *arguments), rf"{arguments[0].replace('=', ' ')}: .*\.", pytester)
+    assert_refused(start("golden", *arguments), rf"{arguments[0].replace('=', ' ')}: .*\.", pytester)
 
 
 @pytest.mark.parametrize(
@@ -516,11 +516,11 @@ def test_a_device_that_is_not_here_is_refused_and_not_replaced(arguments, start,
 )
 def test_a_mistake_in_the_suite_file_is_one_sentence(mistake, sentence, start, pytester, suite_text):
     (pytester.path / "suite.toml").write_text(suite_text.replace(*mistake))
-    assert_refused(start("tests"), sentence, pytester)
+    assert_refused(start("golden"), sentence, pytester)
 
 
 @NOTHING_TIMED
-@pytest.mark.parametrize("folder", ["bench", "tests"])
+@pytest.mark.parametrize("folder", ["bench", "golden"])
 def test_a_selection_of_nothing_is_not_green(folder, start, pytester):
     assert start(folder, "-k", "no-such-case").ret == NOTHING_RUN
     assert not (pytester.path / "results").exists()
@@ -528,7 +528,7 @@ def test_a_selection_of_nothing_is_not_green(folder, start, pytester):
 
 @NOTHING_TIMED
 def test_collecting_writes_nothing(start, pytester):
-    result = start("bench", "tests", "--collect-only", "-q")
+    result = start("bench", "golden", "--collect-only", "-q")
     assert result.ret == pytest.ExitCode.OK
     assert [line for line in result.outlines if line.startswith("bench/")] == [
         f"bench/test_cases.py::test_case[{case}]" for case in CASES
@@ -538,13 +538,13 @@ def test_collecting_writes_nothing(start, pytester):
 
 @pytest.mark.usefixtures("goldens")
 def test_one_case_can_be_chosen_by_its_id(start, pytester):
-    result = start("tests", "-k", "ddpm-s3")
+    result = start("golden", "-k", "ddpm-s3")
     result.assert_outcomes(passed=1, deselected=3)
     assert [record.case for record in records(pytester)] == [CASES[1]]
 
 
 def test_slow_cases_run_on_request_only(start, pytester):
-    result = start("tests", "-m", "slow")
+    result = start("golden", "-m", "slow")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert [record.case for record in records(pytester)] == [SLOW_CASE]
 
@@ -552,7 +552,7 @@ def test_slow_cases_run_on_request_only(start, pytester):
 def test_hub_models_run_when_they_are_named_and_then_alone(start, pytester, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(pytester.path / "hub"))
-    result = start("tests", "--model=far")
+    result = start("golden", "--model=far")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert [record.case for record in records(pytester)] == ["far/ddpm-s2-fp32"]
     result.stdout.fnmatch_lines(["far/ddpm-s2-fp32: model 'far': somebody/far at revision main: not in the cache *"])
@@ -576,7 +576,7 @@ def test_a_case_that_raises_fails_alone(start, pytester, suite_text):
 def test_a_golden_that_no_case_uses_is_named_and_red(start, goldens):
     for suffix in (".png", ".json"):
         shutil.copy(goldens / f"{CASES[0]}{suffix}", goldens / "tiny" / f"lost{suffix}")
-    result = start("tests")
+    result = start("golden")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
@@ -586,8 +586,9 @@ def test_a_golden_that_no_case_uses_is_named_and_red(start, goldens):
 
 @pytest.mark.usefixtures("goldens")
 def test_goldens_and_results_lie_where_the_options_say(start, pytester):
-    shutil.move(pytester.path / "golden", pytester.path / "elsewhere")
-    result = start("tests", "--golden-dir=elsewhere", "--results=other/results")
+    (pytester.path / "elsewhere").mkdir()
+    shutil.move(pytester.path / "golden" / "tiny", pytester.path / "elsewhere")
+    result = start("golden", "--golden-dir=elsewhere", "--results=other/results")
     assert result.ret == pytest.ExitCode.OK
     assert len(read_records(pytester.path / "other" / "results" / "latest" / RECORDS)) == 3
     assert not (pytester.path / "results").exists()
@@ -595,16 +596,16 @@ def test_goldens_and_results_lie_where_the_options_say(start, pytester):
 
 @pytest.mark.usefixtures("goldens")
 def test_other_tests_are_reported_as_always(start, pytester):
-    (pytester.path / "tests" / "test_other.py").write_text("def test_other():\n    assert 1 == 2\n")
-    result = start("tests/test_other.py")
+    (pytester.path / "golden" / "test_other.py").write_text("def test_other():\n    assert 1 == 2\n")
+    result = start("golden/test_other.py")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["tests/test_other.py F*", "E *assert 1 == 2"])
+    result.stdout.fnmatch_lines(["golden/test_other.py F*", "E *assert 1 == 2"])
     assert "results:" not in text_of(result)
 
 
 @pytest.mark.usefixtures("goldens")
 def test_verbose_output_is_pytests_own(start):
-    result = start("tests", "-v")
+    result = start("golden", "-v")
     result.stdout.fnmatch_lines([f"*test_picture[[]{case}[]] PASSED*" for case in CASES])
 
 
@@ -612,12 +613,12 @@ def test_picture_checks_are_deterministic_and_timing_keeps_the_defaults(start):
     torch.use_deterministic_algorithms(False)
     start("bench", "-k", "ddpm-s2")
     assert not torch.are_deterministic_algorithms_enabled()
-    start("tests", "-k", "ddpm-s2")
+    start("golden", "-k", "ddpm-s2")
     assert torch.are_deterministic_algorithms_enabled()
 
 
 @NOTHING_TIMED
-@pytest.mark.parametrize("folder", ["bench", "tests"])
+@pytest.mark.parametrize("folder", ["bench", "golden"])
 @pytest.mark.parametrize("more", [[], ["-m", "golden"], ["--golden-update"]], ids=["plain", "golden", "update"])
 def test_a_model_with_slow_cases_alone_says_how_to_run_them(folder, more, start, pytester, suite_text):
     (pytester.path / "suite.toml").write_text(suite_text + SLOW_MODEL)
@@ -632,7 +633,7 @@ def test_a_model_with_slow_cases_alone_says_how_to_run_them(folder, more, start,
 
 def test_slow_cases_alone_are_no_calibration(start, pytester, suite_text):
     (pytester.path / "suite.toml").write_text(suite_text + SLOW_MODEL)
-    result = start("tests", "-m", "golden", "--golden-calibrate", "--model=late")
+    result = start("golden", "-m", "golden", "--golden-calibrate", "--model=late")
     assert result.ret == NOTHING_RUN
     result.stdout.fnmatch_lines(['no case was selected, so nothing was calibrated: *run with -m "golden and slow".'])
 
@@ -650,9 +651,9 @@ def test_an_upgrade_check_without_a_case_compares_no_import(more, start, pyteste
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["tests", "-m", "golden", "-k", "not tiny"],
-        ["tests", "-k", "no-such-case"],
-        ["tests", "-m", "golden and slow", "-k", "s3"],
+        ["golden", "-m", "golden", "-k", "not tiny"],
+        ["golden", "-k", "no-such-case"],
+        ["golden", "-m", "golden and slow", "-k", "s3"],
         ["bench", "-k", "not tiny"],
         ["bench", "-m", "golden"],
         ["bench", "-m", "not bench"],
@@ -685,8 +686,8 @@ def test_unused_goldens_are_looked_for_where_that_test_is_named(how, start):
 )
 def test_slow_cases_and_the_harness_are_asked_for_apart(asked, names, start, pytester):
     marked = "".join(f"@pytest.mark.{mark}\ndef test_{mark}(): pass\n" for mark in ("slow", "harness"))
-    (pytester.path / "tests" / "test_marked.py").write_text(f"import pytest\ndef test_plain(): pass\n{marked}")
-    result = start("tests/test_marked.py", "--collect-only", "-q", *asked)
+    (pytester.path / "golden" / "test_marked.py").write_text(f"import pytest\ndef test_plain(): pass\n{marked}")
+    result = start("golden/test_marked.py", "--collect-only", "-q", *asked)
     assert [line.partition("::")[2] for line in result.outlines if "::" in line] == names
 
 
@@ -699,7 +700,7 @@ def test_benchmarks_of_the_harness_are_no_slow_cases(name):
 
 @pytest.mark.usefixtures("start")
 @pytest.mark.parametrize("spelling", [" ", "="], ids=["space", "equals"])
-@pytest.mark.parametrize("path", [["tests"], ["-c", "tox.ini"]], ids=["path", "settings"])
+@pytest.mark.parametrize("path", [["golden"], ["-c", "tox.ini"]], ids=["path", "settings"])
 def test_a_folder_outside_is_the_value_of_an_option(path, spelling, pytester, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside")
     (outside / "conftest.py").write_text("raise RuntimeError('no conftest of this project')\n")
