@@ -24,6 +24,7 @@ _NO_SHARE = 1.0  # where nearly every value may move by a level
 # (dtype, tier): how far a grid may be from its golden, or a candidate's grid from the baseline's.
 # "Upgrades" below: 195 settings of two small models under neighbouring releases of diffusers, transformers and torch on
 # one processor, where the hardest harmless step took another convolution kernel (diffusers 0.36 to 0.37).
+# "Measured" below: what the measured limits of the suite's own cases are (python -m bench.calibration detects).
 # "Harmless" below: the default cases against goldens made on a processor with AMX, run there with 1 and 2 threads, with
 # oneDNN and ATen held to AVX2 and to AVX-512 without bfloat16 (ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY), and for
 # float32 with the oldest supported libraries too. With AVX2 three of the DDPM's bfloat16 cases were not run.
@@ -54,42 +55,42 @@ DEFAULT_LIMITS: dict[tuple[str, Tier], Limits] = {
         max_diff=3,
         changed_share=0.01,
         mean_diff=0.05,
-        reason="harmless: SSIM >= 0.99999, difference <= 1, shift <= 0.002; a repeated last sigma 0.9988",
+        reason="measured: 95 % of 443 cases need less than SSIM 0.99995, 2 levels on 0.4 % of values, shift 0.01",
     ),
     ("bfloat16", PORTABLE): Limits(
-        ssim=0.96,
-        max_diff=96,
+        ssim=0.86,
+        max_diff=136,
         changed_share=_NO_SHARE,
-        mean_diff=4.0,
-        reason="harmless: SSIM >= 0.984, difference <= 47, shift <= 2.2, about doubled; identical on one processor",
+        mean_diff=14.0,
+        reason="measured: 95 % of 38 cases need less",
     ),
     ("float16", PORTABLE): Limits(
         ssim=0.99,
         max_diff=24,
         changed_share=_NO_SHARE,
         mean_diff=1.0,
-        reason="not measured across processors; 8 times finer than bfloat16, so a quarter of its room",
+        reason="a guess: four measured cases need less than SSIM 0.99995, 11 levels, shift 0.14",
     ),
     ("float32", OTHER): Limits(
-        ssim=0.99,
-        max_diff=32,
+        ssim=0.98,
+        max_diff=64,
         changed_share=_NO_SHARE,
-        mean_diff=0.5,
-        reason="not measured, no accelerator was at hand; TF32 convolutions round as coarsely as float16",
+        mean_diff=12.0,
+        reason="measured: 95 % of 26 cases need less at the rounding of TF32; no accelerator was at hand",
     ),
     ("bfloat16", OTHER): Limits(
-        ssim=0.93,
-        max_diff=128,
+        ssim=0.86,
+        max_diff=136,
         changed_share=_NO_SHARE,
-        mean_diff=6.0,
-        reason="not measured; wider than on the same type of device",
+        mean_diff=14.0,
+        reason="as on the same type of device, where 95 % of 38 cases need less; no accelerator was at hand",
     ),
     ("float16", OTHER): Limits(
         ssim=0.97,
         max_diff=64,
         changed_share=_NO_SHARE,
         mean_diff=2.0,
-        reason="not measured; wider than on the same type of device",
+        reason="a guess; four measured cases need less than SSIM 0.9997, 4 levels, shift 0.11",
     ),
 }
 
