@@ -147,7 +147,7 @@ def onednn_instructions() -> str:
     return next((line.partition("cpu,isa:")[2] for line in lines if "cpu,isa:" in line), "")
 
 
-PLAIN = Variation("another process", STRICT, "the same again; where its memory lies differs")
+PLAIN = Variation("another process", STRICT, "the same again, at other memory addresses")
 
 VARIATIONS: tuple[Variation, ...] = (
     PLAIN,

@@ -108,7 +108,7 @@ def to_images(pipeline: Any, output: torch.Tensor | np.ndarray) -> list[Image.Im
             ``DDPMPipeline`` knows no tensors; in [0, 1].
 
     Raises:
-        BrokenPicture: a value is NaN or infinite, or the shape is none of these.
+        BrokenPicture: a value is NaN or infinite, or the shape is not one of these.
     """
     array = output if isinstance(output, np.ndarray) else output.detach().float().cpu().permute(0, 2, 3, 1).numpy()
     if array.ndim != 4 or array.shape[-1] != 3:

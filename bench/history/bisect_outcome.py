@@ -56,7 +56,7 @@ class BisectFound(Frozen):
         default=(), description="releases between these two that were skipped or not tried"
     )
     commits: CommitsFound | None = Field(default=None, description="only with --repo")
-    sentence: str = Field(default="", description="the answer; empty while the search goes on")
+    sentence: str = Field(default="", description="the answer; empty while the search runs")
 
 
 def write_bisect(path: Path, found: BisectFound) -> None:

@@ -86,7 +86,7 @@ def start_session(config: pytest.Config) -> Session:
     options = Options.from_config(config)
     upgrade = UpgradeOptions.from_config(config)
     if not upgrade and any(Path(path.partition("::")[0]).name == UPGRADE_FILE for path in config.args):
-        raise pytest.UsageError("an upgrade check needs a side: --candidate diffusers==0.42.1, for one.")
+        raise pytest.UsageError("an upgrade check compares two installs; give --baseline or --candidate, such as --candidate diffusers==0.42.1.")
     timing = wants_timing(config)
     if timing and _in_parallel(config):
         raise pytest.UsageError("benchmarks run one at a time: leave out -n, which is for picture checks (-m golden).")
@@ -138,7 +138,7 @@ def require_releases(difference: Difference, libraries: Mapping[str, str | None]
         requirement = read_requirement(text)
         name = library_of(requirement)
         if name not in libraries:
-            raise pytest.UsageError(f"--golden-for {text}: {name} is none of {', '.join(libraries)}.")
+            raise pytest.UsageError(f"--golden-for {text}: {name} is not one of {', '.join(libraries)}.")
         if not holds(requirement, libraries):
             installed = f"{name} {libraries[name]} is installed" if libraries[name] else f"{name} is not installed"
             raise pytest.UsageError(f"--golden-for {text}: {installed}; accept in an environment with such a release.")

@@ -31,7 +31,7 @@ class Record(Frozen):
     weights: str | None = Field(default=None, description="SHA-256 over the weight files")
     settings: dict[str, Any]
     device: str
-    environment: str = Field(description="short hash; environments.json lists the whole")
+    environment: str = Field(description="short hash; environments.json has the details")
     load_average: float | None = None
     load_s: float | None = Field(default=None, description="checkpoint on disk to pipeline on device")
     first_call_s: float | None = Field(default=None, description="includes lazy work and compilation")

@@ -196,7 +196,7 @@ def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, 
         told = ", ".join(f"{number} {word}" for word, number in words.most_common())
         return f"{len(failed)} of {plural(len(entries), 'case')} failed: {told}.", Kind.BAD
     if _warnings(runs):
-        return f"{plural(len(entries), 'case')} passed, but the run is not whole.", Kind.BAD
+        return f"{plural(len(entries), 'case')} passed, but the run is incomplete.", Kind.BAD
     less = _cases_with_less(entries)
     identical = sum(entry.verdict.word == Verdict.IDENTICAL for entry in entries)
     exactly = " exactly" if identical == len(entries) else ""
@@ -384,7 +384,7 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
         warnings=(
             *(f"Not run in {gap.run}: {named(gap.cases)}." for gap in gaps),
             *_warnings(runs),
-            "Runs that lie apart cannot tell a change of speed from one of the machine; the upgrade check can.",
+            "Separate runs cannot tell a change of speed from a change of the machine; the upgrade check can.",
         ),
         sections=_sections(timed, runs),
         environments=_environments(runs),

@@ -88,7 +88,7 @@ def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, Kind]:
     if not found.cases and not found.import_time:
         return "No case ran, so nothing was compared.", Kind.BAD
     if cut_short:
-        return f"Nothing is worse in {cases}, but the check is not whole.", Kind.BAD
+        return f"Nothing is worse in {cases}, but the check is incomplete.", Kind.BAD
     if unsure:
         return f"Nothing is worse in {cases} as far as can be seen, but {told}.", Kind.UNSURE
     return f"Nothing is worse in {cases}.", Kind.GOOD

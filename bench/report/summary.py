@@ -60,6 +60,6 @@ def publish_summary(text: str, path: Path) -> None:
     step = os.environ.get("GITHUB_STEP_SUMMARY")
     if step:
         if len(text.encode()) > LONGEST:
-            text = f"{text.encode()[:LONGEST].decode(errors='ignore')}\n\n(cut; the whole is in {path.name})\n"
+            text = f"{text.encode()[:LONGEST].decode(errors='ignore')}\n\n(shortened; the rest is in {path.name})\n"
         with open(step, "a", encoding="utf-8") as file:
             file.write(text)

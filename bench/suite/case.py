@@ -105,7 +105,7 @@ class Settings(Frozen):
     @classmethod
     def _known_scheduler(cls, name: str) -> str:
         if name not in SCHEDULERS:
-            raise ValueError(f"'{name}' is none of {', '.join(SCHEDULERS)}")
+            raise ValueError(f"'{name}' is not one of {', '.join(SCHEDULERS)}")
         return name
 
     @property

@@ -17,7 +17,7 @@ STAGES = {
     "decoder": "go on with the autoencoder's decoder alone (after vae; beside or after sd)",
     "sd": "train the UNet and the text encoder of emoji-sd (after vae)",
     "ddpm": "train the UNet of emoji-ddpm",
-    "ddpm-finish": "go on with it, all timesteps weighing alike (after ddpm)",
+    "ddpm-finish": "continue it with equal weights for all timesteps (after ddpm)",
     "export": "write what was trained to bench/checkpoints/",
     "card": "measure the exported checkpoints and write their model cards",
 }
@@ -26,7 +26,7 @@ STAGES = {
 def parser() -> argparse.ArgumentParser:
     top = CommandParser(
         prog=PROG,
-        description="Trains the embedded checkpoints. Each stage goes on from its last checkpoint if it was stopped.",
+        description="Trains the embedded checkpoints. A stage that was stopped continues from its last checkpoint.",
     )
     stages = top.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, does in STAGES.items():
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--steps", type=int, help="optimizer steps in all (default: as the checkpoint in bench/)")
         stage.add_argument("--batch", type=int, help="pictures per step")
         stage.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise (default: 0)")
-        stage.add_argument("--restart", action="store_true", help="forget the last checkpoint and start anew")
+        stage.add_argument("--restart", action="store_true", help="forget the last checkpoint and start again")
     return top
 
 

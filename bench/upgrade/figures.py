@@ -41,7 +41,7 @@ def figures(samples: Samples, min_change: float) -> dict[str, Figure | str | Non
         "load": figure_once(samples.load_s),
         "first_call": figure_once(samples.first_call_s),
         "memory": memory,
-        "memory_reason": None if memory else samples.memory_reason or "this system does not tell it",
+        "memory_reason": None if memory else samples.memory_reason or "this system does not report it",
     }
 
 

@@ -443,7 +443,7 @@ def test_a_golden_that_no_case_uses_is_told_in_the_report(start, pytester, golde
     (failure,) = notes_of(folder).other_failures
     assert "old.png" in failure
     assert "old.png" in (folder / "report.html").read_text()
-    assert "3 cases passed, but the run is not whole." in (folder / "summary.md").read_text()
+    assert "3 cases passed, but the run is incomplete." in (folder / "summary.md").read_text()
 
 
 @pytest.mark.usefixtures("goldens")
@@ -483,7 +483,7 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
         ([*ACCEPT, "--golden-for=torch>1", "--golden-level=type"], r"--golden-for .*: leave out --golden-level\."),
         ([*ACCEPT, "--golden-for=torch"], r"--golden-for: 'torch' is not a library with a range of versions, .*\."),
         ([*ACCEPT, "--golden-for=torch<<1"], r"--golden-for: 'torch<<1' is no requirement \(.*\)\."),
-        ([*ACCEPT, "--golden-for=flask>1"], r"--golden-for flask>1: flask is none of torch, .*\."),
+        ([*ACCEPT, "--golden-for=flask>1"], r"--golden-for flask>1: flask is not one of torch, .*\."),
         (
             [*ACCEPT, "--golden-for=torch>1", "--golden-for=torch<1"],
             r"--golden-for torch<1: torch \S+ is installed; accept in an environment with such a release\.",

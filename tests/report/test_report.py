@@ -691,7 +691,7 @@ def test_a_slower_import_is_no_silent_green(tmp_path):
 def test_an_upgrade_that_was_cut_short_is_not_green(tmp_path):
     notes = RunNotes(schema=1, command="pytest", began="now", planned=("m/a", "m/b"))
     story = story_of_upgrade(upgrade_found(case_found("m/a")), tmp_path, notes)
-    assert (story.kind, story.headline) == (Kind.BAD, "Nothing is worse in 1 case, but the check is not whole.")
+    assert (story.kind, story.headline) == (Kind.BAD, "Nothing is worse in 1 case, but the check is incomplete.")
     assert "m/b" in story.warnings[0]
 
 
