@@ -83,7 +83,9 @@ def _difference(config: pytest.Config) -> Difference | None:
     if not when and not reason:
         return None
     if not when:
-        raise pytest.UsageError("--golden-reason says why releases differ; name them too, such as --golden-for diffusers<0.31.")
+        raise pytest.UsageError(
+            "--golden-reason says why releases differ; name them too, such as --golden-for diffusers<0.31."
+        )
     if not config.getoption("golden_update"):
         raise pytest.UsageError("--golden-for names the releases for which to accept pictures: add --golden-update.")
     if not reason:

@@ -86,7 +86,9 @@ def start_session(config: pytest.Config) -> Session:
     options = Options.from_config(config)
     upgrade = UpgradeOptions.from_config(config)
     if not upgrade and any(Path(path.partition("::")[0]).name == UPGRADE_FILE for path in config.args):
-        raise pytest.UsageError("an upgrade check compares two installs; give --baseline or --candidate, such as --candidate diffusers==0.42.1.")
+        raise pytest.UsageError(
+            "an upgrade check compares two installs; give --baseline or --candidate, such as --candidate diffusers."
+        )
     timing = wants_timing(config)
     if timing and _in_parallel(config):
         raise pytest.UsageError("benchmarks run one at a time: leave out -n, which is for picture checks (-m golden).")
