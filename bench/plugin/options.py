@@ -84,7 +84,7 @@ def _difference(config: pytest.Config) -> Difference | None:
         return None
     if not when:
         raise pytest.UsageError(
-            "--golden-reason says why releases differ; name them too, such as --golden-for diffusers<0.31."
+            "--golden-reason says why releases differ: give --golden-for too, such as diffusers<0.31."
         )
     if not config.getoption("golden_update"):
         raise pytest.UsageError("--golden-for names the releases for which to accept pictures: add --golden-update.")
