@@ -76,7 +76,7 @@ DEFAULT_LIMITS: dict[tuple[str, Tier], Limits] = {
         max_diff=64,
         changed_share=_NO_SHARE,
         mean_diff=12.0,
-        reason="measured: 95 % of 26 cases need less at the rounding of TF32; no accelerator was at hand",
+        reason="measured: 95 % of 26 timed cases need less at the rounding of TF32; no accelerator was at hand",
     ),
     ("bfloat16", OTHER): Limits(
         ssim=0.86,
