@@ -161,7 +161,7 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> Limits:
     levels = limit([one.max_diff + 1 for one in counted], floors.levels + 1) - 1
     return Limits(
         ssim=_down(max(1 - gap, -1.0)),
-        max_diff=min(max(math.ceil(levels), spread.max_diff + floors.levels), 255),
+        max_diff=min(max(math.ceil(round(levels, 6)), spread.max_diff + floors.levels), 255),
         changed_share=-_down(-min(limit([one.changed_share for one in counted], floors.share), 1.0)),
         mean_diff=-_down(-min(limit([one.mean_diff for one in counted], floors.shift), 255.0)),
         reason=(
