@@ -1,13 +1,17 @@
-"""Files that are either the old ones or the new ones, whatever happens while they are written."""
+"""Files that are never half written: the old one or the new one, and JSON lines that are there or not."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -57,3 +61,70 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             parts[path] = stack.enter_context(_written_beside(path, content))
         for path, part in parts.items():
             os.replace(part, path)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Writes a file, text in UTF-8; a crash leaves the old one or the new one.
+
+    Raises:
+        OSError: it cannot be written, or its folder is missing; the old one is as it was.
+    """
+    with _written_beside(path, content.encode() if isinstance(content, str) else content) as part:
+        os.replace(part, path)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line of JSON, with or without its end, to a file that is made where it is missing.
+
+    Lines of parallel processes do not mix. A last line that a crash cut off is removed first.
+
+    Raises:
+        OSError: it cannot be written, and nothing of it was.
+    """
+    with path.open("ab+", buffering=0) as file:
+        with contextlib.suppress(OSError):  # not every network file system has locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        added = line.rstrip("\n").encode() + b"\n"
+        rest = _after_last_line(file)
+        if _is_json(rest):
+            added = b"\n" + added
+        elif rest:
+            file.truncate(file.tell() - len(rest))
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(added) < len(added):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of a file of JSON lines, without their ends, and without a last one that a crash cut off.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    *lines, rest = path.read_bytes().split(b"\n")
+    return [*lines, rest] if _is_json(rest) else lines
+
+
+def _after_last_line(file: Any) -> bytes:
+    """What follows the last end of a line; leaves the file at its end."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return b""
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return b""
+    file.seek(0)
+    return file.read().rpartition(b"\n")[2]
+
+
+def _is_json(text: bytes) -> bool:
+    """Whether this is a line that only lacks its end; a part of an object never is."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

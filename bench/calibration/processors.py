@@ -12,12 +12,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from bench.calls.device import choose_device
+from bench.files import write_atomically
 from bench.pictures.grids import split_grid
 from bench.pictures.store import Golden, find_golden, read_golden
 from bench.suite.case import Case
@@ -76,9 +78,10 @@ def keep(grids: Path, cases: Iterable[Case], root: Path, name: str, path: Path) 
     if not differences:
         return 0
     about = json.dumps({"name": name, "goldens": hashes})
+    content = BytesIO()
+    np.savez_compressed(content, **{_ABOUT: np.array(about)}, **differences)  # type: ignore[arg-type]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez_compressed(file, **{_ABOUT: np.array(about)}, **differences)  # type: ignore[arg-type]
+    write_atomically(path, content.getvalue())
     return len(differences)
 
 

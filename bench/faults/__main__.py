@@ -24,6 +24,7 @@ from bench.faults.outcomes import (
     read_outcomes,
     suite_hash,
 )
+from bench.files import write_atomically
 from bench.suite.case import Case
 from bench.suite.file import SUITE_FILE, read_suite
 from bench.suite.selection import add_case_option, cases_matching, is_slow
@@ -137,7 +138,7 @@ def report(options: argparse.Namespace) -> int:
 
     outcomes = latest(read_outcomes(options.results / OUTCOMES))
     text = render_report(FAULTS, outcomes)
-    (options.results / "report.md").write_text(text, encoding="utf-8")
+    write_atomically(options.results / "report.md", text)
     print(text)
     return FAILED if unseen(FAULTS, outcomes) else 0
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.files import append_line, read_lines
 from bench.record.record import Record
 from bench.suite.case import Case
 from bench.verdicts import Verdict
@@ -147,22 +147,18 @@ def from_line(line: str | bytes) -> FaultOutcome:
 
 
 def append(path: Path, outcome: FaultOutcome) -> None:
-    """One write call per line, so that a run that is stopped leaves whole lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(descriptor, to_line(outcome).encode())
-    finally:
-        os.close(descriptor)
+    append_line(path, to_line(outcome))
 
 
 def read_outcomes(path: Path) -> list[FaultOutcome]:
-    """
+    """All outcomes in a file, except a last one that a crash cut off.
+
     Raises:
         OutcomeError: there is no such file, or a line of it is damaged.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_lines(path)
     except OSError:
         raise OutcomeError(f"{path}: no such file; measure first, with 'run'.") from None
     found = []

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.files import write_atomically
 from bench.suite.file import SuiteError
 
 QUICK_FILE = Path(__file__).with_name("quick.json")
@@ -29,4 +30,4 @@ def quick_cases(path: Path = QUICK_FILE) -> frozenset[str]:
 
 
 def write_quick(ids: Iterable[str], path: Path = QUICK_FILE) -> None:
-    path.write_text(json.dumps(sorted(ids), indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(sorted(ids), indent=2) + "\n")

@@ -6,11 +6,11 @@ Schema: ``bisect.schema.json``, written anew by ``python -m bench.history.bisect
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from pydantic import Field
 
+from bench.files import write_atomically
 from bench.frozen import Frozen
 from bench.history.question import Answer
 
@@ -61,9 +61,7 @@ class BisectFound(Frozen):
 
 def write_bisect(path: Path, found: BisectFound) -> None:
     """At once, so that a crash leaves the old file or the new one."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(found.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, found.model_dump_json(by_alias=True, indent=2) + "\n")
 
 
 def read_bisect(path: Path) -> BisectFound:

@@ -6,13 +6,13 @@ Schema: ``timeline.schema.json``, written anew by ``python -m bench.history.time
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from bench.files import write_atomically
 from bench.frozen import Frozen
 from bench.pictures.similarity import Limits
 from bench.verdicts import Rank, Verdict
@@ -128,9 +128,7 @@ class TimelineFound(Frozen):
 
 def write_timeline(path: Path, found: TimelineFound) -> None:
     """At once, so that a crash leaves the old file or the new one."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(found.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, found.model_dump_json(by_alias=True, indent=2) + "\n")
 
 
 def read_timeline(path: Path) -> TimelineFound:

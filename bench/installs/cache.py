@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bench.files import write_atomically
 from bench.installs.installed import Change, Environment
 
 NOTES = "environment.json"
@@ -177,6 +178,4 @@ def read_notes(folder: Path) -> dict[str, Any] | None:
 def write_notes(folder: Path, asked: str, changes: list[dict[str, Any]], unmet: Sequence[str]) -> None:
     """Notes what the environment was made for, and that it is used now."""
     notes = {"asked": asked, "changes": changes, "unmet": unmet, "last_used": _now()}
-    new = folder / f"{NOTES}.new"
-    new.write_text(json.dumps(notes, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, folder / NOTES)
+    write_atomically(folder / NOTES, json.dumps(notes, indent=2, ensure_ascii=False) + "\n")

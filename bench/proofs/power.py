@@ -26,6 +26,7 @@ from bench.calls.device import Cpu
 from bench.calls.pipelines import find_checkpoint
 from bench.command import CommandParser, run_command
 from bench.errors import UsageError
+from bench.files import append_line, read_lines
 from bench.proofs.slow_down import choose_layers
 from bench.suite.file import SUITE_FILE, read_suite
 from bench.suite.selection import add_case_option, cases_matching
@@ -102,8 +103,7 @@ def measure(
             samples = measure_until_decided(sides, (requests[name], slowed), plan, rng=rng)
             calls = [[(call.baseline, call.candidate) for call in pair] for pair in samples.calls]
             trial = Trial(name, slow_down, budget_s, began, samples.seconds, calls)
-            with decisions.open("a") as file:
-                file.write(json.dumps(asdict(trial)) + "\n")
+            append_line(decisions, json.dumps(asdict(trial)))
             print(
                 f"[{number + 1}/{blocks * per_block}] {name} +{slow_down:.0%}: {len(calls)} pairs, "
                 f"{samples.seconds:.0f} s, {statistics.fmean(samples.log_ratios):+.1%}",
@@ -125,7 +125,7 @@ def read_trials(decisions: Path) -> list[Trial]:
         UsageError: there is no such file, or a line of it is damaged.
     """
     try:
-        lines = decisions.read_text().splitlines()
+        lines = read_lines(decisions)
     except OSError:
         raise UsageError(f"{decisions}: no such file; measure first, with 'run'.") from None
     trials = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import json
 import os
 import secrets
@@ -14,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from bench.files import append_line, write_atomically
 from bench.record.record import Record
 
 RECORDS = "records.jsonl"
@@ -58,22 +58,13 @@ class RunFolder:
                 beside.unlink(missing_ok=True)
 
     def append(self, record: Record) -> None:
-        """One write call per line, so that lines of parallel processes do not mix."""
-        descriptor = os.open(self.make() / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            line = record.to_line().encode()
-            if os.write(descriptor, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / RECORDS))
-        finally:
-            os.close(descriptor)
+        append_line(self.make() / RECORDS, record.to_line())
 
     def note_environment(self, key: str, environment: dict[str, Any]) -> None:
         path = self.make() / ENVIRONMENTS
         known = json.loads(path.read_text()) if path.is_file() else {}
         if key not in known:
-            part = path.with_name(f".{path.name}.{os.getpid()}")
-            part.write_text(json.dumps(known | {key: environment}, indent=2) + "\n")
-            os.replace(part, path)
+            write_atomically(path, json.dumps(known | {key: environment}, indent=2) + "\n")
 
     def save_picture(self, case_id: str, image: Image.Image, role: str = "") -> Path:
         path = picture_path(self.make(), case_id, role)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
+from bench.files import write_atomically
 from bench.frozen import Frozen
 
 FILE = "run.json"
@@ -61,9 +61,7 @@ def now() -> str:
 
 
 def write_notes(folder: Path, notes: RunNotes) -> None:
-    part = folder / f".{FILE}.{os.getpid()}"
-    part.write_text(notes.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, folder / FILE)
+    write_atomically(folder / FILE, notes.model_dump_json(by_alias=True, indent=2) + "\n")
 
 
 def read_notes(folder: Path) -> RunNotes | None:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from bench.calls.phases import Phases
 from bench.calls.raised import RaisedError
+from bench.files import read_lines
 from bench.frozen import Frozen
 from bench.pictures.compared import ComparedWork, Pictures
 
@@ -55,13 +56,13 @@ class Record(Frozen):
 
 
 def read_records(path: Path) -> list[Record]:
-    """All records of a ``records.jsonl``.
+    """All records of a ``records.jsonl``, except a last one that a crash cut off.
 
     Raises:
         ValueError: a line is no record; names file and line.
     """
     records = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             records.append(Record.model_validate_json(line))
         except ValueError as error:

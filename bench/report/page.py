@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.files import write_atomically
 from bench.report.pictures import LARGEST_WITHIN, Card, cards_of
 from bench.report.story import Entry, Story
 
@@ -90,7 +90,5 @@ def write_page(story: Story, path: Path, largest_within: int = LARGEST_WITHIN) -
     """Writes the page at once, so that a crash leaves the old one or the new one."""
     cards, pictures = cards_of(story.entries, path, largest_within)
     content = render_page(story, cards).encode()
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    os.replace(part, path)
+    write_atomically(path, content)
     return Page(path, len(content), pictures)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from bench.files import write_atomically
 from bench.report.story import Entry, Story, Table, Value, ssim
 
 # GitHub refuses the summary of a step above 1 MiB; other commands of the step may write there too.
@@ -56,7 +57,7 @@ def render_summary(story: Story) -> str:
 
 def publish_summary(text: str, path: Path) -> None:
     """Writes the summary, and appends it to ``$GITHUB_STEP_SUMMARY`` where that is set."""
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)
     step = os.environ.get("GITHUB_STEP_SUMMARY")
     if step:
         if len(text.encode()) > LONGEST:

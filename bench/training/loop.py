@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from bench.errors import UsageError
+from bench.files import append_line, write_atomically
 
 STATE = "state.pt"
 LOSS_LOG = "loss.jsonl"
@@ -53,10 +54,10 @@ class Objective:
 
 
 def save_state(path: Path, state: dict) -> None:
-    """Writes beside the old state first, so that a kill at any moment leaves one whole file."""
-    beside = path.with_suffix(".part")
-    torch.save(state, beside)
-    os.replace(beside, path)
+    """A kill at any moment leaves the old state or the new one."""
+    content = BytesIO()
+    torch.save(state, content)
+    write_atomically(path, content.getvalue())
 
 
 def averaged(modules: torch.nn.Module, decay: float) -> AveragedModel:
@@ -132,9 +133,8 @@ def train(objective: Objective, plan: Plan, folder: Path, *, save_every: int = 1
                     "optimizer": optimizer.state_dict(),
                 },
             )
-            with (folder / LOSS_LOG).open("a") as log:
-                entry = {"step": done, "batch": plan.batch, "loss": round(smooth, 5), "seconds": round(spent, 1)}
-                log.write(json.dumps(entry) + "\n")
+            entry = {"step": done, "batch": plan.batch, "loss": round(smooth, 5), "seconds": round(spent, 1)}
+            append_line(folder / LOSS_LOG, json.dumps(entry))
         if done % preview_every == 0 or done == plan.steps:
             with torch.no_grad():
                 objective.preview(ema.module.eval()).save(folder / f"preview-{done:06d}.png")

@@ -16,6 +16,7 @@ from transformers import CLIPTokenizer
 
 from bench.calls.device import Cpu
 from bench.calls.pipelines import CHECKPOINTS
+from bench.files import read_lines
 from bench.training import architectures, card, export, measure, objectives
 from bench.training.emoji import BACKGROUNDS, Pictures, all_pairs, read_emoji, split_pairs
 from bench.training.loop import LOSS_LOG, STATE, Plan, load_averaged, train
@@ -68,7 +69,7 @@ def export_all(work: Path, font: Path | None) -> None:
 
 def read_progress(folder: Path) -> dict[str, float]:
     """Steps, pictures per step, hours and smoothed loss of a stage, from its log."""
-    last = json.loads((folder / LOSS_LOG).read_text().splitlines()[-1])
+    last = json.loads(read_lines(folder / LOSS_LOG)[-1])
     return {"steps": last["step"], "batch": last["batch"], "hours": last["seconds"] / 3600, "loss": last["loss"]}
 
 

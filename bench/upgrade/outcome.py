@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
+from bench.files import write_atomically
 from bench.frozen import Frozen
 from bench.pictures.compared import ComparedPictures
 from bench.upgrade.decision import Decision
@@ -175,7 +176,7 @@ def side_found(asked: str, libraries: Mapping[str, str]) -> SideFound:
 
 
 def write_upgrade(path: Path, found: UpgradeFound) -> None:
-    path.write_text(found.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, found.model_dump_json(by_alias=True, indent=2) + "\n")
 
 
 def read_upgrade(path: Path) -> UpgradeFound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
 import sys
@@ -18,7 +19,7 @@ from PIL import Image
 from transformers import CLIPTokenizer
 
 from bench.errors import UsageError
-from bench.training import architectures, loop, objectives, stages
+from bench.training import architectures, objectives, stages
 from bench.training.__main__ import STAGES, main
 from bench.training.architectures import TOKENS, write_tokenizer
 from bench.training.emoji import BACKGROUNDS, PLAIN, Pair, Pictures, all_pairs, find_font, read_emoji, split_pairs
@@ -261,8 +262,8 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path):
     assert (tmp_path / "fit" / STATE).read_bytes() == before
 
 
-def half_a_file(content: Any, path: Path) -> None:
-    path.write_bytes(b"half")
+def half_a_file(_state: Any, file: Any) -> None:
+    file.write(b"half")
     raise KeyboardInterrupt
 
 
@@ -270,7 +271,7 @@ def no_replace(*_paths: Path) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("owner", "name", "killed"), [(torch, "save", half_a_file), (loop.os, "replace", no_replace)])
+@pytest.mark.parametrize(("owner", "name", "killed"), [(torch, "save", half_a_file), (os, "replace", no_replace)])
 def test_a_kill_while_the_state_is_written_leaves_the_old_one_whole(owner, name, killed, tmp_path, monkeypatch):
     train(fit(), PLAN, tmp_path / "fit")
     before = (tmp_path / "fit" / STATE).read_bytes()

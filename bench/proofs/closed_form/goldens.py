@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.files import write_atomically
 from bench.proofs.closed_form.outcomes import NOISE, SEED, Outcome
 from bench.record.environment import library_versions
 
@@ -82,12 +81,4 @@ def write_goldens(
         "limits": {name: f"{limits[name]:.3g}" for name in sorted(limits)},
         "outcomes": {name: _text(outcomes[name]) for name in sorted(outcomes)},
     }
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
