@@ -308,7 +308,7 @@ def test_the_summary_is_added_to_that_of_the_ci_job(tmp_path, monkeypatch):
     assert step.read_text() == "before\ntold\n"
     publish_summary("ü" * LONGEST, tmp_path / SUMMARY)
     assert len(step.read_bytes()) < LONGEST + 200
-    assert "the whole is in summary.md" in step.read_text()
+    assert "the rest is in summary.md" in step.read_text()
 
 
 # Counted work
