@@ -196,9 +196,9 @@ def test_the_farther_the_machine_of_the_golden_the_less_strict_are_the_defaults(
     tiers = [default_limits(dtype, tier) for tier in (STRICT, PORTABLE, OTHER)]
     for nearer, farther in itertools.pairwise(tiers):
         assert nearer.ssim >= farther.ssim
-        assert nearer.max_diff < farther.max_diff
+        assert nearer.max_diff <= farther.max_diff
         assert nearer.changed_share <= farther.changed_share
-        assert nearer.mean_diff < farther.mean_diff
+        assert nearer.mean_diff <= farther.mean_diff
 
 
 @pytest.mark.parametrize("device", [PROCESSOR, OTHER_PROCESSOR, GPU])

@@ -369,7 +369,7 @@ def test_a_changed_picture_is_a_failed_test_with_one_sentence(start, altered_pyt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "an upgrade check needs a side"),
+        ([], "give --baseline or --candidate"),
         (["--candidate="], "allowed are 'current'"),
         (["--candidate=no/such/folder"], "no/such/folder"),
         (["--candidate=current", "--budget=long"], "--budget long: give seconds, such as 60s."),
