@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -79,7 +80,8 @@ def keep(grids: Path, cases: Iterable[Case], root: Path, name: str, path: Path) 
         return 0
     about = json.dumps({"name": name, "goldens": hashes})
     content = BytesIO()
-    np.savez_compressed(content, **{_ABOUT: np.array(about)}, **differences)  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {_ABOUT: np.array(about), **differences}
+    np.savez_compressed(content, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     return len(differences)
