@@ -159,10 +159,12 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> Limits:
     gap = limit([1 - one.ssim for one in counted], floors.gap)
     # Whole levels double from 1 to 2, which a logarithm takes for a wide spread; counted from 1 up they do not.
     levels = limit([one.max_diff + 1 for one in counted], floors.levels + 1) - 1
+    # In a small picture the floor is a few values only, so how their number scatters is looked at below it too.
+    share = limit([one.changed_share for one in counted], floors.share / 4)
     return Limits(
         ssim=_down(max(1 - gap, -1.0)),
         max_diff=min(max(math.ceil(round(levels, 6)), spread.max_diff + floors.levels), 255),
-        changed_share=-_down(-min(limit([one.changed_share for one in counted], floors.share), 1.0)),
+        changed_share=-_down(-min(max(share, floors.share), 1.0)),
         mean_diff=-_down(-min(limit([one.mean_diff for one in counted], floors.shift), 255.0)),
         reason=(
             f"measured: {spread.moved} of {spread.count} harmless differences moved it, to SSIM >= {spread.ssim:.6f}, "
