@@ -1,6 +1,6 @@
-"""The proof that the suite sees: mistakes like real ones of the libraries, made one at a time.
+"""What does the suite detect? Faults like real ones of the libraries, put in one at a time.
 
-``fault`` says what a fault is, ``catalogue`` lists all of them, from one module for each area. ``runner`` runs the
-suite's cases once for each fault, ``outcomes`` keeps what came of it, ``report`` tells which faults were seen and
-``cover`` which few cases see all of them.
+``fault`` defines a fault, ``catalogue`` lists all of them, from one module per area. ``runner`` runs the suite's cases
+with each fault, ``outcomes`` stores the results, ``report`` says which faults were detected, and ``cover`` finds the
+few cases that detect all of them.
 """

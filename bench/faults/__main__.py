@@ -1,6 +1,6 @@
-"""Does the suite see mistakes? ``run`` makes them one by one, ``report`` tells, ``cover`` finds the cases needed.
+"""Which faults does the suite detect? ``run`` tries them, ``report`` prints the tables, ``cover`` chooses quick cases.
 
-``run`` can be stopped and goes on where it was; without ``--fault`` it takes all that has no outcome yet.
+``run`` can be stopped and continued; without ``--fault`` it runs every fault that has no outcome yet.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def select_cases(cases: Sequence[Case], expression: str = "") -> tuple[Case, ...]:
-    """Sentinels if there are any, else every case; of embedded models, and none that is slow.
+    """Sentinels if there are any, else every case; only embedded models and no slow cases.
 
-    With an expression: the cases, sentinels or not, that it chooses, as in ``cases_matching``.
+    With an expression, all cases that it matches, sentinels or not, as in ``cases_matching``.
 
     Raises:
-        UsageError: it chooses none.
+        UsageError: no case matches.
     """
     from bench.calls.device import Cpu, slow_dtypes
 
@@ -55,7 +55,7 @@ def select_cases(cases: Sequence[Case], expression: str = "") -> tuple[Case, ...
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures; returns 1 if a fault was not seen."""
+    """Runs the faults; returns 1 if one was not detected."""
     from bench.calls.device import Cpu
     from bench.faults.catalogue import FAULTS
     from bench.faults.order import likely_first
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
     unknown = [name for name in options.fault if name not in FAULTS]
     if unknown:
-        raise UsageError(f"--fault {unknown[0]}: not in the catalogue; 'list' names all.")
+        raise UsageError(f"--fault {unknown[0]}: not in the catalogue; 'list' shows all names.")
     cases = select_cases(read_suite(options.suite).cases, options.case)
     environment = describe_environment(Cpu(), ROOT)
     suite = suite_hash(cases, environment["libraries"])
@@ -98,8 +98,8 @@ def run(options: argparse.Namespace) -> int:
     red = known[CONTROL].seen_by
     if red:
         raise UsageError(
-            f"{len(red)} of {len(cases)} cases fail without any fault, first {red[0].case} ({red[0].message}); "
-            "mend or accept them, then run again with --again."
+            f"{len(red)} of {len(cases)} cases fail without a fault, first {red[0].case} ({red[0].message}); "
+            "fix or accept them, then run again with --again."
         )
     wanted = [name for name in options.fault or FAULTS if options.again or name not in known]
     try:
@@ -120,7 +120,7 @@ def _measure(tasks: Sequence[Task], processes: int, keep: Callable[[FaultOutcome
         keep(outcome)
         done += 1
         left = (time.perf_counter() - began) / done * (len(tasks) - done)
-        seen = f"seen by {len(outcome.seen_by)}: {', '.join(outcome.measures)}" if outcome.seen else "NOT SEEN"
+        seen = f"detected by {len(outcome.seen_by)}: {', '.join(outcome.measures)}" if outcome.seen else "NOT DETECTED"
         counted = f"[{done:{len(str(len(tasks)))}}/{len(tasks)}]"
         print(f"{counted} {outcome.fault:{width}}  {outcome.seconds:5.1f} s, {_clock(left)} left  {seen}", flush=True)
 
@@ -132,7 +132,7 @@ def _clock(seconds: float) -> str:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Prints the tables and writes them beside the outcomes; returns 1 if a fault was not seen."""
+    """Prints the tables and writes them next to the outcomes; returns 1 if a fault was not detected."""
     from bench.faults.catalogue import FAULTS
     from bench.faults.report import render_report, unseen
 
@@ -150,16 +150,18 @@ def cover(options: argparse.Namespace) -> int:
 
     outcomes = latest(read_outcomes(options.results / OUTCOMES))
     if CONTROL not in outcomes:
-        raise UsageError(f"{options.results / OUTCOMES}: no run without a fault in it; measure first, with 'run'.")
+        raise UsageError(f"{options.results / OUTCOMES}: contains no run without a fault; start one with 'run'.")
     seconds = {case.case: case.seconds for case in outcomes[CONTROL].cases if case.case != CLOSED_FORM}
     seen_by = seen_faults(outcomes)
     chosen = choose_cases(seen_by, seconds)
     if not chosen:
-        raise UsageError(f"{options.results / OUTCOMES}: no fault was seen, so no case is needed; measure first.")
+        raise UsageError(
+            f"{options.results / OUTCOMES}: no fault was detected, so there is nothing to choose; start with 'run'."
+        )
     quick.write_quick(chosen, quick.QUICK_FILE)
     once = sum(len(cases & set(chosen)) == 1 for cases in seen_by.values())
     print(
-        f"{len(chosen)} of {len(seconds)} cases see all {len(seen_by)} faults, {len(seen_by) - once} of them twice: "
+        f"{len(chosen)} of {len(seconds)} cases detect all {len(seen_by)} faults, {len(seen_by) - once} of them twice: "
         f"{sum(seconds[case] for case in chosen):.1f} s instead of {sum(seconds.values()):.1f} s"
     )
     print(f"written: {quick.QUICK_FILE}")
@@ -184,18 +186,21 @@ def _at_least_one(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.faults", description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("do", choices=("run", "report", "cover", "list"))
-    parser.add_argument("--fault", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    parser.add_argument("--fault", nargs="+", default=[], metavar="NAME", help="only these faults (default: all)")
     add_case_option(parser)
     parser.add_argument(
-        "--processes", type=_at_least_one, default=2, help="children at once, one thread each (default: 2)"
+        "--processes", type=_at_least_one, default=2, help="processes at a time, one thread each (default: 2)"
     )
     parser.add_argument(
-        "--enough", type=_at_least_one, metavar="N", help="stop a fault when N cases have seen it (default: run all)"
+        "--enough",
+        type=_at_least_one,
+        metavar="N",
+        help="next fault after N cases have detected this one (default: run all)",
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help=f"(default: {RESULTS})")
     parser.add_argument("--suite", type=Path, default=SUITE_FILE, metavar="PATH")
     parser.add_argument("--golden-dir", type=Path, default=ROOT / "golden", metavar="PATH")
-    parser.add_argument("--again", action="store_true", help="also what has an outcome already")
+    parser.add_argument("--again", action="store_true", help="also run faults that have an outcome already")
     options = parser.parse_args(arguments)
     chosen = {"run": run, "report": report, "cover": cover, "list": list_faults}[options.do]
     return run_command(parser.prog, chosen, options)

@@ -51,7 +51,7 @@ def _never_cut(_original: Any) -> Any:
 
 
 def _blended_too_far(original: Any) -> Any:
-    """Weights for the asked extent, where the tile at the edge is shorter than that."""
+    """Blends over half of the extent."""
 
     def blend(self: Any, a: Any, b: Any, blend_extent: int) -> Any:
         return original(self, a, b, blend_extent // 2)
@@ -88,7 +88,7 @@ def _variance_for_deviation(original: Any) -> Any:
 
 
 def _divided_by_scaling_factor(original: Any) -> Any:
-    """What is multiplied by it later is divided by it first: means, and deviations by their logarithms."""
+    """Cancels the later multiplication by ``scaling_factor``."""
 
     def encode(self: Any, *args: Any, **kwargs: Any) -> Any:
         encoded = original(self, *args, **kwargs)
@@ -104,7 +104,7 @@ FAULTS = (
     Fault(
         "scaling-factor-forgotten",
         AREA,
-        "Latents are decoded without the division by scaling_factor.",
+        "Latents are not divided by scaling_factor before decoding.",
         pull(1860),
         _decoding(lambda self, z: z * self.config.scaling_factor),
     ),
@@ -140,7 +140,7 @@ FAULTS = (
     Fault(
         "tiles-not-blended",
         AREA,
-        "Tiles of a large picture meet in seams.",
+        "Tiles of a large picture are not blended.",
         pull(3384),
         together(wrapped(VAE, "blend_v", _never_cut), wrapped(VAE, "blend_h", _never_cut)),
     ),
@@ -154,7 +154,7 @@ FAULTS = (
     Fault(
         "slicing-decodes-the-first",
         AREA,
-        "With slicing every image is the first one.",
+        "With slicing, every image is a copy of the first one.",
         pull(12343),
         wrapped(VAE, "decode", _first_slice_for_all),
     ),
@@ -168,14 +168,14 @@ FAULTS = (
     Fault(
         "encoding-takes-the-mean",
         AREA,
-        "The latents of an image are the mean of its distribution and not a draw.",
+        "The latents of an image are the mean of its distribution instead of a sample.",
         pull(5880),
         _of_distribution("sample", _mean),
     ),
     Fault(
         "encoding-variance",
         AREA,
-        "The latents of an image are drawn with the variance in the place of the deviation.",
+        "The latents of an image are drawn with the variance instead of the standard deviation.",
         pull(531, "mindspore-lab/mindone"),
         _of_distribution("sample", _variance_for_deviation),
     ),

@@ -15,7 +15,7 @@ def _ignored(_original: Any) -> Any:
 
 
 def _checking(change: Any) -> Apply:
-    """``change(original, self, clip_input, images)`` in the place of the checker."""
+    """``change(original, self, clip_input, images)`` instead of the checker."""
 
     def apply(patch: Patch) -> None:
         from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -34,7 +34,7 @@ def _all(original: Any, self: Any, clip_input: Any, images: Any) -> Any:
 
 
 def _denormalized_once_more(original: Any) -> Any:
-    """The flags are lost, so what was made black is taken for a value in [-1, 1] and becomes grey."""
+    """Without the flags, a black picture is denormalized again and becomes grey."""
 
     def run(self: Any, image: Any, device: Any, dtype: Any) -> Any:
         image, found = original(self, image, device, dtype)
@@ -47,7 +47,7 @@ FAULTS = (
     Fault(
         "checker-skipped",
         AREA,
-        "The safety checker is not asked.",
+        "The safety checker is not run.",
         pull(4886),
         wrapped(PIPELINES, "run_safety_checker", _ignored),
     ),
@@ -61,14 +61,14 @@ FAULTS = (
     Fault(
         "checker-flags-lost",
         AREA,
-        "A picture that was made black comes out grey.",
+        "A blackened picture comes out grey.",
         pull(3127),
         wrapped(PIPELINES, "run_safety_checker", _denormalized_once_more),
     ),
     Fault(
         "checker-sees-the-first",
         AREA,
-        "The safety checker sees the first picture in the place of every other one.",
+        "The safety checker looks at the first picture in place of all others.",
         pull(3127),
         _checking(
             lambda original, self, clip_input, images: original(self, clip_input[:1].expand_as(clip_input), images)

@@ -1,4 +1,4 @@
-"""The schedulers in closed form as one more case: it sees what moves no picture further than another kernel does."""
+"""The schedulers in closed form as one more case, for faults that move pictures no further than another kernel does."""
 
 from __future__ import annotations
 

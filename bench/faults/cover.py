@@ -1,8 +1,8 @@
-"""The few cases that see every fault, found by greedy set cover.
+"""The few cases that detect every fault, found by greedy set cover.
 
-Each step takes the case that sees most of what is still needed per second (Chvatal 1979, "A Greedy Heuristic for the
-Set-Covering Problem"); where each fault is to be seen twice, its second sight counts as much as its first (Dobson
-1982). Cases that the later ones made needless are taken out again, dearest first.
+Each step takes the case that detects the most faults per second that are still needed (Chvatal 1979, "A Greedy
+Heuristic for the Set-Covering Problem"). Each fault should be detected twice, and the second time counts as much as
+the first (Dobson 1982). Cases that later ones made unnecessary are removed again, the slowest first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SIGHTS = 2
 
 
 def seen_faults(outcomes: Mapping[str, FaultOutcome]) -> dict[str, frozenset[str]]:
-    """The cases that see a fault, for each fault that any sees; the closed form is no case that could be chosen."""
+    """The cases that detect each fault, without faults that none detects and without the closed form."""
     seen_by = {
         name: frozenset(case.case for case in outcome.seen_by) - {CLOSED_FORM}
         for name, outcome in outcomes.items()
@@ -28,11 +28,11 @@ def seen_faults(outcomes: Mapping[str, FaultOutcome]) -> dict[str, frozenset[str
 def choose_cases(
     seen_by: Mapping[str, frozenset[str]], seconds: Mapping[str, float], sights: int = SIGHTS
 ) -> list[str]:
-    """A cheap set of cases in which each fault is seen by ``sights`` of them, or by all that see it if these are fewer.
+    """A fast set of cases in which each fault is detected ``sights`` times, or as often as any set can.
 
     Args:
-        seen_by: the cases that see a fault, by fault.
-        seconds: what a case costs.
+        seen_by: the cases that detect a fault, by fault.
+        seconds: how long each case takes.
     """
     needed = {fault: min(sights, len(cases)) for fault, cases in seen_by.items()}
     sees: dict[str, set[str]] = {}

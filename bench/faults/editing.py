@@ -27,7 +27,7 @@ def _full_strength(original: Any) -> Any:
 
 
 def _order_forgotten(original: Any) -> Any:
-    """Second-order schedulers have two entries a step, and only the steps are counted."""
+    """Second-order schedulers have two timesteps per step, but only the steps are counted."""
 
     def get_timesteps(self: Any, num_inference_steps: int, strength: float, device: Any) -> Any:
         _, count = original(self, num_inference_steps, strength, device)
@@ -66,7 +66,7 @@ def _alpha_forgotten(_original: Any) -> Any:
 
 
 def _blended_at_this_timestep(original: Any) -> Any:
-    """What is kept of the image gets the noise of the step before."""
+    """The kept part of the image gets the noise of the previous step."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         add_noise = self.scheduler.add_noise
@@ -124,7 +124,7 @@ def _scaled_once_more(original: Any) -> Any:
 
 
 def _nothing_kept(patch: Patch) -> None:
-    """The blend of the last step is left out: its image gets a mask of ones, through the scheduler's own step."""
+    """Skips the blend after the last step: the scheduler's step sets the mask to ones."""
     from diffusers import StableDiffusionInpaintPipeline
 
     def make(original: Any) -> Any:
@@ -149,7 +149,7 @@ FAULTS = (
     Fault(
         "strength-one-step-more",
         AREA,
-        "One step more is taken than strength says.",
+        "strength gives one step too many.",
         pull(3128),
         wrapped(BOTH, "get_timesteps", _one_step_more),
     ),
@@ -157,28 +157,28 @@ FAULTS = (
     Fault(
         "strength-of-second-order",
         AREA,
-        "With second-order schedulers strength counts half steps.",
+        "With second-order schedulers, strength counts half steps.",
         pull(3128),
         wrapped(BOTH, "get_timesteps", _order_forgotten),
     ),
     Fault(
         "image-noised-as-at-the-start",
         AREA,
-        "The image gets the noise of the first timestep, not of the one that strength says.",
+        "The image gets the noise of the first timestep, not of the one that strength selects.",
         pull(7386),
         wrapped(IMG2IMG, "prepare_latents", _noise_of_the_first_timestep),
     ),
     Fault(
         "image-noise-variance",
         AREA,
-        "DDIM, DDPM and PNDM noise an image by the variance and not by its root.",
+        "DDIM, DDPM and PNDM add noise scaled by the variance instead of the standard deviation.",
         pull(648),
         wrapped(WITH_ALPHAS, "add_noise", _variance_for_deviation),
     ),
     Fault(
         "image-noise-alpha",
         AREA,
-        "DPM++ noises an image without shrinking it.",
+        "DPM++ adds noise to an image without scaling the image down.",
         pull(5158),
         wrapped("DPMSolverMultistepScheduler", "add_noise", _alpha_forgotten),
     ),
@@ -186,35 +186,35 @@ FAULTS = (
     Fault(
         "mask-smoothed",
         AREA,
-        "The mask is made small smoothly instead of being sampled.",
+        "The mask is downsampled bilinearly instead of by nearest neighbour.",
         pull(2147),
         wrapped(INPAINT, "prepare_mask_latents", _smooth_mask),
     ),
     Fault(
         "mask-not-resized",
         AREA,
-        "The mask is not made as small as the latents.",
+        "The mask is not resized to the size of the latents.",
         pull(2147),
         wrapped(INPAINT, "prepare_mask_latents", _mask_in_pixels),
     ),
     Fault(
         "kept-part-noised-too-much",
         AREA,
-        "What is kept of an image is blended in with the noise of the step before.",
+        "The kept part of an image is blended in with the noise of the previous step.",
         pull(3749),
         wrapped(INPAINT, "__call__", _blended_at_this_timestep),
     ),
     Fault(
         "kept-part-not-blended-at-the-end",
         AREA,
-        "What is kept of an image is not blended in after the last step.",
+        "The kept part of an image is not blended in after the last step.",
         pull(3749),
         _nothing_kept,
     ),
     Fault(
         "inpainting-scaled-twice",
         AREA,
-        "The noised image is multiplied by the first sigma although it has that noise already.",
+        "The noised image is multiplied by the first sigma although its noise is scaled already.",
         pull(3532),
         wrapped(INPAINT, "prepare_latents", _scaled_once_more),
     ),

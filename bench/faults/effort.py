@@ -1,4 +1,4 @@
-"""Faults that cost work, or memory, and hardly change a pixel."""
+"""Faults that cost work or memory and hardly change a pixel."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _image_by_image(original: Any) -> Any:
 
 
 def _two_halves(patch: Patch) -> None:
-    """With guidance the UNet is called twice, as the calls of a module count."""
+    """With guidance the UNet is called twice, through ``self(…)`` so that each call is counted."""
     from diffusers import UNet2DConditionModel
 
     halves: list[None] = []
@@ -116,7 +116,7 @@ def _two_halves(patch: Patch) -> None:
 
 
 def _encodes_in_every_step(patch: Patch) -> None:
-    """``interrupt`` is looked at once a step."""
+    """Patches ``interrupt``, which pipelines read once per step."""
     import diffusers
 
     for name in PIPELINES.split():
@@ -186,7 +186,7 @@ def _group_norm_in_float32(patch: Patch) -> None:
 
 
 def _keeps_every_step(original: Any) -> Any:
-    """Latents of all steps stay alive as long as the scheduler."""
+    """The outputs of all steps stay alive as long as the scheduler."""
 
     def step(self: Any, model_output: Any, *args: Any, **kwargs: Any) -> Any:
         kept = self.__dict__.setdefault("_all_outputs", [])
@@ -202,28 +202,28 @@ FAULTS = (
     Fault(
         "step-looked-up",
         AREA,
-        "Euler and its kin search the timestep in every step.",
+        "Euler, DPM++ and their relatives look the timestep up in every step.",
         pull(4347),
         wrapped(f"{SIGMAS} {SOLVERS}", "step", _looks_the_step_up),
     ),
     Fault(
         "timestep-fetched",
         AREA,
-        "The UNet asks for the timestep's value in every call.",
+        "The UNet reads the timestep's value on the host in every call.",
         pull(11696),
         wrapped(UNETS, "forward", _asks_for_the_timestep),
     ),
     Fault(
         "nan-check",
         AREA,
-        "Every step looks for NaN.",
+        "Every step checks for NaN.",
         pull(11818),
         wrapped(EVERY_STEP, "step", _checks_for_nan),
     ),
     Fault(
         "latents-fetched",
         AREA,
-        "Every step brings the latents to the CPU.",
+        "Every step copies the latents to the CPU.",
         pull(13564),
         wrapped(EVERY_STEP, "step", _fetches_latents),
     ),
@@ -244,7 +244,7 @@ FAULTS = (
     Fault(
         "unet-image-by-image",
         AREA,
-        "The UNet takes the images of a batch one by one.",
+        "The UNet processes the images of a batch one by one.",
         pull(168),
         wrapped(UNETS, "forward", _image_by_image),
     ),
@@ -259,28 +259,28 @@ FAULTS = (
     Fault(
         "sliced-attention-whole",
         AREA,
-        "Attention slicing is on and changes nothing.",
+        "Attention slicing has no effect.",
         pull(563),
         _sliced_attention_whole,
     ),
     Fault(
         "eager-attention",
         AREA,
-        "Attention falls back to separate products and a softmax.",
+        "Attention falls back to separate matrix products and a softmax.",
         pull(12892),
         _eager_attention,
     ),
     Fault(
         "vae-slicing-whole",
         AREA,
-        "Slicing of the autoencoder is on and changes nothing.",
+        "Slicing of the autoencoder has no effect.",
         pull(9342),
         wrapped(VAE, "decode", _with_flag_off("use_slicing")),
     ),
     Fault(
         "vae-tiling-whole",
         AREA,
-        "Tiling of the autoencoder is on and changes nothing.",
+        "Tiling of the autoencoder has no effect.",
         pull(9342),
         wrapped(VAE, "decode", _with_flag_off("use_tiling")),
     ),
@@ -288,7 +288,7 @@ FAULTS = (
     Fault(
         "group-norm-in-float32",
         AREA,
-        "Group norms compute in float32 in half precision, and convert twice.",
+        "In half precision, group norms compute in float32 and convert twice.",
         pull(4019),
         _group_norm_in_float32,
     ),

@@ -1,4 +1,4 @@
-"""What a fault is, and the few ways in which one is put into a library from outside."""
+"""What a fault is, and helpers that put one into a library from outside."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Apply = Callable[[Patch], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """A mistake like those that were really made, and how to make it.
+    """A mistake like one that was really made, and how to reproduce it.
 
     Attributes:
-        name: a slug, the same for ever.
-        area: the part of the work that it spoils.
-        what: one sentence, in the present.
-        source: where this mistake or one of its kind was made, reported or mended; for a few, only the change that
-            brought what it breaks.
-        apply: makes it, by patches that end with the ``MonkeyPatch``.
-        at_load: it must be made before the pipeline is loaded.
+        name: a slug that never changes.
+        area: the part of the pipeline that it breaks.
+        what: one sentence in the present tense.
+        source: where this mistake or a similar one was made, reported or fixed; for a few, only the change that
+            introduced what it breaks.
+        apply: puts the fault in, by patches that end with the ``MonkeyPatch``.
+        at_load: whether the fault must be in place before the pipeline is loaded.
     """
 
     name: str
@@ -55,13 +55,13 @@ TRANSFORMERS = "huggingface/transformers"
 
 
 def wrap(patch: Patch, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Puts ``make(original)`` in the place of a function; it keeps the signature that diffusers looks at."""
+    """Replaces a function by ``make(original)`` and keeps its signature, which diffusers inspects."""
     original = getattr(owner, name)
     patch.setattr(owner, name, functools.wraps(original)(make(original)))
 
 
 def wrapped(classes: str, method: str, make: Callable[[Any], Any]) -> Apply:
-    """``make(original)`` in the place of a method of these diffusers classes (names with spaces between)."""
+    """Replaces a method of these diffusers classes (names separated by spaces) by ``make(original)``."""
 
     def apply(patch: Patch) -> None:
         for name in classes.split():
@@ -80,7 +80,7 @@ def together(*parts: Apply) -> Apply:
 
 @contextlib.contextmanager
 def reading(configured: Any, **options: Any) -> Iterator[None]:
-    """Within this block an object's configuration says this, and says what it said before when the block ends."""
+    """Changes options in an object's configuration for the length of a block."""
     kept = configured._internal_dict
     configured._internal_dict = FrozenDict({**kept, **options})
     try:
@@ -90,7 +90,7 @@ def reading(configured: Any, **options: Any) -> Iterator[None]:
 
 
 def misread(classes: str, during: str, **options: Any) -> Apply:
-    """During these methods the classes take their options for these. What ``config`` shows stays right."""
+    """Changes options of these classes while these methods run. Outside of them ``config`` stays right."""
 
     def make(original: Any) -> Any:
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -103,7 +103,7 @@ def misread(classes: str, during: str, **options: Any) -> Apply:
 
 
 def built_with(classes: str, **options: Any) -> Apply:
-    """Objects of these classes are built with these options, whatever was asked for."""
+    """Builds objects of these classes with these options, whatever the caller asks for."""
 
     def make(original: Any) -> Any:
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -115,7 +115,7 @@ def built_with(classes: str, **options: Any) -> Apply:
 
 
 def returning(classes: str, name: str, value: Callable[[Any], Any]) -> Apply:
-    """A property of these classes has another value."""
+    """Gives a property of these classes another value."""
 
     def apply(patch: Patch) -> None:
         for owner in classes.split():
@@ -125,7 +125,7 @@ def returning(classes: str, name: str, value: Callable[[Any], Any]) -> Apply:
 
 
 def everywhere(patch: Patch, name: str, value: Any) -> None:
-    """Sets a name in all modules of diffusers that have it: most import functions by name."""
+    """Sets a name in every module of diffusers that has it, since most import functions by name."""
     modules = [
         module
         for key, module in list(sys.modules.items())

@@ -25,7 +25,7 @@ def encoding(change: Any) -> Any:
 
 
 def asking(change: Any) -> Any:
-    """``change(arguments)`` before ``encode_prompt``, whose arguments get their names first."""
+    """``change(arguments)`` before ``encode_prompt``, with all arguments by name."""
     names = ("prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance", "negative_prompt")
 
     def make(original: Any) -> Any:
@@ -62,28 +62,28 @@ FAULTS = (
     Fault(
         "guidance-stronger",
         AREA,
-        "Guidance is 2 % stronger than was asked for.",
+        "Guidance is 2 % too strong.",
         pull(5698),
         returning(PIPELINES, "guidance_scale", lambda self: self._guidance_scale * 1.02),
     ),
     Fault(
         "guidance-lost",
         AREA,
-        "Guidance is off whatever was asked for.",
+        "Guidance is always off.",
         pull(4193),
         returning(PIPELINES, "do_classifier_free_guidance", lambda self: False),
     ),
     Fault(
         "guidance-at-one",
         AREA,
-        "Guidance is on at scale 1, where it changes nothing and costs a second half of the batch.",
+        "Guidance is on at scale 1, where it changes nothing and doubles the batch.",
         pull(1601),
         returning(PIPELINES, "do_classifier_free_guidance", lambda self: self._guidance_scale >= 1),
     ),
     Fault(
         "guidance-swapped",
         AREA,
-        "The unconditional half and the prompt's half change places.",
+        "The unconditional and the conditional half of the batch are swapped.",
         pull(170, "ml-explore/mlx-swift-examples"),
         encoding(_swapped),
     ),
@@ -97,7 +97,7 @@ FAULTS = (
     Fault(
         "guidance-rescale-over-batch",
         AREA,
-        "guidance_rescale takes its deviations over the whole batch, not per image.",
+        "guidance_rescale computes standard deviations over the batch, not per image.",
         pull(3664),
         lambda patch: everywhere(patch, "rescale_noise_cfg", _rescaled_over_the_batch),
     ),
@@ -111,14 +111,14 @@ FAULTS = (
     Fault(
         "negative-prompt-of-the-first",
         AREA,
-        "All images get the first one's negative prompt.",
+        "All images get the negative prompt of the first one.",
         pull(4335),
         encoding(_first_for_all),
     ),
     Fault(
         "unconditional-zeros",
         AREA,
-        "The unconditional embeddings are zeros, as SDXL has them.",
+        "The unconditional embeddings are zeros, as in SDXL.",
         pull(4335),
         encoding(_zeros),
     ),

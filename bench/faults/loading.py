@@ -1,4 +1,4 @@
-"""Faults of loading and of configurations."""
+"""Faults of loading and configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AREA = "loading"
 
 
 def class_method(patch: Patch, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Like ``wrap``, for class methods; ``make`` gets and gives functions whose first argument is the class."""
+    """Like ``wrap``, for class methods; ``make`` takes and returns functions whose first argument is the class."""
     patch.setattr(owner, name, classmethod(make(getattr(owner, name).__func__)))
 
 
@@ -28,7 +28,7 @@ def _owner(name: str) -> Any:
 
 
 def loaded_as(owner: str, change: Callable[[Any], Any]) -> Apply:
-    """``change(model)`` after a model was loaded."""
+    """``change(model)`` after a model is loaded."""
 
     def make(original: Any) -> Any:
         def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
@@ -55,7 +55,7 @@ def _without_dtype(patch: Patch) -> None:
 
 
 def _extracting(change: Callable[[Any, dict[str, Any], dict[str, Any]], Any]) -> Apply:
-    """``change(cls, config, keywords)`` gives the configuration and the keywords that a class is built from."""
+    """``change(cls, config, keywords)`` returns the configuration and the keywords from which a class is built."""
 
     def make(original: Any) -> Any:
         def extract_init_dict(cls: Any, config_dict: Any, **kwargs: Any) -> Any:
@@ -102,7 +102,7 @@ FAULTS = (
     Fault(
         "unet-layer-lost",
         AREA,
-        "The weights of one layer of the UNet are not found and drawn anew.",
+        "The weights of one layer of the UNet are not found and are drawn at random.",
         pull(9061),
         loaded_as("UNet2DConditionModel", lambda model: model.mid_block.resnets[0].conv1.reset_parameters()),
         at_load=True,
@@ -118,7 +118,7 @@ FAULTS = (
     Fault(
         "text-layer-lost",
         AREA,
-        "The weights of one layer of the text encoder are not found and drawn anew.",
+        "The weights of one layer of the text encoder are not found and are drawn at random.",
         pull(695),
         loaded_as("CLIPTextModel", lambda model: model.encoder.layers[-1].mlp.fc1.reset_parameters()),
         at_load=True,
@@ -126,7 +126,7 @@ FAULTS = (
     Fault(
         "weights-rounded",
         AREA,
-        "The UNet's weights are rounded to bfloat16 on their way.",
+        "The UNet's weights are rounded to bfloat16 on loading.",
         issue(36686, TRANSFORMERS),
         loaded_as("UNet2DConditionModel", _rounded),
         at_load=True,
@@ -134,7 +134,7 @@ FAULTS = (
     Fault(
         "kernels-transposed",
         AREA,
-        "The decoder's kernels are read with rows and columns exchanged.",
+        "The decoder's convolution kernels are loaded transposed.",
         pull(10761),
         loaded_as("AutoencoderKL", _not_contiguous),
         at_load=True,
@@ -142,7 +142,7 @@ FAULTS = (
     Fault(
         "text-encoder-in-its-own-type",
         AREA,
-        "The text encoder is loaded in the type in which it was stored.",
+        "The text encoder is loaded in half precision, whatever was requested.",
         issue(36686, TRANSFORMERS),
         loaded_as("CLIPTextModel", lambda model: model.half()),
         at_load=True,
@@ -150,7 +150,7 @@ FAULTS = (
     Fault(
         "dtype-ignored",
         AREA,
-        "The asked type is ignored, and the pipeline is loaded in float32.",
+        "The requested dtype is ignored, and the pipeline is loaded in float32.",
         pull(10816),
         _without_dtype,
         at_load=True,
@@ -174,14 +174,14 @@ FAULTS = (
     Fault(
         "scheduler-options-lost",
         AREA,
-        "from_config ignores the options that it is given.",
+        "from_config ignores the options given to it.",
         pull(7192),
         _extracting(_keywords_lost),
     ),
     Fault(
         "configuration-lost-on-switching",
         AREA,
-        "A scheduler of another class is built with its defaults.",
+        "A scheduler of another class is built with defaults instead of the configuration.",
         pull(2595),
         _extracting(_lost_on_switching),
     ),

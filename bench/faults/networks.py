@@ -50,14 +50,14 @@ FAULTS = (
     Fault(
         "upsampling-filter",
         AREA,
-        "Feature maps are enlarged smoothly instead of by repetition.",
+        "Feature maps are upsampled bilinearly instead of by nearest neighbour.",
         pull(1006),
         _smooth_upsampling,
     ),
     Fault(
         "attention-scale",
         AREA,
-        "Attention scores are scaled by a tenth too much.",
+        "Attention scores are 10 % too large.",
         pull(4154),
         _attention_scale,
     ),
@@ -72,7 +72,7 @@ FAULTS = (
     Fault(
         "sine-and-cosine-swapped",
         AREA,
-        "Sines and cosines of the timestep's embedding change places.",
+        "Sines and cosines of the timestep embedding are swapped.",
         commit("02a76c2c81"),
         built_with(UNET, flip_sin_to_cos=False),
         at_load=True,
@@ -80,7 +80,7 @@ FAULTS = (
     Fault(
         "timestep-frequencies",
         AREA,
-        "The frequencies of the timestep's embedding are shifted by one.",
+        "The frequencies of the timestep embedding are shifted by one.",
         commit("02a76c2c81"),
         built_with(UNET, freq_shift=1),
         at_load=True,
@@ -88,7 +88,7 @@ FAULTS = (
     Fault(
         "downsampling-padding",
         AREA,
-        "Feature maps are padded on one side only before they shrink.",
+        "Feature maps are padded on one side only before downsampling.",
         pull(156),
         built_with(UNET, downsample_padding=0),
         at_load=True,
@@ -96,7 +96,7 @@ FAULTS = (
     Fault(
         "timestep-activated-twice",
         AREA,
-        "The timestep's embedding passes its activation twice.",
+        "The activation of the timestep embedding is applied twice.",
         pull(3607),
         _activated_twice,
     ),

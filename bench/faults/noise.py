@@ -13,7 +13,7 @@ PIPELINES = "StableDiffusionPipeline StableDiffusionImg2ImgPipeline StableDiffus
 
 
 def drawing(change: Any) -> Any:
-    """``change(draw, shape, generator, **kwargs)`` in the place of ``randn_tensor``."""
+    """``change(draw, shape, generator, **kwargs)`` instead of ``randn_tensor``."""
 
     def apply(patch: Patch) -> None:
         from diffusers.utils.torch_utils import randn_tensor
@@ -99,18 +99,18 @@ FAULTS = (
     Fault(
         "one-generator-for-all",
         AREA,
-        "All images of a batch are drawn from the first one's generator.",
+        "All images of a batch are drawn from the generator of the first one.",
         pull(1718),
         drawing(_first_for_all),
     ),
     Fault(
         "one-noise-for-all",
         AREA,
-        "All images of a batch start from the first one's noise.",
+        "All images of a batch start from the noise of the first one.",
         pull(11007),
         drawing(_same_for_all),
     ),
-    Fault("noise-drawn-twice", AREA, "Noise is drawn twice, the first draw is lost.", pull(5033), drawing(_twice)),
+    Fault("noise-drawn-twice", AREA, "Noise is drawn twice, and the first draw is lost.", pull(5033), drawing(_twice)),
     Fault(
         "noise-in-bfloat16",
         AREA,
@@ -121,21 +121,21 @@ FAULTS = (
     Fault(
         "noise-in-float64",
         AREA,
-        "Noise is drawn in double precision, which takes other numbers from the generator.",
+        "Noise is drawn in double precision, which gives other random numbers.",
         pull(742),
         drawing(_of_type(torch.float64)),
     ),
     Fault(
         "noise-clipped",
         AREA,
-        "Noise is cut off at two deviations.",
+        "Noise is clipped at two standard deviations.",
         pull(10535),
         drawing(_cut_off),
     ),
     Fault(
         "step-noise-without-generator",
         AREA,
-        "The scheduler's own noise comes from the global generator.",
+        "The noise of the scheduler's steps comes from the global generator.",
         pull(13678),
         wrapped(PIPELINES, "prepare_extra_step_kwargs", _without_generator),
     ),

@@ -1,4 +1,4 @@
-"""In which order cases are tried with a fault, so that the first few are likely to see it."""
+"""The order in which cases run with a fault: those likely to detect it come first."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FIRST_TURN = 8
 
 
 def likely_first(cases: Sequence[Case], fault: Fault, seconds: Mapping[str, float]) -> list[Case]:
-    """Cases whose ids share words with the fault's name or its area, then all others, mixed.
+    """Cases whose ids share words with the fault's name or area, then all other cases, mixed.
 
     Args:
-        seconds: what each case costs without a fault.
+        seconds: how long each case takes without a fault.
     """
     name, area = set(fault.name.split("-")), set(fault.area.split())
 
@@ -32,7 +32,7 @@ def likely_first(cases: Sequence[Case], fault: Fault, seconds: Mapping[str, floa
 
 
 def _mixed(cases: Iterable[Case], seconds: Mapping[str, float]) -> list[Case]:
-    """All pipelines in turn, in turns that grow, as changing the pipeline means to load it; within one, all groups."""
+    """Takes turns between pipelines and, within one, between groups; turns grow, since each change loads a pipeline."""
     pipelines: dict[object, list[Case]] = {}
     for case in cases:
         pipelines.setdefault((case.model.name, case.settings.dtype, case.settings.optimizations), []).append(case)
@@ -48,7 +48,7 @@ def _mixed(cases: Iterable[Case], seconds: Mapping[str, float]) -> list[Case]:
 
 
 def _round_robin(cases: Iterable[Case], seconds: Mapping[str, float]) -> list[Case]:
-    """One of each group after the other, the cheap ones of a group first."""
+    """One case of each group in turn, the fastest of a group first."""
     groups: dict[str, list[Case]] = {}
     for case in sorted(cases, key=lambda case: seconds[case.id]):
         groups.setdefault(case.settings.sentinel, []).append(case)

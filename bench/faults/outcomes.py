@@ -1,4 +1,4 @@
-"""What came of the suite's cases with a fault, and how far from their limits that was."""
+"""The results of the suite's cases with a fault, and how far beyond their limits they are."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class CaseOutcome:
 
     Attributes:
         case: its id, or ``CLOSED_FORM`` for the schedulers in closed form.
-        passed: the suite would have been green.
-        by: the measures that are over their limits, with how many times over; ``None`` where that is no number.
+        passed: whether the suite would be green.
+        by: the measures over their limits, each as a multiple of its limit; ``None`` if it is not a number.
     """
 
     case: str
@@ -44,10 +44,10 @@ class CaseOutcome:
 
 @dataclass(frozen=True)
 class FaultOutcome:
-    """All cases with one fault, or with none (``CONTROL``).
+    """All cases with one fault, or without a fault (``CONTROL``).
 
     Attributes:
-        suite: hash of the cases and libraries, as ``suite_hash`` makes it.
+        suite: hash of the cases and libraries, from ``suite_hash``.
     """
 
     fault: str
@@ -65,7 +65,7 @@ class FaultOutcome:
 
     @property
     def measures(self) -> dict[str, float | None]:
-        """Every measure that showed the fault, with the largest ratio to its limit."""
+        """Every measure that detected the fault, with its largest ratio to the limit."""
         largest: dict[str, float | None] = {}
         for case in self.seen_by:
             for measure, ratio in case.by.items():
@@ -75,13 +75,13 @@ class FaultOutcome:
 
     @property
     def margin(self) -> float | None:
-        """The largest ratio of a measure to its limit; ``None`` where only other things than numbers showed it."""
+        """The largest ratio of a measure to its limit; ``None`` if no measure with a number detected the fault."""
         ratios = [ratio for ratio in self.measures.values() if ratio is not None]
         return max(ratios) if ratios else None
 
 
 def suite_hash(cases: Iterable[Case], libraries: dict[str, str | None]) -> str:
-    """Ties outcomes to what was run: the settings of all cases, and the libraries."""
+    """Identifies what was run: the settings of all cases, and the libraries."""
     digest = hashlib.sha256(json.dumps(libraries, sort_keys=True).encode())
     for case in sorted(cases, key=lambda case: case.id):
         digest.update(f"{case.id} {case.settings.model_dump_json()}\n".encode())
@@ -91,7 +91,7 @@ def suite_hash(cases: Iterable[Case], libraries: dict[str, str | None]) -> str:
 def ratios(record: Record) -> dict[str, float | None]:
     """The measures of a record that are over their limits, each as a multiple of its limit.
 
-    SSIM as the ratio of what is missing from 1. A limit of 0 makes any excess infinite, which is told as ``None``.
+    For SSIM this is the ratio of the distances from 1. With a limit of 0 the ratio is infinite, given as ``None``.
     """
     over: dict[str, float | None] = {}
     pictures = record.pictures
@@ -112,11 +112,11 @@ def ratios(record: Record) -> dict[str, float | None]:
 
 
 def judge(record: Record, seconds: float) -> CaseOutcome:
-    """What the suite says of a record."""
+    """The outcome of a case that ran."""
     passed = Verdict(record.verdict).passes
     by = {} if passed else ratios(record) or {record.verdict: None}
-    told = [one.message for one in (record.pictures, record.work if WORK in by else None) if one]
-    return CaseOutcome(record.case, passed, record.verdict, seconds, by, "" if passed else "; ".join(told))
+    messages = [one.message for one in (record.pictures, record.work if WORK in by else None) if one]
+    return CaseOutcome(record.case, passed, record.verdict, seconds, by, "" if passed else "; ".join(messages))
 
 
 def raised(case: str, error: Exception, seconds: float) -> CaseOutcome:
@@ -136,7 +136,7 @@ def to_line(outcome: FaultOutcome) -> str:
 def from_line(line: str | bytes) -> FaultOutcome:
     """
     Raises:
-        ValueError: the line is no outcome.
+        ValueError: the line is not an outcome.
     """
     try:
         document: dict[str, Any] = json.loads(line)
@@ -155,12 +155,12 @@ def read_outcomes(path: Path) -> list[FaultOutcome]:
     """All outcomes in a file, except a last one that a crash cut off.
 
     Raises:
-        OutcomeError: there is no such file, or a line of it is damaged.
+        OutcomeError: the file does not exist, or one of its lines is damaged.
     """
     try:
         lines = read_lines(path)
     except OSError:
-        raise OutcomeError(f"{path}: no such file; measure first, with 'run'.") from None
+        raise OutcomeError(f"{path}: no such file; start with 'run'.") from None
     found = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -171,6 +171,6 @@ def read_outcomes(path: Path) -> list[FaultOutcome]:
 
 
 def latest(outcomes: Sequence[FaultOutcome], suite: str | None = None) -> dict[str, FaultOutcome]:
-    """The last outcome of each fault by name, the control's among them: of this suite, or of the last one that ran."""
+    """The last outcome of each fault and of the control, by name: of this suite, or of the last one that ran."""
     wanted = suite or (outcomes[-1].suite if outcomes else "")
     return {outcome.fault: outcome for outcome in outcomes if outcome.suite == wanted}

@@ -1,4 +1,4 @@
-"""Faults between the network's output and the picture, and between a given picture and the network."""
+"""Faults between the network's output and the picture, and between an input picture and the network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _round(array: np.ndarray) -> np.ndarray:
 
 
 def converting(to_levels: Levels) -> Apply:
-    """``to_levels(array)`` makes the 8-bit values of arrays (batch, height, width, 3) in [0, 1]."""
+    """``to_levels(array)`` converts arrays (batch, height, width, 3) in [0, 1] to 8-bit values."""
 
     def convert(images: np.ndarray) -> list[Image.Image]:
         batch = images[None] if images.ndim == 3 else images
@@ -34,7 +34,7 @@ def converting(to_levels: Levels) -> Apply:
 
 
 def processing(name: str, value: Any) -> Apply:
-    """Another static method of ``VaeImageProcessor``."""
+    """Replaces a static method of ``VaeImageProcessor``."""
     return lambda patch: patch.setattr(diffusers.image_processor.VaeImageProcessor, name, staticmethod(value))
 
 
@@ -70,21 +70,21 @@ FAULTS = (
     Fault(
         "red-and-blue-swapped",
         AREA,
-        "Red and blue change places.",
+        "Red and blue are swapped.",
         pull(14504, "AUTOMATIC1111/stable-diffusion-webui"),
         converting(lambda array: _round(array)[..., ::-1]),
     ),
     Fault(
         "levels-cut-off",
         AREA,
-        "Values are cut off to 8 bits and not rounded.",
+        "Values are truncated to 8 bits instead of rounded.",
         pull(8142, "pytorch/vision"),
         converting(lambda array: (array * 255).astype("uint8")),
     ),
     Fault(
         "levels-of-256",
         AREA,
-        "Values are scaled by 256 and cut off.",
+        "Values are scaled by 256 and truncated.",
         issue(3987, "python-pillow/Pillow"),
         converting(lambda array: (array * 255.999).astype("uint8")),
     ),
@@ -98,21 +98,21 @@ FAULTS = (
     Fault(
         "range-taken-wrongly",
         AREA,
-        "The range [0, 1] is taken for [-1, 1] and stretched once more.",
+        "Values in [0, 1] are stretched again, as if they were not in that range yet.",
         pull(2968),
         converting(lambda array: _round((array * 2 - 0.5).clip(0, 1))),
     ),
     Fault(
         "range-not-stretched",
         AREA,
-        "The range [-1, 1] is shifted without being halved.",
+        "Values in [-1, 1] are shifted but not halved.",
         pull(2968),
         processing("denormalize", lambda images: (images + 0.5).clamp(0, 1)),
     ),
     Fault(
         "not-clipped",
         AREA,
-        "Values outside [0, 1] are not clipped, and 8 bits wrap around.",
+        "Values outside [0, 1] are not clipped and wrap around in 8 bits.",
         pull(12546),
         processing("denormalize", lambda images: images * 0.5 + 0.5),
     ),
@@ -126,21 +126,21 @@ FAULTS = (
     Fault(
         "width-and-height-swapped",
         AREA,
-        "Width and height change places.",
+        "Width and height are swapped.",
         pull(2558),
         lambda patch: wrap(patch, diffusers.image_processor.VaeImageProcessor, "postprocess", _transposed),
     ),
     Fault(
         "resized-coarsely",
         AREA,
-        "Given pictures are resized to the nearest pixel and not with Lanczos.",
+        "Input pictures are resized by nearest neighbour instead of Lanczos.",
         pull(2617),
         _resampling("nearest"),
     ),
     Fault(
         "input-range",
         AREA,
-        "Given pictures stay in [0, 1].",
+        "Input pictures stay in [0, 1] instead of [-1, 1].",
         pull(2617),
         processing("normalize", lambda images: images),
     ),

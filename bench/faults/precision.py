@@ -13,7 +13,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def _euler_step_in_the_models_type(original: Any) -> Any:
-    """The step as it was before sums were made in float32; only for noise that was predicted."""
+    """The step as it was before it was computed in float32; only for predicted noise."""
 
     def step(self: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         if model_output.dtype not in HALF or self.config.prediction_type != "epsilon":
@@ -38,7 +38,7 @@ def _update_in_the_models_type(original: Any) -> Any:
 
 
 def _rounded(function: Any) -> Any:
-    """The function with its first argument, and its result, in bfloat16; the type that comes out stays."""
+    """Rounds a function's first argument and its result to bfloat16, and keeps the dtype of the result."""
 
     def call(first: Any, *args: Any, **kwargs: Any) -> Any:
         return function(first.bfloat16().to(first.dtype), *args, **kwargs).bfloat16().to(first.dtype)
@@ -109,14 +109,14 @@ FAULTS = (
     Fault(
         "euler-step-in-half",
         AREA,
-        "Euler sums in the model's half precision.",
+        "Euler computes its step in the model's half precision.",
         issue(7669),
         wrapped("EulerDiscreteScheduler", "step", _euler_step_in_the_models_type),
     ),
     Fault(
         "dpmpp-step-in-half",
         AREA,
-        "DPM++ sums in the model's half precision.",
+        "DPM++ computes its step in the model's half precision.",
         pull(7097),
         together(
             wrapped("DPMSolverMultistepScheduler", "dpm_solver_first_order_update", _update_in_the_models_type),
@@ -128,35 +128,35 @@ FAULTS = (
     Fault(
         "attention-in-bfloat16",
         AREA,
-        "Attention is computed in bfloat16 whatever the model's type is.",
+        "Attention is computed in bfloat16, whatever the model's dtype.",
         issue(183809, "pytorch/pytorch"),
         _attention_in_bfloat16,
     ),
     Fault(
         "attention-scores-in-bfloat16",
         AREA,
-        "Sliced attention makes its softmax in bfloat16.",
+        "Sliced attention computes its softmax in bfloat16.",
         pull(1591),
         _scores_in_bfloat16,
     ),
     Fault(
         "group-norm-in-bfloat16",
         AREA,
-        "Group norms round what they take and give to bfloat16.",
+        "Group norms round their input and output to bfloat16.",
         pull(182),
         _group_norm_in_bfloat16,
     ),
     Fault(
         "timestep-embedding-in-float16",
         AREA,
-        "The embedding of the timestep is rounded to float16.",
+        "The timestep embedding is rounded to float16.",
         pull(182),
         _timestep_embedding_in_float16,
     ),
     Fault(
         "timestep-in-bfloat16",
         AREA,
-        "The timestep is rounded to bfloat16, to multiples of 4 at the start.",
+        "The timestep is rounded to bfloat16, large ones to multiples of 4.",
         pull(10549),
         _timestep_in_bfloat16,
     ),

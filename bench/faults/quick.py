@@ -1,4 +1,4 @@
-"""The cases with the marker ``quick``: few, and every known fault shows in them."""
+"""The cases with the marker ``quick``: the few that detect the known faults."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ QUICK_FILE = Path(__file__).with_name("quick.json")
 
 
 def quick_cases(path: Path = QUICK_FILE) -> frozenset[str]:
-    """The ids in the file; none if there is no file.
+    """The ids in the file; empty if the file does not exist.
 
     Raises:
-        SuiteError: it is no list of ids.
+        SuiteError: the file is not a list of ids.
     """
     try:
         ids = json.loads(path.read_text(encoding="utf-8"))

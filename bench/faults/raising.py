@@ -1,4 +1,4 @@
-"""Faults that show as an exception, or as the end of one."""
+"""Faults that raise an exception, or make an expected one disappear."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ FAULTS = (
     Fault(
         "clip-skip-ignored",
         AREA,
-        "clip_skip is ignored, and so does not raise.",
+        "clip_skip is ignored, so it does not raise.",
         issue(14124),
         asking(lambda arguments: arguments | {"clip_skip": None}),
     ),
     Fault(
         "loading-raises",
         AREA,
-        "No text encoder can be loaded: the library does not know an argument.",
+        "No text encoder can be loaded: an argument is unknown.",
         issue(12436),
         _not_loaded(TypeError("CLIPTextModel.__init__() got an unexpected keyword argument 'offload_state_dict'")),
         at_load=True,
@@ -137,14 +137,14 @@ FAULTS = (
     Fault(
         "float32-noise-in-half",
         AREA,
-        "Noise is float32 whatever the model's type is, and its convolutions raise.",
+        "Noise is float32, whatever the model's dtype, so convolutions raise.",
         pull(9222),
         drawing(_noise_in_float32),
     ),
     Fault(
         "ancestral-generators-raise",
         AREA,
-        "Euler ancestral does not take a generator for each image.",
+        "Euler ancestral does not accept one generator per image.",
         pull(5305),
         wrapped(
             "EulerAncestralDiscreteScheduler",

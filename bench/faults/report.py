@@ -1,4 +1,4 @@
-"""Which faults the suite sees, as Markdown."""
+"""Which faults the suite detects, as Markdown."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ def not_run(faults: Mapping[str, Fault], outcomes: Mapping[str, FaultOutcome]) -
 
 
 def render_report(faults: Mapping[str, Fault], outcomes: Mapping[str, FaultOutcome]) -> str:
-    """A sentence, a table of areas, a table of faults, and last, loudly, what was not seen.
+    """A sentence, a table of areas, a table of faults, and at the end the faults that were not detected.
 
-    Outcomes of faults that are no longer in the catalogue are left out.
+    Outcomes of faults that are not in the catalogue are left out.
     """
     ran = [name for name in faults if name in outcomes]
     missed, missing = unseen(faults, outcomes), not_run(faults, outcomes)
     control = outcomes.get(CONTROL)
     cases = [case for case in control.cases if case.case != CLOSED_FORM] if control else []
     of_cases = f" by a suite of {len(cases)} cases" if cases else ""
-    lines = [f"{len(ran) - len(missed)} of {len(ran)} faults were seen{of_cases}.", ""]
-    lines += _table(("area", "faults", "seen"), _areas(faults, ran, missed), ":-- --: --:")
+    lines = [f"{len(ran) - len(missed)} of {len(ran)} faults were detected{of_cases}.", ""]
+    lines += _table(("area", "faults", "detected"), _areas(faults, ran, missed), ":-- --: --:")
     lines.append("")
     seen = [name for name in ran if name not in missed]
     rows = [_row(faults[name], outcomes[name]) for name in seen]
     lines += _table(
-        ("fault", "what", "seen by", "cases that were run", "times over the limit"), rows, ":-- :-- :-- --: --:"
+        ("fault", "what", "detected by", "cases that detected it", "times over the limit"), rows, ":-- :-- :-- --: --:"
     )
     if missing:
         more = f" and {len(missing) - LISTED} others" if len(missing) > LISTED else ""
         lines += ["", f"Not run: {', '.join(missing[:LISTED])}{more}."]
     if missed:
-        lines += ["", f"**NOT SEEN: {len(missed)} of {len(ran)} faults**", ""]
-        lines += [f"- `{name}`: {_told(faults[name])}" for name in missed]
+        lines += ["", f"**NOT DETECTED: {len(missed)} of {len(ran)} faults**", ""]
+        lines += [f"- `{name}`: {_described(faults[name])}" for name in missed]
     return "\n".join(lines) + "\n"
 
 
@@ -54,8 +54,8 @@ def _areas(faults: Mapping[str, Fault], ran: Sequence[str], missed: Sequence[str
     ]
 
 
-def _told(fault: Fault) -> str:
-    """What a fault is, and where it was made, as a link such as ``transformers issue 36686``."""
+def _described(fault: Fault) -> str:
+    """What the fault is, with a link to its source such as ``transformers issue 36686``."""
     *_, repository, kind, number = fault.source.split("/")
     kind = {"pull": "PR", "issues": "issue"}.get(kind, kind)
     where = f"{'' if repository == 'diffusers' else f'{repository} '}{kind} {number}"
@@ -67,7 +67,7 @@ def _row(fault: Fault, outcome: FaultOutcome) -> tuple[str, ...]:
     times = "" if margin is None else f"{margin:,.1f}" if margin < 10 else f"{margin:,.0f}"
     return (
         f"`{fault.name}`",
-        _told(fault),
+        _described(fault),
         ", ".join(outcome.measures),
         f"{len(outcome.seen_by)} of {len(outcome.cases)}",
         times,

@@ -1,8 +1,8 @@
-"""Runs the cases of the suite with one fault after the other, each in a process of its own.
+"""Runs the cases of the suite with one fault after another, each fault in its own process.
 
-The first process imports the libraries and forks a child for each fault: a fault lives and ends with its process, and
-no import is paid twice: a fresh interpreter would take longer to import them than to run the quick cases. It computes
-nothing and starts no threads, so that forking is safe.
+The parent imports the libraries once and forks a child for each fault, so a fault ends with its process. A fresh
+interpreter would take longer to import the libraries than to run the quick cases. The parent computes nothing and
+starts no threads, so forking is safe.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from bench.faults.fault import Fault
 from bench.faults.outcomes import CLOSED_FORM, CONTROL, CaseOutcome, FaultOutcome, died, judge, raised
 from bench.suite.case import Case
 
-# A fault that makes a step loop for ever ends with its process.
+# Stops a fault that makes a step loop forever.
 LONGEST_S = 1800
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a child is to do.
+    """What a child has to do.
 
     Attributes:
         fault: ``None`` for the control.
-        environment: of the run, as ``describe_environment`` tells it.
-        enough: cases that see the fault after which no others are run; ``None`` for all.
-        closed_form: where no case sees the fault, look at the schedulers in closed form too.
+        environment: the environment of the run, from ``describe_environment``.
+        enough: stop after this many cases have detected the fault; ``None`` runs all.
+        closed_form: also check the schedulers in closed form if no case detects the fault.
     """
 
     fault: Fault | None
@@ -47,14 +47,14 @@ class Task:
     closed_form: bool = False
 
     def is_done(self, found: Sequence[CaseOutcome]) -> bool:
-        """Whether these outcomes are all that is wanted."""
+        """Whether these outcomes are enough."""
         seen = sum(not one.passed for one in found)
         if self.enough is not None and seen >= self.enough:
             return True
         return len(found) >= len(self.cases) + (self.closed_form and not seen)
 
     def dies_at(self, found: Sequence[CaseOutcome]) -> str:
-        """What was running after these outcomes."""
+        """What was running when the child died after these outcomes."""
         return self.cases[len(found)].id if len(found) < len(self.cases) else CLOSED_FORM
 
     @property
@@ -63,7 +63,7 @@ class Task:
 
 
 def import_libraries() -> None:
-    """Imports now what children would import each for itself: diffusers loads its parts when they are asked for."""
+    """Imports what every child would import again, since diffusers loads its parts only when they are used."""
     import diffusers
     import transformers
     from diffusers.pipelines.stable_diffusion import safety_checker  # noqa: F401
@@ -75,7 +75,7 @@ def import_libraries() -> None:
 
 
 def run_cases(task: Task) -> Iterator[CaseOutcome]:
-    """Makes the fault, then runs the cases one by one, pipelines loaded with the fault in place."""
+    """Puts the fault in, then loads the pipelines and runs the cases one by one."""
     found: list[CaseOutcome] = []
     import pytest
 
@@ -111,7 +111,7 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
 
 
 def _in_a_child(task: Task) -> Iterator[CaseOutcome]:
-    """``run_cases`` as each child does it."""
+    """``run_cases``, set up for a child process."""
     import torch
 
     from bench.calls.device import make_deterministic
@@ -124,11 +124,11 @@ def _in_a_child(task: Task) -> Iterator[CaseOutcome]:
 
 @dataclass
 class _Running:
-    """A child at work.
+    """A running child.
 
     Attributes:
-        found: what it has sent so far.
-        until_end: what ends with it.
+        found: the outcomes that it has sent so far.
+        until_end: closed when the child ends.
     """
 
     task: Task
@@ -138,7 +138,7 @@ class _Running:
     found: list[CaseOutcome] = field(default_factory=list)
 
     def take(self) -> FaultOutcome | None:
-        """Takes one outcome more, and gives all of them after the last; the case at which a child dies, dies too."""
+        """Receives one more outcome; after the last, or after the child's death, returns all of them."""
         try:
             self.found.append(next(self.child))
             return None
@@ -157,7 +157,7 @@ def _start(task: Task, all_children: contextlib.ExitStack) -> _Running:
 
 
 def run_tasks(tasks: Sequence[Task], processes: int, done: Callable[[FaultOutcome], None]) -> None:
-    """Runs the tasks, so many at once, and tells of each when it has ended, in the order in which they end."""
+    """Runs the tasks, ``processes`` at a time, and calls ``done`` with each outcome as soon as it is complete."""
     waiting, running = list(tasks), dict[Any, _Running]()
     with contextlib.ExitStack() as all_children:
         while waiting or running:

@@ -84,7 +84,7 @@ def _one_more_step(original: Any) -> Any:
 
 
 def _as_many_of_its_own(original: Any) -> Any:
-    """Custom timesteps or sigmas are counted and otherwise ignored."""
+    """Uses only the number of custom timesteps or sigmas."""
 
     def set_timesteps(self: Any, num_inference_steps: int | None = None, *args: Any, **kwargs: Any) -> Any:
         timesteps, sigmas = kwargs.pop("timesteps", None), kwargs.pop("sigmas", None)
@@ -140,7 +140,7 @@ def _noise_in_the_last_step(original: Any) -> Any:
 
 
 def _kept_history(patch: Patch) -> None:
-    """State of the run before, which a new scheduler finds because it lies on the class."""
+    """State of the previous run, which a new scheduler finds because the class keeps it."""
     from diffusers import PNDMScheduler
 
     kept = {"counter": 0}
@@ -222,70 +222,70 @@ FAULTS = (
     Fault(
         "dpmpp-order-lost",
         AREA,
-        "DPM++ runs with order 2 whatever was asked for.",
+        "DPM++ always runs with order 2.",
         pull(9104),
         built_with(DPM, solver_order=2),
     ),
     Fault(
         "dpmpp-algorithm-lost",
         AREA,
-        "DPM++ is deterministic where the SDE was asked for.",
+        "DPM++ is deterministic although the SDE was requested.",
         pull(2595),
         built_with(DPM, algorithm_type="dpmsolver++"),
     ),
     Fault(
         "dpmpp-sde-noise",
         AREA,
-        "The noise of DPM++ SDE is a tenth too weak.",
+        "The noise of DPM++ SDE is 10 % too weak.",
         pull(9104),
         _scaled_sde_noise,
     ),
     Fault(
         "karras-sigmas-lost",
         AREA,
-        "use_karras_sigmas is ignored in silence.",
+        "use_karras_sigmas is silently ignored.",
         issue(5002),
         misread(WITH_KARRAS, "set_timesteps", use_karras_sigmas=False),
     ),
     Fault(
         "karras-formula",
         AREA,
-        "Karras sigmas are spaced with another exponent.",
+        "Karras sigmas are spaced with a different exponent.",
         pull(627),
         wrapped(WITH_KARRAS, "_convert_to_karras", _other_rho),
     ),
     Fault(
         "exponential-sigmas-lost",
         AREA,
-        "use_exponential_sigmas is ignored in silence.",
+        "use_exponential_sigmas is silently ignored.",
         issue(9951),
         misread(WITH_KARRAS, "set_timesteps", use_exponential_sigmas=False),
     ),
     Fault(
         "beta-sigmas-lost",
         AREA,
-        "use_beta_sigmas is ignored in silence.",
+        "use_beta_sigmas is silently ignored.",
         issue(9951),
         misread(WITH_KARRAS, "set_timesteps", use_beta_sigmas=False),
     ),
     Fault(
         "lu-lambdas-lost",
         AREA,
-        "use_lu_lambdas is ignored in silence.",
+        "use_lu_lambdas is silently ignored.",
         pull(10740),
         misread(DPM, "set_timesteps", use_lu_lambdas=False),
     ),
     Fault(
         "timesteps-cut-off",
         AREA,
-        "Timesteps of other sigmas are cut off to integers, not rounded or kept.",
+        "Timesteps computed from sigmas are truncated to integers.",
         pull(13768),
         wrapped(WITH_KARRAS, "_sigma_to_t", _cut_off),
     ),
     Fault(
         "sigmas-in-bfloat16",
         AREA,
-        "Sigmas are kept in bfloat16.",
+        "Sigmas are stored in bfloat16.",
         pull(6078),
         wrapped(f"{EULER} {ANCESTRAL} {DPM}", "set_timesteps", _after(_round_sigmas)),
     ),
@@ -306,98 +306,98 @@ FAULTS = (
     Fault(
         "first-sigma",
         AREA,
-        "Euler's first noise is scaled by the largest sigma and not by its root with 1.",
+        "Euler scales its first noise by the largest sigma instead of sqrt(sigma^2 + 1).",
         pull(3947),
         returning(f"{EULER} {ANCESTRAL}", "init_noise_sigma", lambda self: self.sigmas.max()),
     ),
     Fault(
         "betas-linear",
         AREA,
-        "Betas are linear instead of those of the checkpoint.",
+        "Betas are linear, whatever the checkpoint says.",
         issue(2941),
         built_with(f"{ALPHAS} {SIGMAS} {SOLVERS}", beta_schedule="linear"),
     ),
     Fault(
         "noise-taken-for-velocity",
         AREA,
-        "DDIM takes predicted noise for velocity.",
+        "DDIM treats predicted noise as velocity.",
         issue(7965, "invoke-ai/InvokeAI"),
         misread(DDIM, "step", prediction_type="v_prediction"),
     ),
     Fault(
         "velocity-taken-for-noise",
         AREA,
-        "Every scheduler takes predicted velocity for noise.",
+        "Every scheduler treats predicted velocity as noise.",
         issue(7965, "invoke-ai/InvokeAI"),
         built_with(f"{ALPHAS} {SIGMAS} {SOLVERS}", prediction_type="epsilon"),
     ),
     Fault(
         "zero-snr-lost",
         AREA,
-        "rescale_betas_zero_snr is ignored in silence.",
+        "rescale_betas_zero_snr is silently ignored.",
         pull(3664),
         built_with(f"{DDIM} {DDPM} {LCM} {EULER} {ANCESTRAL} {DPM} {UNIPC}", rescale_betas_zero_snr=False),
     ),
     Fault(
         "steps-offset-ddim",
         AREA,
-        "DDIM has lost steps_offset.",
+        "DDIM ignores steps_offset.",
         issue(7669),
         misread(DDIM, "set_timesteps", steps_offset=0),
     ),
     Fault(
         "steps-offset-pndm",
         AREA,
-        "PNDM has lost steps_offset.",
+        "PNDM ignores steps_offset.",
         pull(479),
         misread(PNDM, "set_timesteps", steps_offset=0),
     ),
     Fault(
         "alpha-to-one",
         AREA,
-        "The step after the last timestep goes to alpha 1 although set_alpha_to_one is off.",
+        "The last step goes to alpha 1 although set_alpha_to_one is off.",
         pull(479),
         built_with(f"{DDIM} {PNDM}", set_alpha_to_one=True),
     ),
     Fault(
         "ddpm-previous-timestep",
         AREA,
-        "DDPM steps to t - 1000 // steps and not to the next timestep.",
+        "DDPM steps to t - 1000 // steps instead of the next timestep.",
         pull(9384),
         wrapped(DDPM, "previous_timestep", _previous_timestep_by_division),
     ),
     Fault(
         "trailing-timesteps",
         AREA,
-        "DDIM takes trailing timesteps instead of leading ones.",
+        "DDIM uses trailing instead of leading timesteps.",
         pull(3947),
         misread(DDIM, "set_timesteps", timestep_spacing="trailing"),
     ),
     Fault(
         "spacing-lost",
         AREA,
-        "timestep_spacing is ignored, all timesteps are leading ones.",
+        "timestep_spacing is ignored: timesteps are always leading.",
         pull(3947),
         misread(f"{DDIM} {DDPM} {PNDM} {EULER} {ANCESTRAL} {DPM} {UNIPC}", "set_timesteps", timestep_spacing="leading"),
     ),
     Fault(
         "spacing-of-the-class",
         AREA,
-        "Euler and DPM++ take the timesteps of their class instead of the checkpoint's.",
+        "Euler, Heun and DPM++ use linspace timesteps instead of the checkpoint's.",
         pull(3947),
         misread(f"{EULER} {ANCESTRAL} {HEUN} {DPM}", "set_timesteps", timestep_spacing="linspace"),
     ),
     Fault(
         "one-step-too-many",
         AREA,
-        "DDPM and DDIM take one step more than was asked for.",
+        "DDPM and DDIM take one step too many.",
         pull(2076),
         wrapped(f"{DDPM} {DDIM}", "set_timesteps", _one_more_step),
     ),
     Fault(
         "custom-timesteps-ignored",
         AREA,
-        "Timesteps that the caller gives are counted and otherwise ignored.",
+        "Of custom timesteps or sigmas, only the number is used.",
         pull(14011),
         wrapped(f"{DDPM} {EULER} {DPM}", "set_timesteps", _as_many_of_its_own),
     ),
@@ -411,14 +411,14 @@ FAULTS = (
     Fault(
         "ddpm-variance-large",
         AREA,
-        "DDPM adds noise of the large variance instead of the small one.",
+        "DDPM adds noise with the large variance instead of the small one.",
         commit("1dc856e508"),
         misread(DDPM, "_get_variance", variance_type="fixed_large"),
     ),
     Fault(
         "ddpm-variance-as-deviation",
         AREA,
-        "DDPM scales its noise by the variance and not by its root.",
+        "DDPM scales its noise by the variance instead of the standard deviation.",
         pull(2090),
         wrapped(DDPM, "_get_variance", lambda original: lambda *args, **kwargs: original(*args, **kwargs) ** 2),
     ),
@@ -439,14 +439,14 @@ FAULTS = (
     Fault(
         "thresholding-lost",
         AREA,
-        "thresholding is ignored in silence.",
+        "thresholding is silently ignored.",
         pull(3003),
         misread(f"{DDIM} {DDPM} {DPM} {UNIPC}", "step", thresholding=False),
     ),
     Fault(
         "thresholding-formula",
         AREA,
-        "Dynamic thresholding takes the largest value for the smallest threshold.",
+        "Dynamic thresholding uses sample_max_value as the lower bound of its threshold.",
         pull(3003),
         wrapped(f"{DDIM} {DDPM} {DPM} {UNIPC}", "_threshold_sample", _threshold_as_before),
     ),
@@ -460,14 +460,14 @@ FAULTS = (
     Fault(
         "lcm-noise-at-the-end",
         AREA,
-        "LCM adds noise in its last step too.",
+        "LCM adds noise in the last step too.",
         pull(5681),
         wrapped(LCM, "step", _noise_in_the_last_step),
     ),
     Fault(
         "pndm-history-kept",
         AREA,
-        "PNDM's counter goes on from the run before.",
+        "PNDM's counter continues from the previous run.",
         pull(882),
         _kept_history,
     ),
@@ -481,14 +481,14 @@ FAULTS = (
     Fault(
         "heun-second-derivative",
         AREA,
-        "Heun takes the second derivative of a step at its first sigma.",
+        "Heun evaluates the second derivative of a step at the first sigma.",
         pull(1512),
         wrapped(HEUN, "step", _second_derivative_at_the_first_sigma),
     ),
     Fault(
         "heun-second-step-skipped",
         AREA,
-        "Heun's second evaluation of each step is taken for a first one.",
+        "Heun treats the second evaluation of each step as a first one.",
         pull(1512),
         returning(HEUN, "state_in_first_order", lambda self: True),
     ),

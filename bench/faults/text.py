@@ -13,7 +13,7 @@ AREA = "text encoder"
 
 
 def _in_encoder(change: Any) -> Any:
-    """``change(original, self, input_ids, **kwargs)`` in the place of the text encoder's ``forward``."""
+    """``change(original, self, input_ids, **kwargs)`` instead of the text encoder's ``forward``."""
 
     def apply(patch: Patch) -> None:
         from transformers import CLIPTextModel
@@ -136,7 +136,7 @@ FAULTS = (
     Fault(
         "causal-mask-lost",
         AREA,
-        "Each token sees those after it.",
+        "Tokens attend to later tokens.",
         pull(30390, TRANSFORMERS),
         _no_causal_mask,
     ),
@@ -150,14 +150,14 @@ FAULTS = (
     Fault(
         "last-layer-skipped",
         AREA,
-        "The embeddings come from the last but one layer, as if clip_skip were 1.",
+        "The embeddings come from the second-to-last layer, as if clip_skip were 1.",
         issue(14124),
         _in_encoder(_without_last_layer),
     ),
     Fault(
         "activation-gelu",
         AREA,
-        "The text encoder computes gelu where its configuration says quick_gelu.",
+        "The text encoder uses gelu although its configuration says quick_gelu.",
         issue(771, "mlfoundations/open_clip"),
         _other_activation,
     ),
@@ -171,14 +171,14 @@ FAULTS = (
     Fault(
         "positions-rounded",
         AREA,
-        "Two tokens share a position, as where positions were stored in half precision.",
+        "Two tokens share a position, as if positions were stored in half precision.",
         issue(6, "arenasys/stable-diffusion-webui-model-toolkit"),
         _in_encoder(_positions(lambda positions: positions - (positions == 2).long())),
     ),
     Fault(
         "prompts-mixed-up",
         AREA,
-        "Each image of a batch gets the prompt of the one before.",
+        "Each image of a batch gets the prompt of the previous one.",
         pull(1135),
         encoding(lambda prompts, negatives: (prompts.roll(1, dims=0), negatives)),
     ),
@@ -192,7 +192,7 @@ FAULTS = (
     Fault(
         "long-prompt-not-cut",
         AREA,
-        "Prompts that are too long are not cut.",
+        "Prompts that are too long are not truncated.",
         pull(1226),
         _in_tokenizer(_not_truncating),
     ),

@@ -1,4 +1,4 @@
-"""Each fault of the catalogue takes hold: a call that it concerns gives something else with it."""
+"""Each fault of the catalogue takes effect: it changes the result of a small call."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MASK = Image.fromarray(np.pad(np.full((31, 30), 255, np.uint8), ((9, 30), (17, 2
 
 @dataclass(frozen=True)
 class Witness:
-    """One pipeline call, small and quick.
+    """One small pipeline call.
 
     Attributes:
         scheduler: a class of diffusers without ``Scheduler`` at the end.
-        options: what the scheduler is built with besides the checkpoint's configuration.
+        options: what the scheduler is built with, on top of the checkpoint's configuration.
         vae: what is switched on in the autoencoder.
-        calls: the last one of as many is looked at.
+        calls: the number of calls, of which the last is compared.
     """
 
     model: str = "emoji-sd"
@@ -52,7 +52,7 @@ class Witness:
     arguments: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, **arguments: Any) -> Witness:
-        """The same with other arguments of the call."""
+        """The same call with further arguments."""
         return replace(self, arguments=tuple((dict(self.arguments) | arguments).items()))
 
     def by(self, scheduler: str, **options: Any) -> Witness:
@@ -168,7 +168,7 @@ def loaded_once(model: str, dtype: str, optimizations: tuple[str, ...] = ()) -> 
 
 @functools.cache
 def checker() -> tuple[Any, Any]:
-    """A safety checker with random weights that finds something in one of the two pictures, and its image processor."""
+    """A safety checker with random weights that flags one of the two pictures, and its image processor."""
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor
 
@@ -233,7 +233,7 @@ def count(settings: dict[str, Any], loaded: LoadedPipeline) -> Outcome:
 
 @dataclass(frozen=True)
 class Shown:
-    """How a fault is shown: on which pipeline, and by what."""
+    """The pipeline and the call that show a fault."""
 
     model: str
     dtype: str
@@ -278,7 +278,7 @@ def test_every_fault_has_a_call_that_shows_it() -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_takes_hold(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_takes_effect(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fault, shown = FAULTS[name], SHOWN[name]
     before = without_fault(shown)
     fault.apply(monkeypatch)

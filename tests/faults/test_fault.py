@@ -1,4 +1,4 @@
-"""Faults of the catalogue turn cases of the suite red, and without them the same cases are green."""
+"""Faults of the catalogue make cases of the suite fail, which pass without them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIXELS = "emoji-ddpm/ddpm-s50-fp32"
 PIXELS_DDIM = "emoji-ddpm/ddim-s20-fp32"
 
 
-# The case of the suite that must turn red for a fault. That all of them are seen is for ``python -m bench.faults``.
+# The case that must fail with each fault. ``python -m bench.faults`` checks that all faults are detected.
 SHOWN_BY = (
     ("dpmpp-final-sigma", DPM),
     ("dpmpp-final-sigma", KARRAS),
@@ -63,7 +63,7 @@ def find_case(bench_session: Any, case_id: str) -> Case:
 
 
 @pytest.mark.parametrize(("name", "case_id"), SHOWN_BY)
-def test_a_fault_turns_its_case_red(
+def test_a_fault_makes_its_case_fail(
     name: str, case_id: str, bench_session: Any, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FAULTS[name].apply(monkeypatch)
@@ -71,5 +71,5 @@ def test_a_fault_turns_its_case_red(
 
 
 @pytest.mark.parametrize("case_id", sorted({case_id for _, case_id in SHOWN_BY}))
-def test_without_a_fault_the_same_cases_are_green(case_id: str, bench_session: Any, run: Run) -> None:
+def test_without_a_fault_the_same_cases_pass(case_id: str, bench_session: Any, run: Run) -> None:
     assert Verdict(verdict(run, find_case(bench_session, case_id))).passes

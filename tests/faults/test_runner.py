@@ -1,4 +1,4 @@
-"""Outcomes of faults: how far over the limits, what the report says, and which cases are enough."""
+"""Outcomes of faults: how far they exceed the limits, what the report says, and which cases are enough."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ class TestMargins:
         assert judged.passed
         assert judged.by == {}
 
-    def test_more_work_counts_where_records_tell_of_it(self) -> None:
-        told = ComparedWork(verdict="more work", message="host syncs 1 → 2")
-        counted = record("more work").model_copy(update={"work": told})
+    def test_more_work_counts_if_the_record_has_it(self) -> None:
+        compared = ComparedWork(verdict="more work", message="host syncs 1 → 2")
+        counted = record("more work").model_copy(update={"work": compared})
         assert judge(counted, 0.5).by == {"work": None}
         assert "host syncs 1 → 2" in judge(counted, 0.5).message
 
@@ -118,7 +118,7 @@ class TestFile:
         assert latest([old, new, other], "s") == {"f": new}
         assert latest([]) == {}
 
-    def test_damage_is_told_with_its_line(self, tmp_path: Path) -> None:
+    def test_a_damaged_line_is_reported_by_number(self, tmp_path: Path) -> None:
         path = tmp_path / "outcomes.jsonl"
         with pytest.raises(OutcomeError, match="no such file"):
             read_outcomes(path)
@@ -133,15 +133,15 @@ class TestFile:
 
 
 class TestCover:
-    def test_each_fault_is_seen_twice_where_two_cases_see_it(self) -> None:
+    def test_each_fault_is_detected_twice_if_two_cases_detect_it(self) -> None:
         seen_by = {"f": frozenset({"a", "b", "c"}), "g": frozenset({"c"})}
         chosen = choose_cases(seen_by, {"a": 1.0, "b": 2.0, "c": 3.0})
         assert chosen == ["a", "c"]
 
-    def test_a_cheap_case_is_taken_before_a_dear_one(self) -> None:
-        assert choose_cases({"f": frozenset({"dear", "cheap"})}, {"dear": 9.0, "cheap": 1.0}, sights=1) == ["cheap"]
+    def test_a_fast_case_is_taken_before_a_slow_one(self) -> None:
+        assert choose_cases({"f": frozenset({"slow", "fast"})}, {"slow": 9.0, "fast": 1.0}, sights=1) == ["fast"]
 
-    def test_a_case_that_later_ones_made_needless_is_taken_out(self) -> None:
+    def test_a_case_that_later_ones_made_unnecessary_is_removed(self) -> None:
         # The greedy choice takes "middle" first, for its three faults a second; both sides are needed after it.
         seen_by = {
             "1": frozenset({"left"}),
@@ -152,27 +152,27 @@ class TestCover:
         }
         assert choose_cases(seen_by, {"left": 2.0, "middle": 1.0, "right": 2.0}, sights=1) == ["left", "right"]
 
-    def test_only_seen_faults_count_and_the_control_does_not(self) -> None:
+    def test_only_detected_faults_count_and_the_control_does_not(self) -> None:
         outcomes = {name: outcome(name, case("a", passed=name == "g")) for name in ("f", "g", CONTROL)}
         assert seen_faults(outcomes) == {"f": frozenset({"a"})}
 
-    def test_the_closed_form_is_no_case_that_could_be_chosen(self) -> None:
+    def test_the_closed_form_is_never_chosen(self) -> None:
         outcomes = {"f": outcome("f", case("a"), case(CLOSED_FORM)), "g": outcome("g", case(CLOSED_FORM))}
         assert seen_faults(outcomes) == {"f": frozenset({"a"})}
 
 
 class TestReport:
-    def test_what_was_not_seen_is_told_last_and_loudly(self) -> None:
+    def test_undetected_faults_are_listed_last_in_bold(self) -> None:
         faults = {name: fault(name) for name in ("f", "g", "h")}
         outcomes = {"f": outcome("f", case("a", SSIM=12.34)), "g": outcome("g", case("a", passed=True))}
         text = render_report(faults, outcomes)
-        assert text.startswith("1 of 2 faults were seen.\n")
+        assert text.startswith("1 of 2 faults were detected.\n")
         assert (
             "| `f` | It is f ([PR 1](https://github.com/huggingface/diffusers/pull/1)) | SSIM | 1 of 1 | 12 |" in text
         )
         assert "Not run: h." in text
         assert text.rstrip().splitlines()[-1].startswith("- `g`: It is g")
-        assert "**NOT SEEN: 1 of 2 faults**" in text
+        assert "**NOT DETECTED: 1 of 2 faults**" in text
 
     def test_another_library_is_named(self) -> None:
         there = dataclasses.replace(fault("f"), source=pull(7, "huggingface/transformers"))
@@ -191,7 +191,7 @@ class TestCommand:
         append(tmp_path / "outcomes.jsonl", outcome(CONTROL, case("a", passed=True, seconds=2.0)))
         return tmp_path
 
-    def test_a_fault_that_was_not_seen_is_exit_code_1(self, results: Path, capsys: Any) -> None:
+    def test_an_undetected_fault_is_exit_code_1(self, results: Path, capsys: Any) -> None:
         append(results / "outcomes.jsonl", outcome("seed-plus-one", case("a")))
         assert main(["report", "--results", str(results)]) == 0
         append(results / "outcomes.jsonl", outcome("padding-masked", case("a", passed=True)))
@@ -203,20 +203,20 @@ class TestCommand:
         monkeypatch.setattr("bench.faults.quick.QUICK_FILE", results / "quick.json")
         assert main(["cover", "--results", str(results)]) == 0
         assert json.loads((results / "quick.json").read_text()) == ["a"]
-        assert "1 of 1 cases see all 1 faults, 0 of them twice: 2.0 s instead of 2.0 s" in capsys.readouterr().out
+        assert "1 of 1 cases detect all 1 faults, 0 of them twice: 2.0 s instead of 2.0 s" in capsys.readouterr().out
 
-    def test_cover_without_a_seen_fault_is_a_sentence(self, results: Path, capsys: Any) -> None:
+    def test_cover_without_a_detected_fault_is_a_sentence(self, results: Path, capsys: Any) -> None:
         assert main(["cover", "--results", str(results)]) == 4
-        assert "no fault was seen" in capsys.readouterr().err
+        assert "no fault was detected" in capsys.readouterr().err
 
     def test_an_unknown_fault_is_a_sentence(self, tmp_path: Path, capsys: Any) -> None:
         assert main(["run", "--fault", "gremlins", "--results", str(tmp_path)]) == 4
         assert (
             capsys.readouterr().err
-            == "python -m bench.faults: --fault gremlins: not in the catalogue; 'list' names all.\n"
+            == "python -m bench.faults: --fault gremlins: not in the catalogue; 'list' shows all names.\n"
         )
 
-    def test_a_stopped_run_says_how_to_go_on(self, results: Path, monkeypatch: Any, capsys: Any) -> None:
+    def test_a_stopped_run_says_how_to_continue(self, results: Path, monkeypatch: Any, capsys: Any) -> None:
         def stop(*_arguments: Any) -> None:
             raise KeyboardInterrupt
 
@@ -267,7 +267,7 @@ class TestOrder:
         assert "heun" in ordered[0].id
         assert "trailing" in ordered[0].id
 
-    def test_the_first_of_the_others_are_of_many_groups_and_all_pipelines_come_soon(self, bench_session: Any) -> None:
+    def test_other_cases_alternate_between_groups_and_pipelines(self, bench_session: Any) -> None:
         cases = [one for one in bench_session.suite.cases if one.settings.sentinel]
         ordered = likely_first(
             cases, fault("nothing-like-it", "nowhere"), {one.id: float(len(one.id)) for one in cases}
@@ -307,7 +307,7 @@ class TestQuickMarker:
 
 @pytest.fixture
 def task(bench_session: Any) -> Task:
-    """One short case of the suite with a fault that it shows."""
+    """One short case of the suite with a fault that it detects."""
     chosen = next(one for one in bench_session.suite.cases if one.id == "emoji-sd/pndm-s5-g7.5-fp32")
     run = bench_session.run
     return Task(
@@ -317,14 +317,14 @@ def task(bench_session: Any) -> Task:
 
 @pytest.mark.usefixtures("one_thread")
 class TestRun:
-    def test_a_fault_is_seen_and_ends_with_the_run(self, task: Task) -> None:
+    def test_a_fault_is_detected_and_ends_with_the_run(self, task: Task) -> None:
         (seen,) = run_cases(task)
         assert not seen.passed
         assert "SSIM" in seen.by
         (passed,) = run_cases(dataclasses.replace(task, fault=None))
         assert passed.passed, passed.message
 
-    def test_what_no_case_sees_may_be_seen_in_closed_form(self, task: Task, monkeypatch: Any) -> None:
+    def test_the_closed_form_detects_what_no_case_does(self, task: Task, monkeypatch: Any) -> None:
         from bench.faults import closed_form
 
         settings = closed_form.all_settings()
@@ -340,7 +340,7 @@ class TestRun:
         (seen,) = run_cases(dataclasses.replace(task, closed_form=True))
         assert seen.case != CLOSED_FORM
 
-    def test_it_stops_when_enough_cases_have_seen_the_fault(self, task: Task) -> None:
+    def test_it_stops_when_enough_cases_detected_the_fault(self, task: Task) -> None:
         several = dataclasses.replace(task, cases=task.cases * 3, enough=2)
         assert [one.passed for one in run_cases(several)] == [False, False]
         assert len(list(run_cases(dataclasses.replace(several, fault=None)))) == 3
