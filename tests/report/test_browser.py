@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.report.page import write_page
-from bench.report.sample import make_run
 from bench.report.tell import REPORT, read_story, tell
+from tests.report.made_up_run import make_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = """<script>document.title='taken'</script><img src=x onerror="document.title='taken'"> "'`&amp;"""

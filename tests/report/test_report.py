@@ -28,13 +28,13 @@ from bench.report.pictures import heat_map
 from bench.report.plots import MOST_SERIES, Timed, line_names
 from bench.report.quality import Quality, compare_with_references, pareto_front
 from bench.report.rerun import rerun_record
-from bench.report.sample import make_run
 from bench.report.story import Chip
 from bench.report.summary import LONGEST, cell, publish_summary, render_summary
 from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
 from bench.upgrade.decision import Decision
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, WorkFound, write_upgrade
 from bench.verdicts import Kind, Verdict
+from tests.report.made_up_run import make_run
 
 NASTY = """<script>alert(1)</script><img src=x onerror=alert(2)> "'`&amp; | **bold** [a](b)"""
 CASES = 13
