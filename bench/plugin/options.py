@@ -1,7 +1,7 @@
 """The command line, parsed once into a frozen dataclass.
 
-``tox.ini`` loads this module as a plugin: if an option were defined only in ``conftest.py``, pytest would take its value
-for a test path at first, and an existing folder there would decide which ``conftest.py`` is read.
+``tox.ini`` loads this module as a plugin: if an option were defined only in ``conftest.py``, pytest would first take
+its value for a test path, and an existing folder there would decide which ``conftest.py`` is read.
 """
 
 from __future__ import annotations

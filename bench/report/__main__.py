@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output",
         type=Path,
         metavar="PATH",
-        help=f"path of the page (default for one run: {REPORT} in its folder)",
+        help=f"the page to write (default: {REPORT} in a single run's folder)",
     )
     options = parser.parse_args(arguments)
     if options.output is None and len(options.runs) > 1:

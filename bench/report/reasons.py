@@ -44,6 +44,6 @@ def across_devices(records: Iterable[Record]) -> str:
     left = sum(pictures.verdict == Verdict.NOT_COMPARED for pictures in compared)
     without = f", {left} of them not compared because they are unstable there" if left else ""
     return (
-        f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits look at "
-        "the pictures, then accept them as goldens of this device: pytest -m golden --golden-update"
+        f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits look "
+        "at the pictures, then accept them as goldens of this device: pytest -m golden --golden-update"
     )
