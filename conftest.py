@@ -1,4 +1,4 @@
-"""Fixtures and hooks of the suite; what they do is in ``bench.plugin``, and so are the options."""
+"""Fixtures and hooks of the suite; ``bench.plugin`` has their implementation and the options."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def bench_session(pytestconfig) -> Session:
 
 @pytest.fixture
 def pictured(bench_session, pytestconfig, request):
-    """``pictured(case)`` makes the grid of a case and fails unless it is its golden, or has measured limits."""
+    """``pictured(case)`` fails unless the grid of a case matches its golden; to calibrate, unless it has limits."""
     if bench_session.options.golden_calibrate:
         return pytestconfig.stash[CALIBRATION].check
     return lambda case: check_picture(bench_session, request.node, case)
@@ -94,7 +94,7 @@ def pictured(bench_session, pytestconfig, request):
 
 @pytest.fixture
 def measured(bench_session, request, benchmark):
-    """``measured(case)`` times a case and fails unless the grid of its last round is its golden."""
+    """``measured(case)`` times a case and fails unless the grid of its last round matches its golden."""
     return lambda case: measure_case(bench_session, request.node, case, benchmark)
 
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from bench.report.sample import make_run
 from bench.report.tell import tell
+from tests.report.made_up_run import make_run
 
 CHROMIUM = shutil.which("chromium")
 

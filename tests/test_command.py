@@ -26,7 +26,6 @@ COMMANDS = {
     "bench.proofs.power": ("bench.proofs.power.read_trials", ["report"]),
     "bench.proofs.processors": ("bench.proofs.processors.why_without_effect", []),
     "bench.report.__main__": ("bench.report.__main__.read_story", ["latest"]),
-    "bench.report.sample": ("bench.report.sample.make_run", ["4", "folder"]),
     "bench.timeline": ("bench.timeline.read_choice", ["paint", "1.0..2.0"]),
     "bench.training.__main__": ("bench.training.stages.run", ["ddpm"]),
 }

@@ -1,1 +1,1 @@
-"""The glue between pytest and the suite: options in, tests, terminal and JUnit out."""
+"""Connects the suite to pytest: options, tests, terminal output and JUnit."""

@@ -1,4 +1,4 @@
-"""``--golden-calibrate`` as pytest runs it: all selected cases are measured first, then each test tells of its own."""
+"""``--golden-calibrate`` in pytest: all selected cases are measured first, then each test reports on its case."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ CALIBRATION = pytest.StashKey["CalibrationReporter"]()
 
 
 def check_options(config: pytest.Config, session: Session) -> None:
-    """Raises:
-    pytest.UsageError: another option contradicts it.
+    """Refuses options that contradict ``--golden-calibrate``.
+
+    Raises:
+        pytest.UsageError: one was given.
     """
     others = {
         "-n": config.getoption("dist", "no") != "no",
@@ -27,13 +29,13 @@ def check_options(config: pytest.Config, session: Session) -> None:
     }
     for option, given in others.items():
         if given:
-            raise pytest.UsageError(f"--golden-calibrate: leave out {option}; limits are measured on their own.")
+            raise pytest.UsageError(f"--golden-calibrate only measures limits: leave out {option}.")
     if session.timing:
         raise pytest.UsageError("--golden-calibrate measures pictures, not times: pytest -m golden --golden-calibrate.")
 
 
 class CalibrationReporter:
-    """A pytest plugin that calibrates when the tests start, and tells what came of it."""
+    """A pytest plugin that calibrates when the tests start, and reports the result."""
 
     def __init__(self, config: pytest.Config, session: Session) -> None:
         self._config = config
@@ -61,7 +63,7 @@ class CalibrationReporter:
         self._found = calibration.run(cases)
 
     def check(self, case: Case) -> None:
-        """Fails unless the case has limits that can see something; skips it if it has no picture."""
+        """Fails unless the case has limits that can detect a change; skips it if it raises."""
         __tracebackhide__ = True
         found = self._found[case.id]
         if found.raises:

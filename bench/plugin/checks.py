@@ -16,7 +16,7 @@ from bench.verdicts import Verdict
 
 
 def _finish(session: Session, node: pytest.Item, case: Case, make_record: Callable[[], Record]) -> None:
-    """Makes a record and fails the test with one sentence unless pictures and work are right."""
+    """Makes a record and fails the test with one sentence if pictures or work are wrong."""
     __tracebackhide__ = True
     try:
         record = make_record()
@@ -51,28 +51,28 @@ def properties(record: Record) -> list[tuple[str, object]]:
 
 
 def _sums(counts: Mapping[str, Any]) -> dict[str, int]:
-    """What was counted, each as one number."""
+    """The counted work, one number per quantity."""
     sums = {name: sum(counts[name].values()) for name in ("operators", "host_syncs") if name in counts}
     return sums | {name: counts[name] for name in ("copied_bytes", "flops") if name in counts}
 
 
 def check_picture(session: Session, node: pytest.Item, case: Case) -> None:
-    """Makes the grid of a case and fails unless it is its golden, made with no more work."""
+    """Generates the grid of a case and fails unless it matches its golden and takes no more work."""
     __tracebackhide__ = True
     _finish(session, node, case, lambda: session.run.picture(case))
 
 
 def _hand_over(benchmark: Any, samples: Sequence[float]) -> None:
-    """Gives finished samples to pytest-benchmark, which takes none but its own: it times one empty call for them."""
+    """Gives finished samples to pytest-benchmark, in the place of those of an empty call: it accepts only its own."""
     benchmark.pedantic(lambda: None)
     if benchmark.enabled:
         benchmark.stats.stats.data[:] = samples
 
 
 def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any) -> None:
-    """Measures a case for pytest-benchmark and fails unless its grid is its golden, made with no more work.
+    """Measures a case for pytest-benchmark and fails unless its grid matches its golden and takes no more work.
 
-    ``--benchmark-disable`` leaves out the rounds.
+    ``--benchmark-disable`` skips the rounds.
     """
     __tracebackhide__ = True
 

@@ -1,4 +1,4 @@
-"""Keeps ``run.json``: what the run was to do, and what failed besides its cases."""
+"""Writes ``run.json``: which cases were planned, and what failed other than cases."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from bench.plugin.session import Session, case_of
 from bench.record.notes import FILE, RunNotes, now, read_notes, write_notes
 
-# Options that choose what a case is, so that a run of one case needs them too.
+# Options that define the cases, so rerunning one case needs them too.
 _CHOOSING = ("suite", "device", "golden_dir")
 
 
 class NoteKeeper:
-    """A pytest plugin. Where several processes run the tests, each of them knows the plan, and the first writes it."""
+    """A pytest plugin. If several processes run the tests, each knows the plan and the first one writes it."""
 
     def __init__(
         self, config: pytest.Config, session: Session, is_told: Callable[[str], bool] = lambda _: False
@@ -70,7 +70,7 @@ def _first_line(report: Any) -> str:
 
 
 def rerun_options(config: pytest.Config) -> tuple[str, ...]:
-    """The options of this run that a run of one of its cases needs."""
+    """The options of this run that rerunning one of its cases needs."""
     options: list[str] = []
     for name in _CHOOSING:
         value = config.getoption(name)

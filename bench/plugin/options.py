@@ -1,7 +1,7 @@
 """The command line, parsed once into a frozen dataclass.
 
-``tox.ini`` names this module as a plugin: an option that pytest learns only from ``conftest.py`` leaves its value among
-the test paths, and an existing folder there decides which ``conftest.py`` is read.
+``tox.ini`` loads this module as a plugin: if an option were defined only in ``conftest.py``, pytest would first take
+its value for a test path, and an existing folder there would decide which ``conftest.py`` is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Options:
 
     Attributes:
         golden_update: ``None`` or the level at which goldens may be written.
-        golden_difference: accept what the cases show as this known difference instead.
+        golden_difference: if given, pictures are accepted as this known difference instead.
     """
 
     suite: Path
@@ -44,10 +44,10 @@ class Options:
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Options:
-        """Relative paths of options are relative to where pytest was started; defaults to the project.
+        """Relative paths start at the folder where pytest was started, default paths at the project.
 
         Raises:
-            pytest.UsageError: a value makes no sense.
+            pytest.UsageError: a value is invalid, or options contradict each other.
         """
         rounds = config.getoption("rounds")
         if rounds < 2:
@@ -91,7 +91,7 @@ def _difference(config: pytest.Config) -> Difference | None:
     if not reason:
         raise pytest.UsageError('--golden-for needs --golden-reason "…": one sentence that says why these differ.')
     if config.getoption("golden_level") != "auto":
-        raise pytest.UsageError("--golden-for accepts beside the golden that is there: leave out --golden-level.")
+        raise pytest.UsageError("--golden-for does not replace the golden: leave out --golden-level.")
     for text in when:
         try:
             read_requirement(text)
@@ -126,10 +126,10 @@ class UpgradeOptions:
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> UpgradeOptions | None:
-        """``None`` where no side was given.
+        """``None`` if neither side was given.
 
         Raises:
-            pytest.UsageError: a value makes no sense.
+            pytest.UsageError: a value is invalid.
         """
         baseline, candidate = config.getoption("baseline"), config.getoption("candidate")
         if baseline is None and candidate is None:
@@ -161,7 +161,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="only this model of the suite; may be given again. Hub models run only when chosen so "
+        help="only this model of the suite; repeatable. Hub models run only if named "
         "(default: all embedded and local models)",
     )
     group.addoption("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu, … (default: auto)")
@@ -173,7 +173,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--golden-update",
         action="store_true",
-        help="accept pictures and work of the selected cases as their goldens; the run fails for what it wrote",
+        help="accept pictures and work of the selected cases as their goldens; the run fails if it wrote any",
     )
     group.addoption(
         "--golden-level",
@@ -187,8 +187,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="RANGE",
-        help="with --golden-update: leave the goldens as they are, and accept what the selected cases show beside "
-        "them, as a known difference with these releases (diffusers<0.31); may be given again, then all must hold",
+        help="with --golden-update: keep the goldens, and accept what the selected cases show as a known difference "
+        "with these releases (diffusers<0.31); repeatable, then all ranges must match",
     )
     group.addoption("--golden-reason", metavar="SENTENCE", help="why the releases of --golden-for differ")
     group.addoption(
@@ -196,8 +196,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="with -m golden: instead of checking the selected cases, measure how far harmless differences between "
         "machines (rounding twins, threads, kernels, instructions, batches) move each of them, and write the limits "
-        "that follow, with this evidence, into their goldens' origins; evidence measured before on this kind of "
-        "processor is kept; fails for a case that cannot be calibrated or whose limits see nothing",
+        "that follow, with this evidence, into their goldens' origins; earlier evidence for this kind of "
+        "processor is kept; fails for a case that cannot be calibrated or whose limits detect nothing",
     )
     group.addoption(
         "--golden-remeasure", action="store_true", help="like --golden-calibrate, but measure all evidence again"

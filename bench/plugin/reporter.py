@@ -19,7 +19,7 @@ from bench.report.tell import Unreadable, tell
 
 
 def write_case_line(config: pytest.Config, line: str, *, passed: bool) -> None:
-    """Prints the line of a case in the place of pytest's own progress."""
+    """Prints the line of a case instead of pytest's own progress."""
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     reporter.showfspath = False
     reporter.ensure_newline()
@@ -28,13 +28,13 @@ def write_case_line(config: pytest.Config, line: str, *, passed: bool) -> None:
 
 
 def status_without_letter(config: pytest.Config, report: Any) -> tuple[str, str, str] | None:
-    """The outcome of a test whose line is printed by ``write_case_line`` in the place of pytest's letter."""
+    """The outcome of a test whose line ``write_case_line`` prints instead of pytest's letter."""
     if config.get_verbosity() or report.when != "call":
         return None
     return report.outcome, "", report.outcome.upper()
 
 
-SIMULATED = "simulated accelerator: the processor computes what it does, so times on it mean nothing"
+SIMULATED = "simulated accelerator: the processor does its computing, so its times mean nothing"
 
 
 def session_header(session: Session) -> list[str]:
@@ -54,7 +54,7 @@ def session_header(session: Session) -> list[str]:
 
 
 def write_results(write: Callable[..., None], folder: Path) -> None:
-    """The last lines: where everything lies."""
+    """Writes the page and prints the last lines: where the results are."""
     write(f"results: {terminal.relative(folder)}")
     try:
         page = tell(folder)
@@ -67,7 +67,7 @@ def write_results(write: Callable[..., None], folder: Path) -> None:
 
 
 class Reporter:
-    """A pytest plugin that tells of the cases; other tests are reported as always."""
+    """A pytest plugin that reports on cases; other tests are reported as usual."""
 
     def __init__(self, config: pytest.Config, session: Session) -> None:
         self._config = config

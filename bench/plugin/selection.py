@@ -1,4 +1,4 @@
-"""Which tests pytest leaves out, and what a run says when none is left."""
+"""Which tests pytest leaves out, and what a run says if none is left."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.suite.selection import SLOW, Selection
 
 # Markers of tests that run only where -m names them.
 ON_REQUEST = ("slow", "harness")
-# Markers of tests that check cases; a test without a case is of use only beside those with one.
+# Markers of tests that check cases; those of them without a case are useful only together with cases.
 OF_CASES = ("golden", "upgrade")
 
 
 def choose_items(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Takes out of the collected items what was not asked for, and tells pytest."""
+    """Removes the items that were not asked for, and reports them to pytest as deselected."""
     kept = [item for item in items if _stands_for_a_case(item) and not _waits_for_request(config, item)]
     if not any(map(case_of, kept)) and all(_is_beside_cases(config, item) for item in kept):
         kept = []
@@ -38,13 +38,13 @@ def _waits_for_request(config: pytest.Config, item: pytest.Item) -> bool:
 
 
 def _is_beside_cases(config: pytest.Config, item: pytest.Item) -> bool:
-    """Whether a test says little where no case runs, and the command line does not name the test itself."""
+    """Whether a test is useful only together with cases and is not named on the command line."""
     named = [*re.findall(r"\w+", config.getoption("keyword") or ""), *(path.partition("::")[2] for path in config.args)]
     return any(map(item.get_closest_marker, OF_CASES)) and not any(word and word in item.name for word in named)
 
 
 def nothing_selected(config: pytest.Config, selection: Selection, verb: str) -> str:
-    """The sentence for a run that has no test: why, and what to do.
+    """The sentence for a run without tests: why, and what to do.
 
     Args:
         verb: what was not done: ``checked``, ``compared``.
@@ -52,7 +52,7 @@ def nothing_selected(config: pytest.Config, selection: Selection, verb: str) -> 
     nothing = f"no case was selected, so nothing was {verb}"
     if selection.cases or not selection.left_out:
         return f"{nothing}: correct -k, -m, --model or the path."
-    # Cases of other models say something only where they are all there is.
+    # Cases of other models are worth mentioning only if no others were left out.
     reasons = {reason: count for reason, count in selection.left_out.items() if reason != "of other models"}
     reasons = reasons or selection.left_out
     slow = reasons.pop(SLOW, 0)

@@ -36,9 +36,10 @@ from bench.suite.selection import Selection, is_slow, select_cases
 
 @dataclass
 class Session:
-    """``records`` holds what this process ran, by node id; the run's folder holds what all processes did.
+    """What one pytest session knows.
 
     Attributes:
+        records: those of this process, by node id; the run's folder has those of all processes.
         quick: ids of the cases with that marker.
     """
 
@@ -59,12 +60,12 @@ class Session:
 
 SESSION = pytest.StashKey[Session]()
 UPGRADE_FILE = "test_upgrade.py"
-# In place of the case where there is none: pytest would skip the test, which is green.
+# Stands in for a case if there is none: with no parameters, pytest would skip the test and the run would pass.
 NO_CASE = object()
 
 
 def wants_timing(config: pytest.Config) -> bool:
-    """Whether the paths on the command line take in the benchmarks."""
+    """Whether the paths on the command line include the benchmarks."""
     benchmarks = config.rootpath / "bench"
     for argument in config.args:
         path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
@@ -81,7 +82,7 @@ def start_session(config: pytest.Config) -> Session:
     """Reads the options, the suite and the device.
 
     Raises:
-        pytest.UsageError: something asked for cannot be had; nothing was run (exit code 4).
+        pytest.UsageError: something asked for is invalid or not available; nothing was run (exit code 4).
     """
     options = Options.from_config(config)
     upgrade = UpgradeOptions.from_config(config)
@@ -134,7 +135,7 @@ def require_releases(difference: Difference, libraries: Mapping[str, str | None]
     """Refuses to accept pictures for releases that did not draw them.
 
     Raises:
-        pytest.UsageError: a library is not one that runs record, or its version is out of range.
+        pytest.UsageError: records do not include a library, or its version is out of range.
     """
     for text in difference.when:
         requirement = read_requirement(text)
@@ -147,7 +148,7 @@ def require_releases(difference: Difference, libraries: Mapping[str, str | None]
 
 
 def share_cores(processes: int) -> None:
-    """Leaves each of the processes of pytest-xdist its share of the threads: too many of them wait."""
+    """Gives each process of pytest-xdist its share of the threads; more would wait for each other."""
     if processes > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
@@ -166,7 +167,7 @@ class _FreshFile:
 
 
 def announcer(config: pytest.Config) -> Callable[[str], None]:
-    """Prints a line at once, past pytest's capturing of what tests print."""
+    """A function that prints a line immediately, in spite of pytest's output capturing."""
 
     def announce(line: str) -> None:
         reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
@@ -190,7 +191,7 @@ def case_of(item: pytest.Item) -> Case | None:
 def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
     """The selected cases as pytest parameters, with their marks; sentinels are never timed.
 
-    Where there is no case, ``NO_CASE`` is the only parameter.
+    Without a case, ``NO_CASE`` is the only parameter.
     """
     cases = [case for case in session.selection.cases if not (timed and case.settings.sentinel)]
     if not cases:
@@ -210,5 +211,5 @@ def case_parameters(session: Session, *, timed: bool) -> Iterator[object]:
 
 
 def machine_environment(session: Session) -> dict[str, object]:
-    """The environment for pytest-benchmark's ``machine_info``, without what differs between runs on one machine."""
+    """The environment for pytest-benchmark's ``machine_info``, without the git revision: it is not of the machine."""
     return {key: value for key, value in session.run.environment.items() if key != "git"}

@@ -1,4 +1,4 @@
-"""What a run prints: a line per case with the time left, then a table, the worst cases and where the results lie."""
+"""What a run prints: a line per case with the time left, then a table, the worst cases and the path of the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.suite.case import Case
 from bench.verdicts import Verdict
 
 TABLE_WIDTH = 118
-# Share of the work after which the time left is told: before, loading would weigh too much in it.
+# Share of the work after which the time left is shown; earlier, loading would distort it.
 FORETELL_FROM = 0.03
 
 
@@ -139,7 +139,7 @@ def worst_cases(records: Sequence[Record], count: int = 3) -> list[str]:
 
 
 def where_the_time_went(count: int, wall_s: float, tally: Tally) -> str:
-    """Wall time of the cases, imports and loading apart, and the share of it inside the pipelines."""
+    """Wall time of the cases, without imports and loading, and the share of it inside the pipelines."""
     working = max(wall_s - tally.loading_s, 1e-9)
     return (
         f"{count} cases in {_clock(working)} (and {tally.loading_s:.1f} s of loading); "
@@ -148,5 +148,5 @@ def where_the_time_went(count: int, wall_s: float, tally: Tally) -> str:
 
 
 def relative(path: Path) -> str:
-    """The path as seen from here, if it lies below."""
+    """The path relative to the current folder, if it is inside that."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,4 +1,4 @@
-"""The upgrade check as pytest tests: sides and environments in, one test per case, a table and its files out."""
+"""The upgrade check in pytest: sides and environments, one test per case, and the table and files of the result."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class UpgradeSession:
         )
 
     def prepare(self) -> None:
-        """Makes the environments and starts a process of each, so that what cannot work ends the run at once.
+        """Makes the environments and starts a process in each, so that a broken side ends the run immediately.
 
         Raises:
-            pytest.UsageError: a side cannot be had or imported.
+            pytest.UsageError: a side cannot be installed or imported.
         """
         asked = {"baseline": self.options.baseline, "candidate": self.options.candidate}
         try:
@@ -89,7 +89,7 @@ class UpgradeSession:
         return limits_side_by_side(self.session.options.golden_dir, case, self.session.device)
 
     def tells_of(self, nodeid: str) -> bool:
-        """Whether ``upgrade.json`` says what came of this test, that of the import."""
+        """Whether this is the test of the import, with a result for ``upgrade.json``."""
         return self.import_time is not None and nodeid.endswith("::test_import")
 
     @property
@@ -121,7 +121,7 @@ UPGRADE = pytest.StashKey[UpgradeSession]()
 
 
 def is_left_out(path: Path, root: Path, *, upgrade: bool) -> bool:
-    """With an upgrade check only its file runs from ``bench/``, without one all others do."""
+    """An upgrade check runs only its own file from ``bench/``; any other run leaves that file out."""
     return path.parent == root / "bench" and path.name.startswith("test_") and (path.name == UPGRADE_FILE) != upgrade
 
 
@@ -149,7 +149,7 @@ def environments_command(config: pytest.Config) -> int | None:
 
 
 def check_upgrade(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> None:
-    """Runs a case on both sides and fails with what is worse."""
+    """Runs a case on both sides and fails with a sentence if the candidate is worse."""
     __tracebackhide__ = True
     try:
         found = upgrade.check.check(case)
@@ -164,7 +164,7 @@ def check_upgrade(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> Non
 
 
 def check_import(upgrade: UpgradeSession) -> None:
-    """Compares how long the libraries take to import."""
+    """Compares how long the libraries take to import and fails if the candidate is slower."""
     __tracebackhide__ = True
     try:
         upgrade.import_time = found = upgrade.check.check_import()
@@ -187,7 +187,7 @@ def properties(found: CaseFound) -> list[tuple[str, object]]:
 
 
 class UpgradeReporter:
-    """A pytest plugin for the time between the start of the tests and the last line."""
+    """A pytest plugin that prepares the check, prints a line per case, and writes the results."""
 
     def __init__(self, config: pytest.Config, upgrade: UpgradeSession) -> None:
         self._config = config

@@ -1,1 +1,1 @@
-"""What a run found, told to people: a page, a summary in Markdown, and the sentences they share."""
+"""Results for people: a page, a summary in Markdown, and the sentences they share."""

@@ -1,4 +1,4 @@
-"""``python -m bench.report RUN… -o report.html``: the page of a run made again, or one of several runs."""
+"""``python -m bench.report RUN… -o report.html``: builds the page of a run again, or one page for several runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from bench.report.tell import REPORT, read_story
 
 
 def run(options: argparse.Namespace) -> int:
-    """Raises:
-    Unreadable: a folder holds no run.
-    UsageError: the page cannot be written.
+    """Writes the page and prints its verdict and path.
+
+    Raises:
+        Unreadable: a folder has no run.
+        UsageError: the page cannot be written.
     """
     output = options.output or options.runs[0] / REPORT
     story = read_story(options.runs)
@@ -32,15 +34,19 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(
         prog="python -m bench.report",
-        description="Makes the page of a run from its files; of several runs: of shards one page, else a comparison.",
+        description="Builds the page of a run from its files. Shards of one run share a page; other runs are compared.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, such as results/latest")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="PATH", help=f"the page (default: {REPORT} in the folder of the only run)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help=f"the page to write (default: {REPORT} in a single run's folder)",
     )
     options = parser.parse_args(arguments)
     if options.output is None and len(options.runs) > 1:
-        parser.error("several runs need a place for their page: -o report.html")
+        parser.error("several runs need a path for their page: -o report.html")
     return run_command(parser.prog, run, options)
 
 

@@ -1,4 +1,4 @@
-"""From the records and grids of one run, of its shards, or of several runs, to a story."""
+"""Builds a story from the records and grids of one run, of its shards, or of several runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from bench.report.quality import compare_with_references, seconds_per_image
 from bench.report.reasons import across_devices, reasons, saved_work
 from bench.report.rerun import rerun_record
 from bench.report.story import (
+    CaseEntry,
     Chart,
     Chip,
     Count,
-    Entry,
     Section,
     Side,
     Story,
@@ -50,7 +50,7 @@ from bench.verdicts import Kind, Verdict, verdict_of_errors, worst
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run left in its folder."""
+    """The files that a run wrote into its folder."""
 
     folder: Path
     records: tuple[Record, ...]
@@ -63,10 +63,10 @@ class RunFiles:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """Reads a run's folder; of a case that was run again there, the last record counts.
+    """Reads a run's folder; if a case has several records, the last one counts.
 
     Raises:
-        ValueError: a file is not what it should be; names it.
+        ValueError: a file is invalid; the message names it.
     """
     path = folder / RECORDS
     last = {record.case: record for record in (read_records(path) if path.is_file() else [])}
@@ -80,7 +80,7 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def story_of_runs(runs: Sequence[RunFiles]) -> Story:
-    """One run, or shards of one, or, where a case is in several, a comparison with the first run that has it."""
+    """The story of one run or of its shards; if runs share cases, a comparison with the first run that has each."""
     cases = Counter(record.case for run in runs for record in run.records)
     if cases and max(cases.values()) > 1:
         return _story_of_comparison(runs)
@@ -108,20 +108,20 @@ def _chip_of_work(word: str) -> Chip:
     return Chip(word, Verdict(word).kind)
 
 
-def _failures_first(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The least like its golden first; what has no score at all before that."""
+def _failures_first(entries: Sequence[CaseEntry]) -> tuple[CaseEntry, ...]:
+    """Failed cases first: those without a score, then those least similar to their goldens."""
 
-    def badness(entry: Entry) -> tuple[bool, float]:
+    def badness(entry: CaseEntry) -> tuple[bool, float]:
         return not entry.failed, -1.0 if entry.worst_ssim is None else entry.worst_ssim
 
     return tuple(sorted(entries, key=lambda entry: badness(entry) if entry.failed else (True, 0.0)))
 
 
-def _entry(run: RunFiles, record: Record, key: str) -> Entry:
+def _entry(run: RunFiles, record: Record, key: str) -> CaseEntry:
     pictures = record.pictures
     settings = record.settings
     saved = saved_work(record)
-    return Entry(
+    return CaseEntry(
         key=key,
         title=record.case,
         verdict=_chip_of_case(record.verdict),
@@ -142,7 +142,7 @@ def _entry(run: RunFiles, record: Record, key: str) -> Entry:
 
 
 def _work_verdicts(record: Record) -> tuple[Chip, ...]:
-    """What the verdict of the case does not say already."""
+    """The verdict on the work, unless the verdict of the case already says it."""
     known = (Verdict.SAME_WORK, record.verdict)
     if not record.work or record.work.verdict in known or record.verdict == Verdict.WORK_MISSING:
         return ()
@@ -187,7 +187,7 @@ def _work_figures(record: Record) -> dict[str, Value]:
     return {"work": Value(record.work.message)} | {name: count(amount) for name, amount in sums.items()}
 
 
-def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, Kind]:
+def _headline(runs: Sequence[RunFiles], entries: Sequence[CaseEntry]) -> tuple[str, Kind]:
     if not entries:
         return "No case ran, so nothing was checked.", Kind.BAD
     failed = [entry for entry in entries if entry.failed]
@@ -206,12 +206,12 @@ def _headline(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> tuple[str, 
     return f"All {len(entries):,} cases look{exactly} like their goldens{some}{less}.", Kind.GOOD
 
 
-def _cases_with_less(entries: Sequence[Entry]) -> str:
+def _cases_with_less(entries: Sequence[CaseEntry]) -> str:
     number = sum(verdict.word == Verdict.LESS_WORK for entry in entries for verdict in entry.more)
     return f"; {number} with less work" if number else ""
 
 
-def _counts(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> list[Count]:
+def _counts(runs: Sequence[RunFiles], entries: Sequence[CaseEntry]) -> list[Count]:
     words = Counter(entry.verdict for entry in entries)
     counts = [("verdict", verdict, number) for verdict, number in words.most_common()]
     work = Counter(
@@ -224,7 +224,7 @@ def _counts(runs: Sequence[RunFiles], entries: Sequence[Entry]) -> list[Count]:
 
 
 def _left_out(runs: Sequence[RunFiles]) -> dict[str, int]:
-    """Cases left out in all runs alike are told once: shards leave out the same ones."""
+    """Shards leave out the same cases, so the largest number of each reason counts."""
     left_out: dict[str, int] = {}
     for run in runs:
         for reason, number in (run.notes.left_out if run.notes else {}).items():
@@ -265,7 +265,7 @@ def _environments(runs: Sequence[RunFiles]) -> tuple[Side, ...]:
 
 
 def flattened(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Nested names joined by a blank, values as text."""
+    """Nested values in one level, with spaces in their names, as text."""
     flat: dict[str, str] = {}
     for name, value in environment.items():
         if isinstance(value, Mapping):
@@ -291,8 +291,8 @@ def _work_section(shown: Sequence[Timed]) -> tuple[Section, ...]:
         amounts = (count(sums.get(name)) for name in columns)
         rows.append((Value(one.name), Value(work.verdict), *amounts))
     keys = tuple(one.key for one, _ in counted)
-    table = Table("All that was counted", ("case", "verdict", *columns), tuple(rows), keys)
-    return (Section("work", "Work", tables=(table,), notes=("One call of each case, counted and not timed.",)),)
+    table = Table("All counts", ("case", "verdict", *columns), tuple(rows), keys)
+    return (Section("work", "Work", tables=(table,), notes=("Counts of one call of each case, without timing.",)),)
 
 
 def _measured_sections(timed: Sequence[Timed], runs: Sequence[RunFiles]) -> tuple[Section, ...]:
@@ -351,16 +351,17 @@ def _quality(timed: Sequence[Timed], runs: Sequence[RunFiles]) -> tuple[Section,
                 rows.append((Value(point.case), ssim(point.ssim), seconds(point.seconds), best))
                 keys.append(key_of_case[point.case])
             if comparison.left_out:
-                notes.append(f"{comparison.model}: {comparison.left_out} cases show something else and are left out.")
+                left_out = plural(comparison.left_out, "case")
+                notes.append(f"{comparison.model}: left out {left_out} with other prompts, seeds or sizes.")
     if not charts:
         return ()
     columns = ("case", "SSIM to the reference", "time per image", "best for its time")
-    table = Table("Likeness to each model's reference, and time", columns, tuple(rows), tuple(keys))
+    table = Table("Similarity to each model's reference, and time", columns, tuple(rows), tuple(keys))
     return (Section("quality", "Quality against speed", tuple(charts), (table,), tuple(notes)),)
 
 
 def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
-    """Each case of a later run beside that of the first run that has it."""
+    """Compares each case of a later run with the first run that has it."""
     first: dict[str, tuple[RunFiles, Record]] = {}
     entries, timed = [], []
     for run in runs:
@@ -384,7 +385,7 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
         warnings=(
             *(f"Not run in {gap.run}: {named(gap.cases)}." for gap in gaps),
             *_warnings(runs),
-            "Separate runs cannot tell a change of speed from a change of the machine; the upgrade check can.",
+            "Separate runs cannot tell whether the libraries or the machine changed speed; the upgrade check can.",
         ),
         sections=_sections(timed, runs),
         environments=_environments(runs),
@@ -393,7 +394,7 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
 
 @dataclass(frozen=True)
 class _Gap:
-    """What a run did not run of ``known`` cases that earlier runs have."""
+    """The cases that a run lacks, out of the ``known`` ones of earlier runs."""
 
     run: str
     cases: tuple[str, ...]
@@ -406,7 +407,7 @@ class _Gap:
 
 
 def _gaps(runs: Sequence[RunFiles]) -> list[_Gap]:
-    """A gap for each later run that lacks cases, its shards taken together."""
+    """A gap for each later run that lacks cases; shards count as one run."""
     gaps = []
     known: dict[str, None] = {}
     for shards in _together(runs):
@@ -419,7 +420,7 @@ def _gaps(runs: Sequence[RunFiles]) -> list[_Gap]:
 
 
 def _together(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
-    """Runs that follow each other and have no case in common are shards of one run."""
+    """Groups the runs: consecutive ones without a common case are shards of one run."""
     groups: list[list[RunFiles]] = []
     seen: set[str] = set()
     for run in runs:
@@ -432,7 +433,7 @@ def _together(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
     return groups
 
 
-def _headline_of_comparison(entries: Sequence[Entry], gaps: Sequence[_Gap]) -> tuple[str, Kind]:
+def _headline_of_comparison(entries: Sequence[CaseEntry], gaps: Sequence[_Gap]) -> tuple[str, Kind]:
     compared = [entry for entry in entries if entry.verdict.word != Verdict.REFERENCE]
     changed = [entry for entry in compared if entry.verdict.kind is Kind.BAD]
     if changed:
@@ -446,8 +447,8 @@ def _headline_of_comparison(entries: Sequence[Entry], gaps: Sequence[_Gap]) -> t
     return f"{text[0].upper()}{text[1:]}.", Kind.BAD if changed or gaps else Kind.GOOD
 
 
-def _alone_entry(run: RunFiles, record: Record, key: str) -> Entry:
-    """A case of the run with which others are compared: nothing is wrong with it here."""
+def _alone_entry(run: RunFiles, record: Record, key: str) -> CaseEntry:
+    """A case of the run that others are compared with, so it has no problems here."""
     return replace(
         _entry(run, record, key),
         title=f"{record.case} ({run.name})",
@@ -463,7 +464,7 @@ def _alone_entry(run: RunFiles, record: Record, key: str) -> Entry:
     )
 
 
-def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Record], key: str) -> Entry:
+def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Record], key: str) -> CaseEntry:
     (old_run, old), (run, record) = before, after
     pictures = _compared_pictures(old_run, old, run, record)
     work = _compared_work(old, record)
@@ -495,7 +496,7 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
 
 
 def _compared_work(old: Record, record: Record) -> ComparedWork | None:
-    """Against the earlier run, where both counted on the same type of device."""
+    """Compares the work with that of the earlier run, if both counted it on the same type of device."""
     before, after = old.work, record.work
     if not before or not after or not before.counts or not after.counts:
         return None
@@ -506,7 +507,7 @@ def _compared_work(old: Record, record: Record) -> ComparedWork | None:
 
 
 def _compared_pictures(old_run: RunFiles, old: Record, run: RunFiles, record: Record) -> Pictures:
-    """Judged by the limits of one type of device; a case without pictures by what it raises."""
+    """Compares pictures within the limits for one type of device; without pictures, compares the errors."""
     tiles = [_tiles(one, of) for one, of in ((old_run, old), (run, record))]
     if not all(tiles):
         return _compared_errors(*(None if made else one for made, one in zip(tiles, (old, record), strict=True)))
@@ -524,7 +525,7 @@ def _compared_pictures(old_run: RunFiles, old: Record, run: RunFiles, record: Re
 
 
 def _compared_errors(old: Record | None, new: Record | None) -> Pictures:
-    """Of records without pictures; ``None`` for one that has them."""
+    """Compares the errors of two records; ``None`` stands for a record with pictures."""
     before, now = (record.error if record else None for record in (old, new))
     if any(record and not record.error for record in (old, new)):
         return Pictures(verdict=Verdict.MISSING, message="one of the runs has no picture of this case")

@@ -1,4 +1,4 @@
-"""From ``timeline.json`` and the kept pictures to a story."""
+"""Builds a story from ``timeline.json`` and the saved pictures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
 from bench.history.timeline_summary import told
 from bench.report.story import (
+    CaseEntry,
     Cell,
     Chip,
     Count,
-    Entry,
     Map,
     Side,
     Story,
@@ -26,12 +26,12 @@ from bench.report.story import (
 from bench.upgrade.pictures import AFTER, BEFORE
 from bench.verdicts import Kind, Verdict
 
-# A step of colour for each factor of ten of 1 - SSIM: up to 0.99999, 0.9999, 0.999, 0.99, 0.9, and beyond.
+# One step of colour for each factor of ten in 1 - SSIM: down to 0.99999, 0.9999, 0.999, 0.99, 0.9, and beyond.
 LEVELS = 6
 
 
 def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
-    """The map, and an entry for each case whose pictures moved or to which something happened in a release."""
+    """The map, and an entry for each case that changed in a release."""
     shown = [(release, case) for release in found.releases for case in release.cases if _is_shown(case)]
     entries = [_entry(found, release, case, folder) for release, case in shown]
     headline = _headline(found)
@@ -42,7 +42,7 @@ def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
         counts=worst_first(_counts(found)),
         facts=(
             ("library", f"{found.library} {found.span}"),
-            ("installed with each", found.alongside or "what is installed here"),
+            ("installed with each release", found.alongside or "the versions of this environment"),
             ("device", f"{found.device} ({found.device_name})"),
             ("run", folder.name),
         ),
@@ -60,7 +60,7 @@ def _is_shown(case: CaseInRelease) -> bool:
 
 
 def _remarks(found: TimelineFound) -> list[str]:
-    """New warnings, each told once for a release, and how many cases do less work, with one as an example."""
+    """New warnings, once per release, and the number of cases with less work, with an example."""
     lines = []
     for release in found.releases:
         less = [case for case in release.cases if case.work == Verdict.LESS_WORK]
@@ -96,7 +96,7 @@ def _headline(found: TimelineFound) -> str:
 
 
 def _chip(mark: Verdict) -> Chip:
-    """Between releases good news is a note like others."""
+    """Between releases, even an improvement is only a note."""
     return Chip(mark, Kind.BAD if mark.is_worse else Kind.NOTE)
 
 
@@ -110,7 +110,7 @@ def _counts(found: TimelineFound) -> list[Count]:
     return [*counts, *(("releases", Chip(status, Kind.NOTE), number) for status, number in missing.items())]
 
 
-def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, folder: Path) -> Entry:
+def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, folder: Path) -> CaseEntry:
     name = f"{release.release}/{case.case}"
     marks = [mark for mark in case.marks if mark != case.verdict]
     verdict = Verdict(case.verdict)
@@ -121,7 +121,7 @@ def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, fol
         (problems if case.work == Verdict.MORE_WORK else notes).append(case.work_message)
     if Verdict.OTHER_CALLS in marks:
         notes.append(f"{case.unet_calls} UNet calls instead of {case.unet_calls_before}.")
-    return Entry(
+    return CaseEntry(
         key=_key(release, case),
         title=f"{case.case} in {release.release}",
         verdict=_chip(verdict) if verdict in case.marks else Chip(verdict, verdict.kind),
@@ -145,7 +145,7 @@ def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, fol
 
 
 def level_of(case: CaseInRelease) -> int | None:
-    """0 for the same picture, then a step for each factor of ten of 1 - SSIM; ``None`` where nothing was compared."""
+    """0 for the same picture, then a step for each factor of ten in 1 - SSIM; ``None`` if nothing was compared."""
     if case.ssim_worst_tile is None:
         return None
     if not case.max_diff:

@@ -1,4 +1,4 @@
-"""From ``upgrade.json`` and the kept pictures to a story."""
+"""Builds a story from ``upgrade.json`` and the saved pictures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bench.report.plots import forest_chart
 from bench.report.rerun import UPGRADED, rerun_case
 from bench.report.story import (
     UNET_CALLS,
+    CaseEntry,
     Chip,
     Count,
-    Entry,
     Section,
     Side,
     Story,
@@ -65,8 +65,8 @@ def _sides(found: UpgradeFound) -> Mapping[str, SideFound]:
     return dict(zip(SIDES, (found.baseline, found.candidate), strict=True))
 
 
-def _badness(entry: Entry) -> tuple[bool, bool, float]:
-    """Pictures before times, and the least alike first; what cannot be told before what is the same."""
+def _badness(entry: CaseEntry) -> tuple[bool, bool, float]:
+    """Sorts failures first: pictures, least similar first, then times; unclear speeds come before equal ones."""
     changed = entry.verdict.kind is Kind.BAD
     unsure = any(chip.kind is Kind.UNSURE for chip in entry.more)
     alike = entry.worst_ssim if changed and entry.worst_ssim is not None else -1.0
@@ -77,7 +77,7 @@ def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, Kind]:
     problems = found.problems
     cases = plural(len(found.cases), "case")
     unsure = sum(case.speed is not None and case.speed.verdict == Verdict.CANNOT_TELL for case in found.cases)
-    told = f"the speed of {plural(unsure, 'case')} cannot be told" if unsure else ""
+    told = f"the speed of {plural(unsure, 'case')} is unclear" if unsure else ""
     if problems:
         words = Counter(word for case in found.cases for word in _bad_words(case))
         named = ", ".join(f"{number} {word}" for word, number in words.most_common())
@@ -90,7 +90,7 @@ def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, Kind]:
     if cut_short:
         return f"Nothing is worse in {cases}, but the check is incomplete.", Kind.BAD
     if unsure:
-        return f"Nothing is worse in {cases} as far as can be seen, but {told}.", Kind.UNSURE
+        return f"Nothing is measurably worse in {cases}, but {told}.", Kind.UNSURE
     return f"Nothing is worse in {cases}.", Kind.GOOD
 
 
@@ -130,7 +130,7 @@ def _facts(found: UpgradeFound, folder: Path, notes: RunNotes | None) -> tuple[t
     return (*facts, ("measured", how))
 
 
-def _entry(case: CaseFound, folder: Path, key: str, command: str) -> Entry:
+def _entry(case: CaseFound, folder: Path, key: str, command: str) -> CaseEntry:
     pictures = case.pictures
     model, _, _ = case.case.partition("/")
     before, after = (kept_picture(folder, case.case, side, side) for side in SIDES)
@@ -138,7 +138,7 @@ def _entry(case: CaseFound, folder: Path, key: str, command: str) -> Entry:
     notes = [f"new warning: {text}" for text in case.new_notices]
     if case.unet_calls[0] != case.unet_calls[1] and None not in case.unet_calls:
         notes.append(f"{case.unet_calls[1]} UNet calls instead of {case.unet_calls[0]}.")
-    return Entry(
+    return CaseEntry(
         key=key,
         title=case.case,
         verdict=_chip(pictures.verdict),
@@ -206,12 +206,12 @@ def _figures(case: CaseFound) -> tuple[tuple[str, Value], ...]:
         for side, calls in zip(SIDES, case.unet_calls, strict=True)
         if calls is not None
     ]
-    rows.append(("time that the case took", seconds(case.seconds)))
+    rows.append(("time spent on the case", seconds(case.seconds)))
     return tuple((name, value) for name, value in rows if value.text)
 
 
 def _counted(side: str, work: Mapping[str, Any]) -> list[tuple[str, Value]]:
-    """The sums of what was counted on one side, without those that were counted anyway."""
+    """The counts of one side, but not the UNet calls, which have rows even where work is not counted."""
     return [(f"{name}, {side}", count(amount)) for name, amount in sums_of(work).items() if name != UNET_CALLS]
 
 
@@ -236,7 +236,7 @@ def _sections(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Section, ..
         for case, name, figure in named
     )
     columns = ("case", "question", "verdict", "change", "interval", "pairs", "baseline", "candidate")
-    table = Table("All that was measured", columns, rows, tuple(keys.get(case, "") for case, _, _ in named))
+    table = Table("All measurements", columns, rows, tuple(keys.get(case, "") for case, _, _ in named))
     tables = (_changes_table(found, keys), table)
     return (Section("speed", "Speed and memory", (chart,) if chart else (), tables),)
 

@@ -123,7 +123,7 @@ const build = (card) => {
     const top = stages.querySelector("img:nth-of-type(2)");
     if (!top) return;
     if (state.mode === "slider") {
-      // The clip is of the whole grid, and the slider moves over what is seen of it.
+      // The clip is relative to the entire grid, the slider to its visible part.
       const whole = parseFloat(top.style.width);
       const seen = top.parentElement.offsetWidth;
       const from = -parseFloat(top.style.left) + (seen * state.cut) / 100;
@@ -197,7 +197,7 @@ for (const card of cards) {
   if (card.open) build(card);
 }
 
-// An address within the page opens its case
+// A link to a case opens it
 
 const reveal = () => {
   const card = document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -212,7 +212,7 @@ const reveal = () => {
 addEventListener("hashchange", reveal);
 reveal();
 
-// Marks of the plots: their picture on hover and focus, arrow keys from one to the next
+// Marks of plots show their picture on hover and focus; arrow keys move between them
 
 const peek = document.getElementById("peek");
 const show = (mark) => {

@@ -1,4 +1,4 @@
-"""A story as one HTML file that opens from disk, without a request to anywhere."""
+"""Renders a story as one HTML file that opens from disk and makes no network requests."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from markupsafe import Markup
 
 from bench.files import write_atomically
 from bench.report.pictures import LARGEST_WITHIN, Card, cards_of
-from bench.report.story import Entry, Story
+from bench.report.story import CaseEntry, Story
 
-# What a filter may ask for, in the order of the form.
+# Filters, in the order of the form.
 FILTERS = ("model", "verdict", "speed", "work", "release", "scheduler", "dtype")
 
 
 @dataclass(frozen=True)
 class Page:
-    """What was written: the file, its size in bytes, and the folder of its pictures if they are not within it."""
+    """A written page: its path, its size in bytes, and the folder of its pictures unless they are embedded."""
 
     path: Path
     size: int
@@ -32,7 +32,7 @@ class Page:
         return self.within(str(self.path))
 
     def within(self, path: str) -> str:
-        """The path as it is to be told, with the size."""
+        """The given path of the page with its size, for messages."""
         beside = f"; its pictures are in {self.pictures.name}/ beside it" if self.pictures else ""
         return f"{path} ({self.size / 1e6:.1f} MB{beside})"
 
@@ -65,8 +65,8 @@ def environment_rows(story: Story) -> list[tuple[str, list[str], bool]]:
     return sorted(((name, values, len(set(values)) > 1) for name, values in rows), key=lambda row: not row[2])
 
 
-def choices(entries: tuple[Entry, ...]) -> dict[str, list[str]]:
-    """For each filter that can tell entries apart, its values."""
+def choices(entries: tuple[CaseEntry, ...]) -> dict[str, list[str]]:
+    """The values of each filter that has at least two."""
     found = {name: sorted({entry.group.get(name, "") for entry in entries} - {""}) for name in FILTERS}
     return {name: values for name, values in found.items() if len(values) > 1}
 
@@ -76,7 +76,7 @@ def _asset(name: str) -> str:
 
 
 def render_page(story: Story, cards: list[Card]) -> str:
-    """The page. Its content policy lets nothing run but its own script, and nothing be fetched but its pictures."""
+    """The page as HTML; its content security policy allows only its own script and pictures."""
     script, style = _asset("page.js"), _asset("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
@@ -87,7 +87,7 @@ def render_page(story: Story, cards: list[Card]) -> str:
 
 
 def write_page(story: Story, path: Path, largest_within: int = LARGEST_WITHIN) -> Page:
-    """Writes the page at once, so that a crash leaves the old one or the new one."""
+    """Writes the page atomically, so that a crash leaves the old one or the new one."""
     cards, pictures = cards_of(story.entries, path, largest_within)
     content = render_page(story, cards).encode()
     write_atomically(path, content)

@@ -1,4 +1,4 @@
-"""Grids for a page: within it, or in a folder beside it where they are too many for browsers."""
+"""Pictures of a page: embedded, or in a folder beside it if they are too large for browsers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from bench.report.story import Entry, Picture
+from bench.report.story import CaseEntry, Picture
 
-# Browsers open a page of this size at once; far above it they stall. Counted as the page holds them.
+# Bytes of base64. Browsers open a page of this size immediately; far above it they stall.
 LARGEST_WITHIN = 20 * 10**6
 
 
@@ -33,10 +33,11 @@ class Card:
     """An entry with its pictures.
 
     Attributes:
-        heat: where the two differ; ``brightest`` is what its brightest colour stands for, in levels.
+        heat: where the two differ.
+        brightest: difference in 8-bit levels that the brightest colour of ``heat`` stands for.
     """
 
-    entry: Entry
+    entry: CaseEntry
     after: Shown | None
     before: Shown | None
     heat: Shown | None
@@ -45,7 +46,7 @@ class Card:
 
 @dataclass(frozen=True)
 class _Raw:
-    """A picture before it is known where it goes."""
+    """A picture that is not yet placed in the page or beside it."""
 
     label: str
     name: str
@@ -56,7 +57,7 @@ class _Raw:
 def heat_map(one: Image.Image, other: Image.Image) -> tuple[Image.Image, int]:
     """Where two pictures of one size differ, from black over red to yellow, and the largest difference in levels.
 
-    The largest difference of the channels counts, and the whole scale is used.
+    Each pixel shows the largest difference of its channels; the largest of all has the brightest colour.
     """
     levels = [np.asarray(picture.convert("RGB")).astype(np.int16) for picture in (one, other)]
     difference = np.abs(levels[0] - levels[1]).max(axis=2)
@@ -82,13 +83,13 @@ def _heat(after: _Raw, before: _Raw, name: str) -> tuple[_Raw | None, int]:
 
 
 def cards_of(
-    entries: Sequence[Entry], page: Path, largest_within: int = LARGEST_WITHIN
+    entries: Sequence[CaseEntry], page: Path, largest_within: int = LARGEST_WITHIN
 ) -> tuple[list[Card], Path | None]:
-    """The entries with their pictures, and the folder beside the page if they had to go there.
+    """The entries with their pictures, and the folder beside the page if they are stored there.
 
-    Pictures go into the page as they are on disk, bit for bit.
+    Pictures are bit for bit those on disk.
     """
-    raw: list[tuple[Entry, _Raw | None, _Raw | None, _Raw | None, int]] = []
+    raw: list[tuple[CaseEntry, _Raw | None, _Raw | None, _Raw | None, int]] = []
     for entry in entries:
         after = _read(entry.after, f"{entry.key}.png") if entry.after else None
         before = _read(entry.compared, f"{entry.key}.before.png") if entry.compared else None

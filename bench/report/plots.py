@@ -1,7 +1,7 @@
-"""Plots as SVG that stands in the page: readable without scripts, in dark and in light, marks labelled and linked.
+"""Plots as SVG within the page, readable without scripts and in dark and light mode.
 
-Vega-Lite draws them, through Altair. What a mark shows is its colour, its shape, and its label for screen readers; each
-mark of a case links to that case.
+Vega-Lite draws them, through Altair. Marks differ in colour and in shape and have labels for screen readers; each mark
+of a case links to that case.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from bench.verdicts import Verdict
 if TYPE_CHECKING:
     import altair as alt
 
-# Safe for colour-blind eyes (Okabe and Ito 2008, "Color universal design", the darker ones, and four of like
-# lightness), each at least 3 to 1 against white and against the dark page.
+# Safe for colour-blind readers: the darker colours of Okabe and Ito (2008), "Color universal design", and four of
+# similar lightness. Each has a contrast of at least 3:1 with white and with the dark page.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a6cc4", "#8a7000", "#808080", "#a05a2c")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 GRID = "rgba(128,128,128,0.25)"
 BAND = "rgba(128,128,128,0.18)"
 WIDTH, HEIGHT = 460, 260
 ROW = 15
-# Above these a plot cannot be read any more; the tables hold everything.
+# A plot with more than these is unreadable; the tables have everything.
 MOST_SERIES, MOST_ROWS = 16, 60
 LOGARITHMIC_FROM = 20.0
-BEST, BEATEN = "best for its time", "another one is better"
+BEST, BEATEN = "best for its time", "another case is better"
 PHASES = ("load", "first call", "text encoding", "denoising", "decoding")
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A record, its address in the page, and the run it is of where there are several."""
+    """A record, its link target in the page, and its run if there are several."""
 
     record: Record
     key: str
@@ -49,7 +49,7 @@ class Timed:
         return f"{self.record.case} ({self.run})" if self.run else self.record.case
 
 
-# What may tell lines apart, the most telling first.
+# Traits that distinguish lines, the most important first.
 _TRAITS: Mapping[str, Callable[[Timed], str]] = {
     "run": lambda timed: timed.run,
     "scheduler": lambda timed: str(timed.record.settings.get("scheduler", "")),
@@ -62,7 +62,7 @@ _TRAITS: Mapping[str, Callable[[Timed], str]] = {
 
 
 def line_names(timed: Sequence[Timed], without: str) -> list[str]:
-    """For each record the name of its line: the traits in which these records differ, as many as can be drawn.
+    """Names the line of each record by the traits in which the records differ, up to ``MOST_SERIES`` lines.
 
     Args:
         without: the trait on the axis.
@@ -81,7 +81,7 @@ def _svg(chart: alt.TopLevelMixin) -> str:
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[])
-    # Vega makes addresses within the page absolute, and opens them elsewhere.
+    # Vega makes links within the page absolute and opens them in a new window.
     return re.sub(r'xlink:href="[^"#]*#([^"]*)"( target="[^"]*")?', r'xlink:href="#\1"', svg)
 
 
@@ -104,7 +104,7 @@ def _chart(title: str, description: str, chart: Any) -> Chart:
 
 
 def _styles(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Colours and shapes, so that no two names share both."""
+    """A colour and a shape for each name; no two names share both."""
     colours = [PALETTE[number % len(PALETTE)] for number in range(len(names))]
     shapes = [SHAPES[(number + number // len(PALETTE)) % len(SHAPES)] for number in range(len(names))]
     return colours, shapes
@@ -112,7 +112,7 @@ def _styles(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True)
 class _Measure:
-    """What is drawn upwards: its name with the unit, its value of a record, and the text of a value."""
+    """A quantity on the y axis: its title with the unit, its value for a record, and the text of a value."""
 
     title: str
     of: Callable[[Record], float | None]
@@ -128,9 +128,9 @@ MEMORY = _Measure(
 
 
 def _lines(timed: Sequence[Timed], trait: str, measure: _Measure) -> Any:
-    """A measure against steps or guidance: a point for each record, joined where only the trait differs.
+    """A measure against steps or guidance: a point for each record, joined if only the trait differs.
 
-    Times have each of their samples as a dot.
+    Times also show each sample as a dot.
     """
     import altair as alt
 
@@ -248,7 +248,7 @@ def _phase_chart(model: str, timed: Sequence[Timed]) -> Chart:
     chart = bars(PHASES[:2], "once", alt.Undefined) | bars(PHASES[2:], "each call", None)
     about = "Where the time goes: loading and the first call, which happen once, and the phases of a later call."
     if len(timed) > len(shown):
-        about += f" The {len(shown)} of {len(timed)} cases that denoise longest."
+        about += f" Shown are the {len(shown)} of {len(timed)} cases that take longest to denoise."
     return _chart(f"{model}: phases", about, chart)
 
 
@@ -276,7 +276,7 @@ def speed_charts(timed: Sequence[Timed]) -> list[Chart]:
 
 
 def _varying_guidance(timed: Sequence[Timed]) -> list[Timed]:
-    """Those that differ from another one in guidance alone."""
+    """The records that differ from another one in guidance alone."""
     alike: dict[tuple[str, ...], list[Timed]] = {}
     for one in timed:
         if one.record.settings.get("guidance") is not None:
@@ -286,7 +286,7 @@ def _varying_guidance(timed: Sequence[Timed]) -> list[Timed]:
 
 
 def quality_chart(comparison: Comparison, key_of_case: Mapping[str, str]) -> Chart:
-    """Each case as a point, likeness to the reference against time, and the front of those that no other one beats."""
+    """Similarity to the reference against time, a point for each case, and the front of the cases."""
     import altair as alt
 
     place = {point.case: number for number, point in enumerate(comparison.front, start=1)}
@@ -321,18 +321,18 @@ def quality_chart(comparison: Comparison, key_of_case: Mapping[str, str]) -> Cha
     places = best.mark_text(dx=-9, dy=-8, fontSize=11, color="currentColor", aria=False).encode(text="place:N")
     named = ", ".join(f"{number} {case.partition('/')[2]}" for case, number in place.items())
     about = (
-        f"How near each case comes to {comparison.reference} (1 is the same picture), against its time. The line joins "
-        f"the cases that no other one beats in both: {named}."
+        f"Similarity of each case to {comparison.reference} (1 is the same picture), against its time. The line joins "
+        f"the cases that no other case beats in both: {named}."
     )
     chart = (line + points + places).properties(width=int(WIDTH * 1.3), height=int(HEIGHT * 1.2))
     return _chart(f"{comparison.model}: quality against speed", about, chart)
 
 
 def forest_chart(cases: Sequence[tuple[CaseFound, str]], min_change: float) -> Chart | None:
-    """The speed of candidate over baseline for each case, with its interval, its pairs, and the band of no interest.
+    """Time of candidate against baseline: for each case its interval, its pairs, and the band that does not matter.
 
     Args:
-        cases: with their addresses in the page.
+        cases: each with its link target in the page.
     """
     import altair as alt
 
@@ -394,9 +394,9 @@ def forest_chart(cases: Sequence[tuple[CaseFound, str]], min_change: float) -> C
         )
     ).properties(width=int(WIDTH * 1.2), height=alt.Step(ROW + 3))
     about = (
-        "Right of the line the candidate is slower. Lines are confidence intervals, dots are process pairs, the grey "
-        f"band is the {min_change:.0%} that does not matter."
+        "Right of zero the candidate is slower. Lines are confidence intervals, dots are process pairs; changes within "
+        f"the grey band, up to {min_change:.0%}, do not matter."
     )
     if len(timed) > len(shown):
-        about += f" The {len(shown)} of {len(timed)} cases with the most to say."
+        about += f" Shown are {len(shown)} of {len(timed)} cases, those with a change first."
     return _chart("Speed of the candidate against the baseline", about, chart)

@@ -1,4 +1,4 @@
-"""How near the pictures of fast settings come to those of a model's reference settings."""
+"""How similar the pictures of fast settings are to those of a model's reference settings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Quality:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All cases of a model that show the same as its reference.
+    """The cases of a model with the same prompts, seeds and sizes as its reference.
 
     Attributes:
         reference: the case with the most steps in float32; of several, the slowest.
-        front: cases that no other one beats in both time and likeness, fastest first.
-        left_out: timed cases that show something else: other prompts, seeds or sizes.
+        front: cases that no other case beats in both time and similarity, fastest first.
+        left_out: number of timed cases with other prompts, seeds or sizes.
     """
 
     model: str
@@ -46,7 +46,7 @@ def seconds_per_image(record: Record) -> float | None:
 
 
 def compare_with_references(records: Sequence[Record], grids: Path) -> list[Comparison]:
-    """For each model, its timed cases against its reference; models without one, or with nothing else, are left out.
+    """Compares the timed cases of each model with its reference; leaves out models without both.
 
     Args:
         grids: the folder with ``<case>.png``.
@@ -96,7 +96,7 @@ def _tiles(grids: Path, record: Record) -> list[np.ndarray]:
 
 
 def pareto_front(points: Sequence[Quality]) -> tuple[Quality, ...]:
-    """The points that no other one beats: none is faster and at least as like, or as fast and more like."""
+    """The points that no other point beats: none is faster and at least as similar, or as fast and more similar."""
     front: list[Quality] = []
     for point in sorted(points, key=lambda point: (point.seconds, -point.ssim)):
         if not front or point.ssim > front[-1].ssim:

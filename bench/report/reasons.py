@@ -1,4 +1,4 @@
-"""Why a case did not pass, in words, for every place that tells it."""
+"""Sentences that say why a case did not pass, shared by the terminal, the page and the summary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.verdicts import Verdict
 
 
 def reasons(record: Record) -> tuple[str, ...]:
-    """What is wrong: an error or the pictures, then the work; empty where the case passed."""
+    """What is wrong: an error or the pictures, then the work; empty if the case passed."""
     if Verdict(record.verdict).passes:
         return ()
     found = []
@@ -30,20 +30,20 @@ def failure(record: Record) -> str:
 
 
 def saved_work(record: Record) -> str | None:
-    """What a case that passed does less of than its golden."""
+    """What a passing case does less of than its golden; ``None`` if nothing."""
     work = record.work
     less = work and work.verdict == Verdict.LESS_WORK and Verdict(record.verdict).passes
     return work.message if work and less else None
 
 
 def across_devices(records: Iterable[Record]) -> str:
-    """Says that goldens of another type of device were used, and how to get closer ones; empty if none were."""
+    """Says that goldens of another type of device were used, and how to get tighter limits; empty if none were."""
     compared = [record.pictures for record in records if record.pictures and record.pictures.tier == OTHER]
     if not compared:
         return ""
     left = sum(pictures.verdict == Verdict.NOT_COMPARED for pictures in compared)
     without = f", {left} of them not compared because they are unstable there" if left else ""
     return (
-        f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits accept "
-        "goldens of this device, after a look at the pictures: pytest -m golden --golden-update"
+        f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits look "
+        "at the pictures, then accept them as goldens of this device: pytest -m golden --golden-update"
     )

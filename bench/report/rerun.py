@@ -17,7 +17,7 @@ def rerun_case(test: str, case: str, options: Sequence[str] = ()) -> str:
 
 
 def rerun_record(record: Record, options: Sequence[str] = ()) -> str:
-    """Timed again if it was timed; slow cases are selected by their mark."""
+    """Times the case if the record has times; adds ``-m slow`` for a slow case."""
     slow = ["-m", "slow"] if record.settings.get("slow") and "slow" not in options else []
     test = TIMED if record.first_call_s is not None else PICTURED
     return rerun_case(test, record.case, [*options, *slow])

@@ -1,6 +1,6 @@
-"""What a report tells, whatever it tells of: one run, several, an upgrade check, or a timeline.
+"""The content of a report on one run, several runs, an upgrade check, or a timeline.
 
-The page and the summary are drawn from these classes alone.
+The page and the summary are rendered from these classes alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNET_CALLS = "UNet calls"
 
 @dataclass(frozen=True)
 class Value:
-    """A number with the text that people read, such as 0.0729 and ``72.9 ms``; only text where there is no number."""
+    """A number and the text shown for it, such as 0.0729 and ``72.9 ms``; the number is ``None`` for plain text."""
 
     text: str
     number: float | None = None
@@ -28,19 +28,19 @@ class Value:
 
 @dataclass(frozen=True)
 class Chip:
-    """A verdict as it is shown: its word, perhaps with what it is about, and what it means here."""
+    """A verdict as shown: its word, optionally with its subject, and whether it is good or bad here."""
 
     word: str
     kind: Kind
 
 
-# What a verdict was about, the verdict, and how often it was given.
+# The subject of a verdict, the verdict, and how often it was given.
 Count = tuple[str, Chip, int]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A grid on disk, and what it is: ``golden``, ``this run``, ``baseline`` …"""
+    """A grid on disk and its label: ``golden``, ``this run``, ``baseline`` …"""
 
     label: str
     path: Path
@@ -51,8 +51,7 @@ class Score:
     """How far apart two grids are in one respect.
 
     Attributes:
-        used: share of the room that the limit leaves which is used up, above 1 beyond the limit; ``None`` without
-            a limit.
+        used: share of the limit that is used up, above 1 beyond it; ``None`` without a limit.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Tile:
-    """One image of a grid; its SSIM is ``None`` where there was nothing to compare it with."""
+    """One image of a grid; its SSIM is ``None`` if it was not compared."""
 
     number: int
     seed: int
@@ -72,21 +71,20 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CaseEntry:
     """One case of the report.
 
     Attributes:
-        key: unique in the report, and safe as an address within the page.
-        title: the case's id, with the run or the release where that matters.
-        verdict: of the pictures, or of the whole case.
+        key: unique in the report, and usable as a link target within the page.
+        title: the case's id, with its run or release if there are several.
+        verdict: of the pictures, or of the case.
         more: further verdicts, such as those of speed and memory.
-        problems: why it is bad, a sentence each.
-        before, after: the pictures to compare; ``after`` alone where both are the same.
-        tile_edge: width and height of a tile in pixels.
+        problems: what is wrong, one sentence each.
+        before, after: the pictures to compare; ``after`` alone if both are the same.
         figures: named numbers: times, memory, counts.
         seconds: time per image, to sort by.
-        group: what a filter may ask for: model, scheduler, dtype, and more.
-        command: runs just this case again; empty where there is none.
+        group: values to filter by: model, scheduler, dtype, and more.
+        command: runs just this case again; may be empty.
     """
 
     key: str
@@ -122,14 +120,14 @@ class Entry:
 
     @property
     def headroom(self) -> float | None:
-        """Share of the limits' room that is left, in whatever is nearest to its limit; negative beyond it."""
+        """Share of the limit that is left, for the score nearest to its limit; negative beyond it."""
         used = [score.used for score in self.scores if score.used is not None]
         return 1 - max(used) if used else None
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot as SVG, with what it shows in words."""
+    """A plot as SVG, with a description of what it shows."""
 
     title: str
     description: str
@@ -138,10 +136,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers for all to read; the first column heads its rows.
+    """A table of numbers; the first column has the row headings.
 
     Attributes:
-        keys: for each row, the entry that it tells of, or an empty text.
+        keys: the key of each row's case, or an empty string.
     """
 
     caption: str
@@ -159,7 +157,7 @@ class Cell:
     """One cell of a map: how far a case moved in a release.
 
     Attributes:
-        level: 0 for the same picture to 6 for another one; ``None`` where there is no picture to compare.
+        level: from 0, the same picture, to 6, another picture; ``None`` if no pictures were compared.
         marks: what happened.
     """
 
@@ -172,10 +170,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Map:
-    """Cases by releases.
+    """How far each case moved in each release.
 
     Attributes:
-        marks: all that a cell may have, for the legend.
+        marks: every mark that a cell can have, for the legend.
     """
 
     columns: tuple[str, ...]
@@ -197,7 +195,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Side:
-    """One environment, flat: names and texts."""
+    """One environment as names and texts, without nesting."""
 
     name: str
     facts: Mapping[str, str]
@@ -205,22 +203,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Story:
-    """A whole report.
+    """A report.
 
     Attributes:
         headline: the verdict as one sentence.
-        kind: whether that is good.
-        counts: verdicts with how often each was given, and what it was about.
+        kind: whether the verdict is good.
+        counts: each verdict with its subject and how often it was given.
         facts: what was compared with what, where, when, with which versions.
         changes: what differs between two environments.
-        warnings: why the verdict does not stand for all that was asked; ``remarks`` are worth knowing only.
+        warnings: why the verdict does not cover all that was asked for; ``remarks`` are only worth knowing.
     """
 
     headline: str
     kind: Kind
     counts: tuple[Count, ...]
     facts: tuple[tuple[str, str], ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[CaseEntry, ...]
     changes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -230,18 +228,18 @@ class Story:
 
 
 def kept_picture(folder: Path, name: str, role: str, label: str) -> Picture | None:
-    """A picture in the folder of a run, if it was kept; see ``picture_path``."""
+    """A picture in the folder of a run, if it was saved; see ``picture_path``."""
     path = picture_path(folder, name, role)
     return Picture(label, path) if path.is_file() else None
 
 
 def worst_first(counts: Iterable[Count]) -> tuple[Count, ...]:
-    """Counts of what is bad before those of what is not."""
+    """Sorts bad verdicts before the others."""
     return tuple(sorted(counts, key=lambda count: list(Kind).index(count[1].kind)))
 
 
 def key_of(*parts: str) -> str:
-    """An address within the page: letters, digits, dots and dashes."""
+    """A link target within the page: letters, digits, dots and dashes."""
     return "case-" + re.sub(r"[^a-zA-Z0-9.-]+", "-", "-".join(part for part in parts if part))
 
 
@@ -272,7 +270,7 @@ def share(value: float | None) -> Value:
 
 
 class Scored(Protocol):
-    """What records, ``upgrade.json`` and ``timeline.json`` say of two grids; all ``None`` if nothing was compared."""
+    """What records, ``upgrade.json`` and ``timeline.json`` say about two grids; all ``None`` if none were compared."""
 
     @property
     def ssim_worst_tile(self) -> float | None: ...
@@ -289,7 +287,7 @@ class Scored(Protocol):
 
 
 def scores_of(scored: Scored) -> tuple[Score, ...]:
-    """What was compared, with how much of its limit's room each took."""
+    """The scores of a comparison, each with the share of its limit that is used up."""
     if scored.ssim_worst_tile is None or scored.max_diff is None or scored.mean_diff is None:
         return ()
     limits = scored.limits
@@ -332,7 +330,7 @@ def _used(distance: float, room: float) -> float:
 
 
 def tiles_of(settings: Mapping[str, Any], scores: Iterable[float] | None) -> tuple[Tile, ...]:
-    """The images of a case with their seeds and prompts, as its settings say."""
+    """The images of a case with the seeds and prompts from its settings."""
     images = int(settings.get("images", 0))
     prompts = list(settings.get("prompts") or [""] * images)
     known = list(scores) if scores is not None else [None] * images
@@ -344,7 +342,7 @@ def tiles_of(settings: Mapping[str, Any], scores: Iterable[float] | None) -> tup
 
 
 def sums_of(counts: Mapping[str, Any]) -> dict[str, int]:
-    """What was counted of one call (``Work.to_json``), each quantity as one number under its name for readers."""
+    """The counted work of one call (``Work.to_json``): one number per quantity, under the name shown to readers."""
     sums = {
         "host syncs": sum(counts.get("host_syncs", {}).values()),
         UNET_CALLS: counts.get("unet_calls"),

@@ -1,4 +1,4 @@
-"""A story in Markdown, for a file and for the summary of a CI job's step."""
+"""Renders a story as Markdown, for a file and for the step summary of a CI job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bench.files import write_atomically
-from bench.report.story import Entry, Story, Table, Value, ssim
+from bench.report.story import CaseEntry, Story, Table, Value, ssim
 
 # GitHub refuses the summary of a step above 1 MiB; other commands of the step may write there too.
 LONGEST = 2**20 // 2
@@ -18,12 +18,12 @@ MOST_WORST = 3
 
 
 def cell(text: object) -> str:
-    """Text that cannot end a table's cell or become markup."""
+    """Escapes text so that it cannot end a table cell or become markup."""
     plain = html.escape(" ".join(str(text).split()), quote=False)
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", plain)
 
 
-def _case_row(entry: Entry) -> tuple[Value, ...]:
+def _case_row(entry: CaseEntry) -> tuple[Value, ...]:
     words = ", ".join(verdict.word for verdict in (entry.verdict, *entry.more))
     headroom = Value("" if entry.headroom is None else "none" if entry.headroom < 0 else f"{entry.headroom:.0%}")
     return (
@@ -42,7 +42,7 @@ def _cases(story: Story) -> Table:
 
 
 def render_summary(story: Story) -> str:
-    """Verdict first, then the worst cases, counts, what was compared, and all numbers as tables."""
+    """The verdict first, then the worst cases, the counts, what was compared, and all numbers as tables."""
     environment = Environment(
         loader=PackageLoader("bench.report", "."), undefined=StrictUndefined, trim_blocks=True, autoescape=False
     )
@@ -56,7 +56,7 @@ def render_summary(story: Story) -> str:
 
 
 def publish_summary(text: str, path: Path) -> None:
-    """Writes the summary, and appends it to ``$GITHUB_STEP_SUMMARY`` where that is set."""
+    """Writes the summary, and appends it to ``$GITHUB_STEP_SUMMARY`` if that is set."""
     write_atomically(path, text)
     step = os.environ.get("GITHUB_STEP_SUMMARY")
     if step:

@@ -1,4 +1,4 @@
-"""From the folder of a run to its page and its summary."""
+"""Reads the folder of a run and writes its page and summary."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ REPORT, SUMMARY = "report.html", "summary.md"
 
 
 class Unreadable(BenchError):
-    """A folder holds nothing that can be told."""
+    """A folder has nothing to report."""
 
 
 def read_story(folders: Sequence[Path]) -> Story:
     """The story of one run, an upgrade check, a timeline, or of several runs.
 
     Raises:
-        Unreadable: a folder is missing, holds no run, or one that cannot be told with others; names it.
+        Unreadable: a folder is missing, has no run, or has an invalid file; the message names it.
     """
     try:
         for folder in folders:
@@ -48,7 +48,7 @@ def read_story(folders: Sequence[Path]) -> Story:
 
 
 def tell(folder: Path) -> Page:
-    """Writes the summary and the page of a run into its folder, and the summary to the step of a CI job.
+    """Writes the summary and the page of a run into its folder, and the summary into that of a CI job.
 
     Raises:
         Unreadable: there is no run in the folder.
@@ -63,4 +63,4 @@ def _check(folder: Path) -> None:
     if not folder.is_dir():
         raise Unreadable(f"{folder}: no such folder; give the folder of a run, such as results/latest.")
     if not any((folder / name).is_file() for name in (RECORDS, NOTES, UPGRADE, TIMELINE)):
-        raise Unreadable(f"{folder}: no run; its {RECORDS}, {UPGRADE} or {TIMELINE} is missing.")
+        raise Unreadable(f"{folder}: no run; {RECORDS}, {UPGRADE} and {TIMELINE} are all missing.")

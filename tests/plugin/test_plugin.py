@@ -86,7 +86,7 @@ Start = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def as_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Takes back what a run of the suite sets for its whole process."""
+    """Restores what a run of the suite sets for its process."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
@@ -143,7 +143,7 @@ def goldens(pytester: pytest.Pytester, accepted: Path) -> Path:
 
 
 def alter_work(golden: Path, change: Callable[[dict[str, int]], dict[str, int]] | None) -> None:
-    """Changes the host synchronisations that a golden has, or takes all its counts away."""
+    """Changes the host synchronisations of a golden, or removes all its counts."""
     beside = golden.with_suffix(".json")
     origin = json.loads(beside.read_text())
     if change:
@@ -154,7 +154,7 @@ def alter_work(golden: Path, change: Callable[[dict[str, int]], dict[str, int]] 
 
 
 def more_than(syncs: dict[str, int]) -> dict[str, int]:
-    """So few that a run of three steps has one a step more."""
+    """So few that a run of three steps has one more per step."""
     return syncs | {READ: syncs[READ] - 3}
 
 
@@ -206,7 +206,7 @@ def test_accepting_goldens_is_red_and_the_next_run_is_green(start, pytester):
 
 
 @pytest.mark.usefixtures("goldens")
-def test_a_green_benchmark_tells_and_writes_everything(start, pytester):
+def test_a_green_benchmark_prints_and_writes_everything(start, pytester):
     result = start("bench")
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(passed=3)
@@ -292,7 +292,7 @@ def test_more_work_is_one_failed_test_that_says_what_is_more(folder, start, pyte
     assert all(int(properties[name]) > 0 for name in ("operators", "host_syncs", "copied_bytes", "flops"))
 
 
-def test_less_work_passes_and_is_told(start, pytester, goldens):
+def test_less_work_passes_and_is_reported(start, pytester, goldens):
     alter_work(goldens / f"{CASES[1]}.png", less_than)
     result = start("golden")
     assert result.ret == pytest.ExitCode.OK
@@ -311,7 +311,7 @@ def test_less_work_passes_and_is_told(start, pytester, goldens):
 
 
 def of_release(golden: Path, torch_version: str) -> None:
-    """Makes a golden one that was accepted with this release of torch."""
+    """Lets a golden claim to be accepted with this release of torch."""
     beside = golden.with_suffix(".json")
     origin = json.loads(beside.read_text())
     origin["libraries"]["torch"] = torch_version
@@ -410,7 +410,7 @@ def test_a_benchmark_without_timing_still_checks_the_pictures(start, pytester):
 
 
 @pytest.mark.usefixtures("goldens")
-def test_a_run_leaves_what_it_was_to_do_and_how_it_was_started(start, pytester):
+def test_a_run_records_its_plan_and_its_command(start, pytester):
     start("bench", "-k", "s2", "--device", "cpu")
     (folder,) = run_folders(pytester)
     notes = notes_of(folder)
@@ -421,7 +421,7 @@ def test_a_run_leaves_what_it_was_to_do_and_how_it_was_started(start, pytester):
     assert notes.ended
 
 
-def test_an_interrupted_run_is_no_whole_one(start, pytester, goldens):
+def test_an_interrupted_run_is_incomplete(start, pytester, goldens):
     (pytester.path / "golden" / "test_interrupted.py").write_text(
         "import pytest\n"
         "def test_picture(case, pictured):\n"
@@ -435,7 +435,7 @@ def test_an_interrupted_run_is_no_whole_one(start, pytester, goldens):
     assert "The run was cut short." in (folder / "summary.md").read_text()
 
 
-def test_a_golden_that_no_case_uses_is_told_in_the_report(start, pytester, goldens):
+def test_an_unused_golden_is_in_the_report(start, pytester, goldens):
     shutil.copy(next(goldens.rglob("*.png")), goldens / "old.png")
     result = start("golden")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -447,7 +447,7 @@ def test_a_golden_that_no_case_uses_is_told_in_the_report(start, pytester, golde
 
 
 @pytest.mark.usefixtures("goldens")
-def test_a_report_that_cannot_be_written_is_told_and_takes_no_verdict_away(start, pytester, monkeypatch):
+def test_an_unwritable_report_is_reported_and_keeps_the_verdict(start, pytester, monkeypatch):
     monkeypatch.setattr("bench.plugin.reporter.tell", full_disk)
     result = start("golden")
     assert result.ret == pytest.ExitCode.OK
@@ -459,7 +459,7 @@ def full_disk(folder: Path) -> None:
 
 
 def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pytester) -> None:
-    """Exit code 4 and one sentence; nothing else is told, run or written."""
+    """Exit code 4 and one sentence; nothing else is printed, run or written."""
     assert result.ret == USAGE_ERROR
     told = [line for line in [*result.outlines, *result.errlines] if line.strip()]
     assert len(told) == 1, told
@@ -498,7 +498,7 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(arguments, sentence
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 @pytest.mark.parametrize("arguments", [["--device=cuda"], ["--require-device=cuda"]])
-def test_a_device_that_is_not_here_is_refused_and_not_replaced(arguments, start, pytester):
+def test_a_missing_device_is_refused_and_not_replaced(arguments, start, pytester):
     assert_refused(start("golden", *arguments), rf"{arguments[0].replace('=', ' ')}: .*\.", pytester)
 
 
@@ -549,7 +549,7 @@ def test_slow_cases_run_on_request_only(start, pytester):
     assert [record.case for record in records(pytester)] == [SLOW_CASE]
 
 
-def test_hub_models_run_when_they_are_named_and_then_alone(start, pytester, monkeypatch):
+def test_hub_models_run_only_if_named_and_then_alone(start, pytester, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(pytester.path / "hub"))
     result = start("golden", "--model=far")
@@ -585,7 +585,7 @@ def test_a_golden_that_no_case_uses_is_named_and_red(start, goldens):
 
 
 @pytest.mark.usefixtures("goldens")
-def test_goldens_and_results_lie_where_the_options_say(start, pytester):
+def test_goldens_and_results_are_where_the_options_say(start, pytester):
     (pytester.path / "elsewhere").mkdir()
     shutil.move(pytester.path / "golden" / "tiny", pytester.path / "elsewhere")
     result = start("golden", "--golden-dir=elsewhere", "--results=other/results")
@@ -595,7 +595,7 @@ def test_goldens_and_results_lie_where_the_options_say(start, pytester):
 
 
 @pytest.mark.usefixtures("goldens")
-def test_other_tests_are_reported_as_always(start, pytester):
+def test_other_tests_are_reported_as_usual(start, pytester):
     (pytester.path / "golden" / "test_other.py").write_text("def test_other():\n    assert 1 == 2\n")
     result = start("golden/test_other.py")
     result.assert_outcomes(failed=1)
@@ -609,7 +609,7 @@ def test_verbose_output_is_pytests_own(start):
     result.stdout.fnmatch_lines([f"*test_picture[[]{case}[]] PASSED*" for case in CASES])
 
 
-def test_picture_checks_are_deterministic_and_timing_keeps_the_defaults(start):
+def test_only_picture_checks_are_deterministic(start):
     torch.use_deterministic_algorithms(False)
     start("bench", "-k", "ddpm-s2")
     assert not torch.are_deterministic_algorithms_enabled()
@@ -631,7 +631,7 @@ def test_a_model_with_slow_cases_alone_says_how_to_run_them(folder, more, start,
     assert not (pytester.path / "results").exists()
 
 
-def test_slow_cases_alone_are_no_calibration(start, pytester, suite_text):
+def test_slow_cases_alone_are_not_calibrated(start, pytester, suite_text):
     (pytester.path / "suite.toml").write_text(suite_text + SLOW_MODEL)
     result = start("golden", "-m", "golden", "--golden-calibrate", "--model=late")
     assert result.ret == NOTHING_RUN
@@ -684,7 +684,7 @@ def test_unused_goldens_are_looked_for_where_that_test_is_named(how, start):
         (["-m", "slow or harness"], ["test_slow", "test_harness"]),
     ],
 )
-def test_slow_cases_and_the_harness_are_asked_for_apart(asked, names, start, pytester):
+def test_slow_cases_and_the_harness_are_separate_requests(asked, names, start, pytester):
     marked = "".join(f"@pytest.mark.{mark}\ndef test_{mark}(): pass\n" for mark in ("slow", "harness"))
     (pytester.path / "golden" / "test_marked.py").write_text(f"import pytest\ndef test_plain(): pass\n{marked}")
     result = start("golden/test_marked.py", "--collect-only", "-q", *asked)
@@ -692,7 +692,7 @@ def test_slow_cases_and_the_harness_are_asked_for_apart(asked, names, start, pyt
 
 
 @pytest.mark.parametrize("name", ["test_overhead", "test_report"])
-def test_benchmarks_of_the_harness_are_no_slow_cases(name):
+def test_benchmarks_of_the_harness_are_not_slow_cases(name):
     text = (PROJECT / "bench" / f"{name}.py").read_text()
     assert "@pytest.mark.harness" in text
     assert "mark.slow" not in text

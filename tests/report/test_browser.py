@@ -1,4 +1,4 @@
-"""The page in a real browser: what moves, moves; nothing is said to the console, nothing is fetched."""
+"""The page in a real browser: controls work, the console stays empty, nothing is fetched."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.report.page import write_page
-from bench.report.sample import make_run
 from bench.report.tell import REPORT, read_story, tell
+from tests.report.made_up_run import make_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = """<script>document.title='taken'</script><img src=x onerror="document.title='taken'"> "'`&amp;"""
@@ -25,7 +25,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-p
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """Nine cases; the first, the fifth and the ninth are not their goldens."""
+    """Nine cases; the first, the fifth and the ninth differ from their goldens."""
     folder = tmp_path_factory.mktemp("runs") / "failing"
     made = make_run(folder, 9, changed_every=4, prompts=("panda", NASTY, "rocket", "strawberry"))
     tell(made)
@@ -41,7 +41,7 @@ def browser() -> Iterator:
 
 
 class Watched:
-    """A page with what it said to the console and what it asked the network for."""
+    """A page with its console messages and its network requests."""
 
     def __init__(self, browser, path: Path, **context) -> None:
         self.said: list[str] = []
@@ -76,7 +76,7 @@ def first(page):
     return page.locator(".case").first
 
 
-def test_what_is_wrong_is_to_be_seen_without_scrolling(page):
+def test_what_is_wrong_is_visible_without_scrolling(page):
     height = page.viewport_size["height"]
     for part in ("h1", ".case .problem >> nth=0", ".case .stage >> nth=0", ".case .stage >> nth=1"):
         box = page.locator(part).bounding_box()
@@ -171,7 +171,7 @@ def test_zoom_shows_the_right_tile_at_pixel_level(page):
     assert image.get_attribute("alt").endswith("tile 3")
 
 
-def test_all_of_it_works_by_keyboard(page):
+def test_everything_works_by_keyboard(page):
     second = page.locator(".case").nth(1)
     second.locator("> summary").focus()
     page.keyboard.press("Enter")
@@ -183,7 +183,7 @@ def test_all_of_it_works_by_keyboard(page):
     assert second.get_by_role("radio", name="blink").is_checked()
 
 
-def test_a_mark_of_a_plot_shows_its_picture_and_leads_to_its_case(page):
+def test_a_mark_of_a_plot_shows_its_picture_and_links_to_its_case(page):
     mark = page.locator("#quality .chart svg a").last
     mark.scroll_into_view_if_needed()
     mark.hover()
@@ -195,7 +195,7 @@ def test_a_mark_of_a_plot_shows_its_picture_and_leads_to_its_case(page):
     page.keyboard.press("Escape")
 
 
-def test_the_marks_of_a_plot_are_one_stop_and_arrow_keys_go_through_them(page):
+def test_marks_of_a_plot_are_one_tab_stop_with_arrow_keys(page):
     marks = page.locator("#quality .chart svg").first.locator("a")
     assert marks.evaluate_all("all => all.filter(one => one.tabIndex === 0).length") == 1
     marks.first.focus()
@@ -225,7 +225,7 @@ def test_an_address_opens_its_case_even_if_a_filter_hides_it(page):
     sync_api.expect(page.locator(f'[id="{key}"] .controls')).to_be_visible()
 
 
-def test_with_scripting_off_all_pictures_and_numbers_are_there(browser, run):
+def test_without_scripts_all_pictures_and_numbers_are_there(browser, run):
     watched = Watched(browser, run / REPORT, java_script_enabled=False)
     page = watched.page
     assert page.locator("#filters").is_hidden()
@@ -259,7 +259,7 @@ def test_pictures_beside_the_page_are_shown_from_disk(browser, run, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_fault(browser, run, scheme):
+def test_axe_finds_no_problem(browser, run, scheme):
     watched = Watched(browser, run / REPORT, color_scheme=scheme, bypass_csp=True)
     page = watched.page
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")

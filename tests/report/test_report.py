@@ -28,13 +28,13 @@ from bench.report.pictures import heat_map
 from bench.report.plots import MOST_SERIES, Timed, line_names
 from bench.report.quality import Quality, compare_with_references, pareto_front
 from bench.report.rerun import rerun_record
-from bench.report.sample import make_run
 from bench.report.story import Chip
 from bench.report.summary import LONGEST, cell, publish_summary, render_summary
 from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
 from bench.upgrade.decision import Decision
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, WorkFound, write_upgrade
 from bench.verdicts import Kind, Verdict
+from tests.report.made_up_run import make_run
 
 NASTY = """<script>alert(1)</script><img src=x onerror=alert(2)> "'`&amp; | **bold** [a](b)"""
 CASES = 13
@@ -42,15 +42,15 @@ CHANGED_EVERY = 6  # so cases 1, 7 and 13 of the run
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompts = ("panda", NASTY, "rocket", "strawberry")
     return make_run(tmp_path_factory.mktemp("runs") / "one", CASES, changed_every=CHANGED_EVERY, prompts=prompts)
 
 
 @pytest.fixture
-def run(whole_run: Path, tmp_path: Path) -> Path:
-    """A run of its own, to break it."""
-    return Path(shutil.copytree(whole_run, tmp_path / "one"))
+def run(made_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may break."""
+    return Path(shutil.copytree(made_run, tmp_path / "one"))
 
 
 def records_of(run: Path) -> list[Any]:
@@ -61,7 +61,7 @@ def notes_of(run: Path) -> Any:
     return read_notes(run)
 
 
-def story_told(*runs: Path) -> Any:
+def story_of(*runs: Path) -> Any:
     return read_story(runs)
 
 
@@ -96,16 +96,16 @@ class Parsed(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(whole_run: Path) -> Parsed:
-    tell(whole_run)
-    return Parsed(whole_run / REPORT)
+def page(made_run: Path) -> Parsed:
+    tell(made_run)
+    return Parsed(made_run / REPORT)
 
 
 # The page is a view: its numbers are those of the records
 
 
-def test_every_number_of_a_record_stands_on_the_page_under_its_case(whole_run, page):
-    for record in records_of(whole_run):
+def test_every_number_of_a_record_is_on_the_page_under_its_case(made_run, page):
+    for record in records_of(made_run):
         told = {number for number, _ in page.numbers[record.case]}
         pictures, phases = record.pictures, record.phases_s
         expected = {
@@ -127,10 +127,10 @@ def test_the_text_of_a_time_is_its_number(page):
         assert float(shown.replace(",", "")) == pytest.approx(number * units[unit], rel=0.006, abs=0.51 * 0.1)
 
 
-def test_the_page_is_made_again_from_the_files_alone_bit_for_bit(whole_run, tmp_path):
-    tell(whole_run)
-    assert command.main([str(whole_run), "-o", str(tmp_path / "again.html")]) == 0
-    assert (tmp_path / "again.html").read_bytes() == (whole_run / REPORT).read_bytes()
+def test_the_page_can_be_rebuilt_bit_for_bit_from_the_files(made_run, tmp_path):
+    tell(made_run)
+    assert command.main([str(made_run), "-o", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_bytes() == (made_run / REPORT).read_bytes()
 
 
 def test_records_and_grids_alone_make_a_page(run, tmp_path):
@@ -143,8 +143,8 @@ def test_records_and_grids_alone_make_a_page(run, tmp_path):
 # Verdict first, failures first
 
 
-def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
-    story = story_told(whole_run)
+def test_a_failing_run_says_so_and_opens_its_worst_case(made_run, page):
+    story = story_of(made_run)
     assert story.kind == Kind.BAD
     assert story.headline == "3 of 13 cases failed: 3 changed."
     cases = [one for one in page.named("details") if "case" in one["class"]]
@@ -157,32 +157,32 @@ def test_a_failing_run_says_so_and_opens_its_worst_case(whole_run, page):
 
 def test_an_all_green_run_opens_nothing(tmp_path):
     run = make_run(tmp_path / "green", 3, changed_every=0)
-    story = story_told(run)
+    story = story_of(run)
     assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", Kind.GOOD)
     tell(run)
     assert not any("open" in one for one in Parsed(run / REPORT).named("details"))
 
 
-def test_a_run_of_one_case_speaks_of_one(tmp_path):
+def test_the_headline_of_a_single_case_is_singular(tmp_path):
     run = make_run(tmp_path / "single", 1, changed_every=0)
-    assert story_told(run).headline == "The one case looks exactly like its golden."
+    assert story_of(run).headline == "The one case looks exactly like its golden."
 
 
 def test_a_run_without_a_record_is_not_green(run, tmp_path):
     (run / RECORDS).write_text("")
-    story = story_told(run)
+    story = story_of(run)
     assert (story.headline, story.kind) == ("No case ran, so nothing was checked.", Kind.BAD)
     assert "13 of 13 selected cases did not run" in story.warnings[0]
     write_page(story, tmp_path / "empty.html")
 
 
-def test_cases_that_were_selected_and_did_not_run_are_named(tmp_path):
+def test_selected_cases_that_did_not_run_are_named(tmp_path):
     run = make_run(tmp_path / "cut", 4, changed_every=0)
     lines = (run / RECORDS).read_text().splitlines(keepends=True)
     (run / RECORDS).write_text("".join(lines[:3]))
     notes = notes_of(run)
     write_notes(run, notes.model_copy(update={"ended": None}))
-    story = story_told(run)
+    story = story_of(run)
     assert story.kind == Kind.BAD
     assert story.warnings == (
         f"1 of 4 selected cases did not run: {json.loads(lines[3])['case']}.",
@@ -190,23 +190,23 @@ def test_cases_that_were_selected_and_did_not_run_are_named(tmp_path):
     )
 
 
-def test_a_failed_check_that_is_no_case_is_no_silent_green(tmp_path):
+def test_a_failed_check_other_than_a_case_fails_the_run(tmp_path):
     run = make_run(tmp_path / "unused", 2, changed_every=0)
     notes = notes_of(run)
     write_notes(run, notes.model_copy(update={"other_failures": ("test_every_golden_is_used: old.png",)}))
-    story = story_told(run)
+    story = story_of(run)
     assert (story.kind, story.warnings) == (Kind.BAD, ("test_every_golden_is_used: old.png",))
 
 
 def test_what_was_left_out_is_counted(tmp_path):
     run = make_run(tmp_path / "some", 2, changed_every=0)
     write_notes(run, notes_of(run).model_copy(update={"left_out": {"slow (-m slow)": 8}}))
-    told = {(verdict.word, number) for _, verdict, number in story_told(run).counts}
+    told = {(verdict.word, number) for _, verdict, number in story_of(run).counts}
     assert ("left out: slow (-m slow)", 8) in told
 
 
-def test_the_headroom_is_that_of_the_score_nearest_to_its_limit(whole_run):
-    entries = story_told(whole_run).entries
+def test_headroom_is_that_of_the_score_nearest_to_its_limit(made_run):
+    entries = story_of(made_run).entries
     worst = entries[0]
     assert worst.failed
     assert worst.headroom == 1 - max(score.used for score in worst.scores if score.used is not None) < 0
@@ -223,17 +223,17 @@ def test_the_command_of_a_case_runs_just_that_case():
     assert pictured_again == (f"pytest 'golden/test_goldens.py{case.format('picture')} --suite 'my suite.toml'")
 
 
-# Nothing of a user becomes markup, nothing is fetched
+# No user text becomes markup, nothing is fetched
 
 
-def test_prompts_full_of_markup_stay_text(whole_run, page):
+def test_prompts_full_of_markup_stay_text(made_run, page):
     assert not [one for one in page.named("img") if one.get("src") == "x" or "onerror" in one]
     assert len(page.named("script")) == 1
-    assert "<script>alert" not in (whole_run / REPORT).read_text()
-    assert "alert(1)" in (whole_run / REPORT).read_text()
+    assert "<script>alert" not in (made_run / REPORT).read_text()
+    assert "alert(1)" in (made_run / REPORT).read_text()
 
 
-def test_the_page_asks_for_nothing_and_lets_only_its_own_script_run(whole_run, page):
+def test_the_page_loads_nothing_and_runs_only_its_own_script(made_run, page):
     sources = [one[key] for _, one in page.elements for key in ("src", "href", "xlink:href") if one.get(key)]
     assert {source.partition(":")[0] if source.startswith("data:") else source[:1] for source in sources} == {
         "data", "#",
@@ -243,32 +243,32 @@ def test_the_page_asks_for_nothing_and_lets_only_its_own_script_run(whole_run, p
     assert re.search(r"script-src 'sha256-[\w+/=]{44}';", policy)
 
 
-def test_every_picture_has_its_size_and_its_words(page):
+def test_every_picture_has_a_size_and_an_alternative_text(page):
     for image in page.named("img"):
         assert image["alt"]
         assert int(image["width"]) > 0
         assert int(image["height"]) > 0
 
 
-def test_where_the_pictures_are_too_many_they_lie_beside_the_page(run):
-    written = write_page(story_told(run), run / REPORT, largest_within=10_000)
+def test_large_pictures_go_beside_the_page(run):
+    written = write_page(story_of(run), run / REPORT, largest_within=10_000)
     assert written.pictures == run / "report-pictures"
     assert "report-pictures/" in str(written)
     sources = [one["src"] for one in Parsed(run / REPORT).named("img")]
     assert len(sources) == CASES + 2 * 3
     assert all((run / source).is_file() for source in sources)
-    write_page(story_told(run), run / REPORT)
+    write_page(story_of(run), run / REPORT)
     assert not (run / "report-pictures").exists()
 
 
 def test_the_pictures_are_those_on_disk_bit_for_bit(run):
-    write_page(story_told(run), run / REPORT, largest_within=0)
+    write_page(story_of(run), run / REPORT, largest_within=0)
     record = records_of(run)[0]
     shown = [path.read_bytes() for path in (run / "report-pictures").iterdir()]
     assert (run / "grids" / f"{record.case}.png").read_bytes() in shown
 
 
-def test_the_heat_map_is_dark_where_nothing_differs_and_tells_its_scale():
+def test_the_heat_map_is_dark_without_difference_and_has_a_scale():
     one = Image.new("RGB", (8, 4), (100, 100, 100))
     other = one.copy()
     other.putpixel((5, 2), (100, 117, 98))
@@ -283,12 +283,12 @@ def test_the_heat_map_is_dark_where_nothing_differs_and_tells_its_scale():
 # The summary
 
 
-def test_the_summary_tells_the_same_story(whole_run):
-    story = story_told(whole_run)
+def test_the_summary_agrees_with_the_story(made_run):
+    story = story_of(made_run)
     text = render_summary(story)
     assert text.startswith(f"## ✗ {story.headline}")
     assert text.count("changed") >= 3
-    for record in records_of(whole_run):
+    for record in records_of(made_run):
         row = next(line for line in text.splitlines() if line.startswith(f"| {record.case} "))
         assert f" {record.pictures.ssim_worst_tile:.5f} " in row
         assert record.verdict in row
@@ -328,10 +328,10 @@ def give_work(run: Path, *given: tuple[str, str]) -> list[Record]:
     return records[: len(given)]
 
 
-def test_a_run_whose_only_fault_is_more_work_is_red_and_says_what_is_more(tmp_path):
+def test_more_work_alone_fails_a_run_and_is_explained(tmp_path):
     run = make_run(tmp_path / "more", 3, changed_every=0)
     (record,) = give_work(run, ("more work", MORE_SYNCS))
-    story = story_told(run)
+    story = story_of(run)
     assert (story.headline, story.kind) == ("1 of 3 cases failed: 1 more work.", Kind.BAD)
     worst = story.entries[0]
     assert (worst.title, worst.problems) == (record.case, (MORE_SYNCS,))
@@ -345,10 +345,10 @@ def test_a_run_whose_only_fault_is_more_work_is_red_and_says_what_is_more(tmp_pa
     assert MORE_SYNCS in (run / REPORT).read_text()
 
 
-def test_more_work_is_told_beside_a_changed_picture(tmp_path):
+def test_more_work_is_reported_beside_a_changed_picture(tmp_path):
     run = make_run(tmp_path / "both", 3, changed_every=3)
     give_work(run, ("more work", MORE_SYNCS))
-    worst = story_told(run).entries[0]
+    worst = story_of(run).entries[0]
     assert [(verdict.word, verdict.kind) for verdict in (worst.verdict, *worst.more)] == [
         ("changed", Kind.BAD), ("more work", Kind.BAD),
     ]  # fmt: skip
@@ -356,10 +356,10 @@ def test_more_work_is_told_beside_a_changed_picture(tmp_path):
     assert worst.problems[1] == MORE_SYNCS
 
 
-def test_less_work_is_no_fault_and_is_told(tmp_path):
+def test_less_work_passes_and_is_reported(tmp_path):
     run = make_run(tmp_path / "less", 3, changed_every=0)
     (record,) = give_work(run, ("less work", "less work: host syncs 9 → 5"))
-    story = story_told(run)
+    story = story_of(run)
     assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens; 1 with less work.", Kind.GOOD)
     entry = next(entry for entry in story.entries if entry.title == record.case)
     assert (entry.failed, entry.problems, entry.notes) == (False, (), ("less work: host syncs 9 → 5",))
@@ -368,21 +368,21 @@ def test_less_work_is_no_fault_and_is_told(tmp_path):
     assert "host syncs 9 → 5" in row
 
 
-def test_work_that_could_not_be_compared_is_counted_as_such_and_no_fault(tmp_path):
+def test_work_that_was_not_compared_is_counted_and_passes(tmp_path):
     run = make_run(tmp_path / "other", 2, changed_every=0)
     give_work(run, ("not compared", "not compared: the golden was made on cpu, this run is on cuda"))
-    story = story_told(run)
+    story = story_of(run)
     assert story.kind == Kind.GOOD
     assert ("work", Chip("not compared", Kind.NOTE), 1) in story.counts
     tell(run)
     assert "made on cpu, this run is on cuda" in (run / REPORT).read_text()
 
 
-def test_every_sum_of_the_work_stands_in_its_table_and_under_its_case(whole_run, page):
-    (work,) = [section for section in story_told(whole_run).sections if section.key == "work"]
+def test_every_count_of_work_is_in_its_table_and_under_its_case(made_run, page):
+    (work,) = [section for section in story_of(made_run).sections if section.key == "work"]
     (table,) = work.tables
     assert len(table.rows) == CASES
-    for record in records_of(whole_run):
+    for record in records_of(made_run):
         counts = record.work.counts
         expected = {
             sum(counts["operators"].values()), sum(counts["host_syncs"].values()), counts["copied_bytes"],
@@ -393,12 +393,12 @@ def test_every_sum_of_the_work_stands_in_its_table_and_under_its_case(whole_run,
         assert expected <= {number for number, _ in page.numbers[record.case]}
 
 
-def test_a_run_that_counted_nothing_tells_nothing_of_work(tmp_path):
+def test_a_run_without_counts_does_not_mention_work(tmp_path):
     run = make_run(tmp_path / "uncounted", 2, changed_every=0)
     (run / RECORDS).write_text(
         "".join(record.model_copy(update={"work": None}).to_line() for record in records_of(run))
     )
-    story = story_told(run)
+    story = story_of(run)
     assert "work" not in {section.key for section in story.sections}
     assert not [question for question, _, _ in story.counts if question == "work"]
 
@@ -406,29 +406,29 @@ def test_a_run_that_counted_nothing_tells_nothing_of_work(tmp_path):
 # Several runs
 
 
-def test_shards_make_one_page_and_prove_that_they_are_whole(whole_run, tmp_path):
-    lines = (whole_run / RECORDS).read_text().splitlines(keepends=True)
+def test_shards_make_one_page_that_shows_they_are_complete(made_run, tmp_path):
+    lines = (made_run / RECORDS).read_text().splitlines(keepends=True)
     shards = []
     for number, chosen in enumerate((lines[:5], lines[5:])):
-        shard = Path(shutil.copytree(whole_run, tmp_path / f"shard{number}"))
+        shard = Path(shutil.copytree(made_run, tmp_path / f"shard{number}"))
         (shard / RECORDS).write_text("".join(chosen))
         shards.append(shard)
-    story = story_told(*shards)
+    story = story_of(*shards)
     assert story.headline == "3 of 13 cases failed: 3 changed."
     assert story.warnings == ()
-    alone = story_told(*shards[:1])
+    alone = story_of(*shards[:1])
     assert "8 of 13 selected cases did not run" in alone.warnings[0]
 
 
-def test_runs_with_the_same_cases_are_compared_picture_by_picture(whole_run, tmp_path):
+def test_runs_with_the_same_cases_have_their_pictures_compared(made_run, tmp_path):
     other = make_run(tmp_path / "two", CASES, changed_every=0)
-    story = story_told(whole_run, other)
+    story = story_of(made_run, other)
     assert story.headline == "3 of 13 compared cases changed between the runs: 3 changed."
     changed = [entry for entry in story.entries if entry.failed]
     assert [entry.before.label for entry in changed] == ["one"] * 3
     assert {entry.after.label for entry in changed} == {"two"}
-    assert command.main([str(whole_run), str(other), "-o", str(tmp_path / "page.html")]) == 0
-    same = story_told(other, Path(shutil.copytree(other, tmp_path / "three")))
+    assert command.main([str(made_run), str(other), "-o", str(tmp_path / "page.html")]) == 0
+    same = story_of(other, Path(shutil.copytree(other, tmp_path / "three")))
     assert (same.kind, same.headline) == (Kind.GOOD, "All 13 compared cases have the same pictures in these runs.")
 
 
@@ -442,7 +442,7 @@ def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
             work = records[number].work.model_copy(update={"counts": counts | {"flops": times * counts["flops"]}})
             records[number] = records[number].model_copy(update={"work": work})
         (run / RECORDS).write_text("".join(record.to_line() for record in records))
-    story = story_told(old, new)
+    story = story_of(old, new)
     assert (story.headline, story.kind) == ("1 of 3 compared cases changed between the runs: 1 more work.", Kind.BAD)
     assert {word.word: number for question, word, number in story.counts if question == "work"} == {
         "less work": 1, "same work": 1, "more work": 1,
@@ -454,7 +454,7 @@ def test_work_of_runs_with_the_same_cases_is_compared(tmp_path):
     assert (same.problems, same.notes) == ((), ())
     elsewhere = [record.model_copy(update={"device": "cuda"}) for record in records_of(new)]
     (new / RECORDS).write_text("".join(record.to_line() for record in elsewhere))
-    assert story_told(old, new).kind == Kind.GOOD
+    assert story_of(old, new).kind == Kind.GOOD
 
 
 def keep_records(run: Path, *kept: Record) -> Path:
@@ -478,16 +478,16 @@ def test_a_run_that_lacks_cases_of_the_one_before_is_not_clean(kept, headline, t
     old, new = two_runs(tmp_path, 3)
     records = records_of(new)
     keep_records(new, *records[:kept])
-    story = story_told(old, new)
+    story = story_of(old, new)
     assert (story.headline, story.kind) == (headline, Kind.BAD)
     assert f"Not run in new: {', '.join(record.case for record in records[kept:])}." in story.warnings
     assert ("", Chip("not run", Kind.BAD), 3 - kept) in story.counts
 
 
-def test_what_changed_is_reported_beside_what_was_not_run(whole_run, tmp_path):
+def test_what_changed_is_reported_beside_what_was_not_run(made_run, tmp_path):
     new = make_run(tmp_path / "new", CASES, changed_every=0)
     keep_records(new, *records_of(new)[:6])
-    assert story_told(whole_run, new).headline == (
+    assert story_of(made_run, new).headline == (
         "7 of 13 cases were not run in new; 1 of 6 compared cases changed between the runs: 1 changed."
     )
 
@@ -495,17 +495,17 @@ def test_what_changed_is_reported_beside_what_was_not_run(whole_run, tmp_path):
 def test_a_case_that_only_the_later_run_has_is_no_gap(tmp_path):
     old, new = two_runs(tmp_path, 3)
     keep_records(old, *records_of(old)[:2])
-    story = story_told(old, new)
+    story = story_of(old, new)
     assert (story.headline, story.kind) == (
         "All 2 compared cases have the same pictures in these runs.", Kind.GOOD,
     )  # fmt: skip
 
 
-def test_one_compared_case_is_one(tmp_path):
-    assert story_told(*two_runs(tmp_path, 1)).headline == "The one compared case has the same pictures in these runs."
+def test_the_headline_of_a_single_compared_case_is_singular(tmp_path):
+    assert story_of(*two_runs(tmp_path, 1)).headline == "The one compared case has the same pictures in these runs."
 
 
-def test_shards_of_two_runs_are_compared_as_whole_runs(tmp_path):
+def test_shards_of_two_runs_are_compared_as_two_runs(tmp_path):
     old, new = two_runs(tmp_path, 4)
     shards = []
     for run in (old, new):
@@ -513,13 +513,13 @@ def test_shards_of_two_runs_are_compared_as_whole_runs(tmp_path):
         for number, chosen in enumerate((records[:2], records[2:])):
             shard = Path(shutil.copytree(run, tmp_path / f"{run.name}{number}"))
             shards.append(keep_records(shard, *chosen))
-    assert story_told(*shards).headline == "All 4 compared cases have the same pictures in these runs."
+    assert story_of(*shards).headline == "All 4 compared cases have the same pictures in these runs."
     keep_records(shards[3], records_of(shards[3])[0])
-    assert story_told(*shards).headline.startswith("1 of 4 cases was not run in new0, new1; all 3 compared cases")
+    assert story_of(*shards).headline.startswith("1 of 4 cases was not run in new0, new1; all 3 compared cases")
 
 
 def make_raise(run: Path, error: RaisedError | None, verdict: str = "raises") -> None:
-    """Lets the first case of a run raise, or leaves it without pictures and without a reason."""
+    """Makes the first case of a run raise; with no error, it just has no pictures."""
     first, *rest = records_of(run)
     (run / "grids" / f"{first.case}.png").unlink()
     keep_records(run, first.model_copy(update={"error": error, "verdict": verdict, "pictures": None}), *rest)
@@ -532,7 +532,7 @@ def test_a_case_that_raises_the_same_in_both_runs_is_unchanged(tmp_path):
     old, new = two_runs(tmp_path, 2)
     for run in (old, new):
         make_raise(run, NO, "raises as before")
-    story = story_told(old, new)
+    story = story_of(old, new)
     assert (story.headline, story.kind) == (
         "All 2 compared cases have the same pictures in these runs.", Kind.GOOD,
     )  # fmt: skip
@@ -550,12 +550,12 @@ def test_a_case_that_raises_the_same_in_both_runs_is_unchanged(tmp_path):
         ({"error": NO}, {"error": None}, "missing", "one of the runs has no picture of this case"),
     ],
 )
-def test_a_case_that_raises_otherwise_has_changed(before, after, verdict, problem, tmp_path):
+def test_a_case_that_raises_differently_has_changed(before, after, verdict, problem, tmp_path):
     runs = two_runs(tmp_path, 2)
     for run, given in zip(runs, (before, after), strict=True):
         if given:
             make_raise(run, given["error"])
-    story = story_told(*runs)
+    story = story_of(*runs)
     assert (story.headline, story.kind) == (
         f"1 of 2 compared cases changed between the runs: 1 {verdict}.", Kind.BAD,
     )  # fmt: skip
@@ -566,11 +566,11 @@ def test_a_case_that_raises_otherwise_has_changed(before, after, verdict, proble
     ("arguments", "sentence"),
     [
         (["nowhere"], "nowhere: no such folder; give the folder of a run, such as results/latest."),
-        (["empty"], "empty: no run; its records.jsonl, upgrade.json or timeline.json is missing."),
+        (["empty"], "empty: no run; records.jsonl, upgrade.json and timeline.json are all missing."),
         (["broken"], "records.jsonl, line 1: not a record"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_reported_in_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
@@ -581,9 +581,9 @@ def test_a_mistake_is_told_in_one_sentence(arguments, sentence, tmp_path, monkey
     assert told.count("\n") == 1
 
 
-def test_several_runs_need_a_place_for_their_page(whole_run, capsys):
+def test_several_runs_need_a_place_for_their_page(made_run, capsys):
     with pytest.raises(SystemExit) as stopped:
-        command.main([str(whole_run), str(whole_run)])
+        command.main([str(made_run), str(made_run)])
     assert stopped.value.code == 4
     assert "-o report.html" in capsys.readouterr().err
 
@@ -591,8 +591,8 @@ def test_several_runs_need_a_place_for_their_page(whole_run, capsys):
 # Plots
 
 
-def test_lines_are_told_apart_by_what_differs_and_never_by_too_many_names(whole_run):
-    timed = [Timed(record, record.case) for record in records_of(whole_run)]
+def test_lines_are_named_by_what_differs_up_to_a_maximum(made_run):
+    timed = [Timed(record, record.case) for record in records_of(made_run)]
     assert set(line_names(timed, "steps")) == {
         f"{scheduler}, {dtype}"
         for scheduler, dtype in (
@@ -608,15 +608,15 @@ def test_lines_are_told_apart_by_what_differs_and_never_by_too_many_names(whole_
     assert set(line_names(timed[:1], "steps")) == {"all"}
 
 
-def test_each_case_is_a_labelled_mark_that_leads_to_it(whole_run, page):
+def test_each_case_has_a_labelled_mark_that_links_to_it(made_run, page):
     keys = {one["id"] for one in page.named("details") if one.get("id")}
     led_to = [one["xlink:href"] for one in page.named("a") if one.get("xlink:href")]
     assert {f"#{key}" for key in keys} <= set(led_to)
     labels = " ".join(one["aria-label"] for _, one in page.elements if one.get("aria-label"))
-    assert all(record.case in labels for record in records_of(whole_run))
+    assert all(record.case in labels for record in records_of(made_run))
 
 
-def test_the_front_holds_what_no_other_point_beats():
+def test_the_front_has_the_points_that_no_other_beats():
     points = [
         Quality("slow and good", 1.0, 9.0),
         Quality("beaten", 0.5, 4.0),
@@ -627,7 +627,7 @@ def test_the_front_holds_what_no_other_point_beats():
     assert [point.case for point in pareto_front(points)] == ["fast", "middle", "slow and good"]
 
 
-def test_likeness_is_measured_against_the_longest_float32_case_that_shows_the_same(run):
+def test_similarity_is_to_the_longest_float32_case(run):
     records = records_of(run)
     found = compare_with_references(records, run / "grids")
     longest = max((one for one in records if one.settings["dtype"] == "float32"), key=lambda one: one.settings["steps"])
@@ -673,7 +673,7 @@ MORE = WorkFound(verdict="more work", message="more work: FLOPs 12 → 13", base
         ([case_found("m/a", work=MORE)], "Worse in 1 of 1 case: 1 more work.", Kind.BAD),
         (
             [case_found("m/a", speed=figure("cannot tell", more_pairs=7))],
-            "Nothing is worse in 1 case as far as can be seen, but the speed of 1 case cannot be told.",
+            "Nothing is measurably worse in 1 case, but the speed of 1 case is unclear.",
             Kind.UNSURE,
         ),
     ],
@@ -683,7 +683,7 @@ def test_an_upgrade_s_headline(cases, headline, kind, tmp_path):
     assert (story.headline, story.kind) == (headline, kind)
 
 
-def test_a_slower_import_is_no_silent_green(tmp_path):
+def test_a_slower_import_fails_an_upgrade(tmp_path):
     story = story_of_upgrade(upgrade_found(case_found("m/a"), import_time=figure("slower", 1.5)), tmp_path)
     assert (story.kind, story.headline) == (Kind.BAD, "Importing the libraries is slower.")
 
@@ -695,7 +695,7 @@ def test_an_upgrade_that_was_cut_short_is_not_green(tmp_path):
     assert "m/b" in story.warnings[0]
 
 
-def test_an_upgrade_s_page_has_its_ratios_a_forest_plot_and_both_environments(tmp_path):
+def test_an_upgrade_s_page_has_ratios_plot_and_environments(tmp_path):
     found = upgrade_found(
         case_found("m/a", speed=figure("same", 1.004), work=MORE.model_copy(update={"verdict": "less work"})),
         case_found("m/b", "changed", speed=figure("slower", 1.0731)),
@@ -718,7 +718,7 @@ def released(name: str, **more) -> CaseInRelease:
     return CaseInRelease(**({"case": name, "verdict": "identical", "message": "so", "compared_with": "1"} | more))
 
 
-def test_a_timeline_s_cells_lead_to_what_changed(tmp_path):
+def test_a_timeline_s_cells_link_to_what_changed(tmp_path):
     moved = {"verdict": "changed", "ssim_worst_tile": 0.95, "max_diff": 31, "mean_diff": (0, 0, 1)}
     changed = released("m/a", **moved)
     found = TimelineFound(

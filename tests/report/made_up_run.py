@@ -1,4 +1,4 @@
-"""A made-up run of any size, to look at the page and to measure it: ``python -m bench.report.sample 500 FOLDER``."""
+"""A made-up run of any size, to test and measure the report: ``python -m tests.report.made_up_run 500 FOLDER``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TILES = 4
 
 
 def _pictures(path: Path, changed: bool) -> tuple[list[Image.Image], list[Image.Image]]:
-    """The tiles of a golden, and those that a run is to have made."""
+    """The tiles of the made-up run, and those of its golden."""
     with Image.open(path) as opened:
         golden = split_grid(opened.convert("RGB"), TILES)
     made = list(golden)
@@ -41,7 +41,7 @@ def _pictures(path: Path, changed: bool) -> tuple[list[Image.Image], list[Image.
 
 
 def _work(steps: int) -> ComparedWork:
-    """As much as it might be: sixty kinds of operators, in proportion to the steps."""
+    """A realistic amount of work: sixty kinds of operators, in proportion to the steps."""
     counts = Work(
         operators={f"aten::operator{number:02d}": (number + 1) * steps for number in range(60)},
         host_syncs={"aten::_local_scalar_dense": steps + 1},
@@ -106,10 +106,10 @@ def _records(count: int, changed_every: int, prompts: Sequence[str], folder: Run
 
 
 def make_run(folder: Path, count: int, *, changed_every: int = 50, prompts: Sequence[str] = PROMPTS) -> Path:
-    """Writes a run of ``count`` cases with 64-pixel tiles; every ``changed_every``-th one is not its golden.
+    """Writes a run of ``count`` cases with 64-pixel tiles; every ``changed_every``-th one differs from its golden.
 
     Args:
-        folder: made anew.
+        folder: where the run is written; created.
         changed_every: 0 for none.
         prompts: four.
     """
@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = CommandParser(prog="python -m bench.report.sample", description=__doc__.split(":", maxsplit=1)[0])
+    parser = CommandParser(prog="python -m tests.report.made_up_run", description=__doc__.split(":", maxsplit=1)[0])
     parser.add_argument("count", type=int)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--changed-every", type=int, default=50, metavar="N", help="0 for none (default: 50)")
