@@ -67,6 +67,7 @@ class Verdict(_Word):
     STALE = "stale", Rank.WRONG, Kind.BAD
     RAISES_ELSE = "raises something else", Rank.WRONG, Kind.BAD
     WORKS_NOW = "works now", Rank.WRONG, Kind.GOOD, Kind.BAD
+    NOTHING_COMPARED = "nothing compared", Rank.WRONG, Kind.BAD
     NOT_REPEATABLE = "not repeatable", Rank.WRONG, Kind.BAD
     CHANGED = "changed", Rank.WRONG, Kind.BAD
     WORK_MISSING = "work missing", Rank.COST, Kind.BAD

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from bench.installs.installed import Environment
 from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
 from bench.upgrade.side_results import PictureProcesses, SideResult
-from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, WorkerProcess, started_worker
+from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
 
 NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
 
@@ -85,43 +84,9 @@ class Bench:
             WorkerBroken: the libraries cannot be imported.
         """
         results: dict[str, SideResult] = {}
-        with _LastingWorker(side, python, self.forks) as worker, PictureProcesses(worker.take) as processes:
-            worker.take()  # what cannot be imported at all is no fault of a case
+        with Sides({side: python}, TIMEOUT_S, forks=self.forks) as sides, PictureProcesses(sides.process) as processes:
+            sides.take()  # what cannot be imported at all is no fault of a case
             for case, request in requests.items():
-                results[case] = processes.result(0, request)
+                results[case] = processes.result(side, request)
                 tell(len(results))
         return results
-
-
-class _LastingWorker:
-    """One worker for all cases of a side, and another one if a case took it along."""
-
-    def __init__(self, side: str, python: Path, forks: bool) -> None:
-        self._side = side
-        self._python = python
-        self._forks = forks
-        self._stack = contextlib.ExitStack()
-        self._worker: WorkerProcess | None = None
-        self._broken: WorkerBroken | None = None
-
-    def __enter__(self) -> _LastingWorker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def take(self) -> list[WorkerProcess]:
-        """Raises:
-        WorkerBroken: the libraries cannot be imported; they are not tried again.
-        """
-        if self._broken:
-            raise self._broken
-        if not self._worker or self._worker.process.poll() is not None:
-            self._stack.close()
-            started = started_worker(self._side, self._python, TIMEOUT_S, forks=self._forks)
-            try:
-                self._worker = self._stack.enter_context(started)
-            except WorkerBroken as error:
-                self._broken = error
-                raise
-        return [self._worker]

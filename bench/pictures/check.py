@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +120,14 @@ def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
                 if len(measured) == len(origins):
                     return functools.reduce(looser, measured)
     return default_limits(case.settings.dtype, STRICT)
+
+
+def expected_error(root: Path, case: Case, device: Device, libraries: Mapping[str, str | None]) -> RaisedError | None:
+    """What the golden of a case says it raises with these libraries; ``None`` if it is to give pictures, or unknown."""
+    place = find_golden(root, case, device)
+    with contextlib.suppress(GoldenError):
+        return read_golden(place, libraries).error if place else None
+    return None
 
 
 def _pictures(

@@ -117,6 +117,8 @@ def start_session(config: pytest.Config) -> Session:
     if options.golden_difference:
         require_releases(options.golden_difference, environment["libraries"])
     folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
+    if upgrade and upgrade.resume:
+        folder = RunFolder(upgrade.resume.parent, upgrade.resume.name)
     run = Run(
         device=device,
         folder=folder,
