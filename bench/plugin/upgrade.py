@@ -18,12 +18,17 @@ from bench.installs.installed import Environment, changes
 from bench.installs.sides import parse_side
 from bench.pictures.check import limits_side_by_side
 from bench.pictures.similarity import Limits
+from bench.plugin.junit import add_groups
+from bench.plugin.notes import rerun_options
 from bench.plugin.options import UpgradeOptions
 from bench.plugin.reporter import SIMULATED, session_header, status_without_letter, write_case_line, write_results
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session
+from bench.record.groups import group_lines
 from bench.suite.case import Case
+from bench.upgrade.bisect_command import bisect_command
 from bench.upgrade.check import UpgradeCheck, started_check
+from bench.upgrade.groups import upgrade_groups
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
@@ -114,6 +119,7 @@ class UpgradeSession:
             min_change=plan.min_change,
             import_time=self.import_time,
             cases=tuple(self.found.values()),
+            groups=upgrade_groups(self.found.values()),
         )
 
 
@@ -255,6 +261,10 @@ class UpgradeReporter:
         write("changes: " + (", ".join(found.changes) or "none"))
         for line in (*counts_lines(found), *remarks(found)):
             write(line)
-        for line in worst_cases(found):
+        for line in (*group_lines(found.groups), *worst_cases(found)):
             write(line, red=True)
+        add_groups(self._config.getoption("xmlpath", None), found.groups)
         write_results(write, folder)
+        search = bisect_command(found, rerun_options(self._config))
+        if search:
+            write(f"which release did it: {search}")

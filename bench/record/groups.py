@@ -20,6 +20,8 @@ RAISING = (Verdict.RAISES, Verdict.RAISES_NOW, Verdict.RAISES_ELSE)
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _COUNT = re.compile(r"(?P<name>[^:;→]+?) (?P<before>[\d,]+) → (?P<after>[\d,]+)")
 _OMITTED = "…"
+# With fewer steps a change in the first one cannot be told from a change in a later one.
+_ENOUGH_STEPS = 3
 
 _PREDICATES = {
     Verdict.DIED: "end their process",
@@ -210,3 +212,30 @@ def _by(findings: Sequence[Finding]) -> str:
     changes = sorted(finding.ratio - 1 for finding in findings if finding.ratio is not None)
     ends = dict.fromkeys(f"{100 * change:+.1f} %" for change in (*changes[:1], *changes[-1:]))
     return f" ({' to '.join(ends)})" if ends else ""
+
+
+def group_lines(groups: Sequence[Group], most: int = 4) -> list[str]:
+    """The first groups, a line each and one for each note, and how many more there are; empty if none has to lead."""
+    shown = leading(groups)
+    lines = [text for group in shown[:most] for text in (f"{group.sentence}.", *(f"  {note}" for note in group.notes))]
+    rest = len(shown) - most
+    return [*lines, f"and {rest} more group{'' if rest == 1 else 's'} (in the report)"] if rest > 0 else lines
+
+
+def representative(cases: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """The case of a group to look at first: called in the usual way, with several steps, and quick.
+
+    Args:
+        cases: id and settings of each case.
+
+    Raises:
+        ValueError: there is no case.
+    """
+
+    def place(one: tuple[str, Mapping[str, Any]]) -> tuple[Any, ...]:
+        case, settings = one
+        unusual = any(settings.get(key) for key in ("scenario", "task", "optimizations"))
+        steps, images = settings.get("steps", 1), settings.get("images", 1)
+        return bool(settings.get("slow")), unusual, steps < _ENOUGH_STEPS, steps * images, case
+
+    return min(cases, key=place)[0]

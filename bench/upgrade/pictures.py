@@ -45,6 +45,12 @@ def _without_pictures(baseline: str | None, candidate: str | None) -> PicturesFo
     return PicturesFound(verdict=verdict, message=message)
 
 
+def error_of(found: PicturesFound) -> str:
+    """Why the candidate has no pictures, without the verdict and without what the baseline raises."""
+    text = found.message.removeprefix(f"{found.verdict}: ").removeprefix(f"{found.verdict} ")
+    return text.partition(" (baseline: ")[0] if found.verdict == Verdict.RAISES_ELSE else text
+
+
 def keep_pictures(
     folder: RunFolder, name: str, before: SideResult, after: SideResult, roles: tuple[str, str] = (BEFORE, AFTER)
 ) -> None:

@@ -14,8 +14,10 @@ from bench.record.groups import (
     WORK,
     Finding,
     changed_counts,
+    group_lines,
     groups_of,
     leading,
+    representative,
     sentence_by_case,
     shared_text,
 )
@@ -143,3 +145,21 @@ def test_each_failing_case_is_in_a_group_and_no_passing_one(seed):
     ]
     grouped = [case for group in groups_of(found) for case in group.cases]
     assert sorted(grouped) == sorted(one.case for one in found if one.verdict)
+
+
+def test_lines_name_the_first_groups_and_count_the_rest():
+    found = [raising(f"scheduler{n}", number, f"{name}Error: no") for n, name in enumerate("ABC") for number in (1, 2)]
+    groups = groups_of([*found, *PASSING])
+    noted = (groups[0].model_copy(update={"notes": ("it starts in step 1",)}), *groups[1:])
+    lines = group_lines(noted, most=1)
+    assert lines == [f"{groups[0].sentence}.", "  it starts in step 1", "and 2 more groups (in the report)"]
+    assert len(group_lines(groups)) == 3
+    assert group_lines(groups_of([raising("euler", 1), *PASSING])) == []
+
+
+def test_the_representative_is_an_ordinary_quick_case_with_several_steps():
+    steps = {"a": 1, "b": 2, "c": 50, "d": 5, "e": 4}
+    cases: dict[str, dict[str, Any]] = {name: {"steps": number, "images": 2} for name, number in steps.items()}
+    cases["e"]["task"] = "inpainting"
+    assert representative(cases.items()) == "d"
+    assert representative([("a", cases["a"]), ("e", cases["e"])]) == "a"
