@@ -19,12 +19,17 @@ from bench.installs.installed import Environment, changes
 from bench.installs.sides import parse_side
 from bench.pictures.check import expected_error, limits_side_by_side
 from bench.pictures.similarity import Limits
+from bench.plugin.junit import add_groups
+from bench.plugin.notes import rerun_options
 from bench.plugin.options import UpgradeOptions
 from bench.plugin.reporter import SIMULATED, session_header, status_without_letter, write_case_line, write_results
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session, case_of
+from bench.record.groups import group_lines
 from bench.suite.case import Case
+from bench.upgrade.bisect_command import bisect_command
 from bench.upgrade.check import UpgradeCheck, started_check
+from bench.upgrade.groups import upgrade_groups
 from bench.upgrade.journal import JOURNAL, Compared, Journal, new_journal, read_journal
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.measuring import Measured
@@ -144,6 +149,7 @@ class UpgradeSession:
     def outcome(self) -> UpgradeFound:
         plan, speeds = self.plan, self.measured.speeds if self.measured else None
         before, after = (self.environments[name] for name in SIDES)
+        cases = tuple(self.found(case) for case in {case.id: case for case in self.compared.values()}.values())
         return UpgradeFound(
             baseline=side_found(self.options.baseline, before.libraries),
             candidate=side_found(self.options.candidate, after.libraries),
@@ -158,7 +164,8 @@ class UpgradeSession:
             questions=speeds.questions if speeds else None,
             import_time=speeds.import_time if speeds else None,
             components=tuple(speeds.components.values()) if speeds else (),
-            cases=tuple(self.found(case) for case in dict.fromkeys(self.compared.values())),
+            cases=cases,
+            groups=upgrade_groups(cases),
         )
 
 
@@ -367,6 +374,10 @@ class UpgradeReporter:
         write("changes: " + (", ".join(found.changes) or "none"))
         for line in (*counts_lines(found), *remarks(found)):
             write(line)
-        for line in worst_cases(found):
+        for line in (*group_lines(found.groups), *worst_cases(found)):
             write(line, red=True)
+        add_groups(self._config.getoption("xmlpath", None), found.groups)
         write_results(write, folder)
+        search = bisect_command(found, rerun_options(self._config))
+        if search:
+            write(f"which release did it: {search}")

@@ -17,6 +17,7 @@ from pydantic import Field
 from bench.files import write_atomically
 from bench.frozen import Frozen
 from bench.pictures.compared import ComparedPictures
+from bench.record.groups import Group
 from bench.upgrade.decision import Decision
 from bench.verdicts import Verdict
 
@@ -189,6 +190,7 @@ class UpgradeFound(Frozen):
     import_time: Figure | None = None
     components: tuple[ComponentFound, ...] = ()
     cases: tuple[CaseFound, ...]
+    groups: tuple[Group, ...] = Field(default=(), description="cases that are worse in the same way, worst first")
 
     @property
     def problems(self) -> dict[str, tuple[str, ...]]:

@@ -59,6 +59,12 @@ def only_expected_errors(found: PicturesFound, error: str | None, expected: Rais
     return PicturesFound(verdict=verdict, message=f"{verdict}: both sides fail, and not with {golden}: {error}")
 
 
+def error_of(found: PicturesFound) -> str:
+    """Why the candidate has no pictures, without the verdict and without what the baseline raises."""
+    text = found.message.removeprefix(f"{found.verdict}: ").removeprefix(f"{found.verdict} ")
+    return text.partition(" (baseline: ")[0] if found.verdict == Verdict.RAISES_ELSE else text
+
+
 def keep_pictures(
     folder: RunFolder, name: str, before: SideResult, after: SideResult, roles: tuple[str, str] = (BEFORE, AFTER)
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from bench.upgrade.pairs import Plan
 from PIL import Image
 
 from bench.pictures.limits import STRICT, default_limits
@@ -24,7 +25,6 @@ from bench.upgrade.check import UpgradeCheck
 from bench.upgrade.decision import Decision
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, read_upgrade
-from bench.upgrade.pairs import Plan
 from bench.upgrade.pictures import compare_pictures
 from bench.upgrade.side_results import PictureProcesses, SideResult
 from bench.upgrade.tables import remarks
@@ -359,9 +359,17 @@ def test_the_whole_check_of_an_install_with_itself_is_green_and_leaves_its_files
 
 def test_a_changed_picture_is_a_failed_test_with_one_sentence(start, altered_python, pytester):
     folder = altered_python(BRIGHTER).parents[1]
-    result = start("bench/test_upgrade.py", f"--candidate={folder}", "--pictures-only")
+    result = start("bench/test_upgrade.py", f"--candidate={folder}", "--pictures-only", "--junitxml=junit.xml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["tiny/ddpm-s2-fp32: changed: SSIM*Pictures: *"])
+    group = "both cases give changed pictures"
+    result.stdout.fnmatch_lines(
+        ["tiny/ddpm-s2-fp32: changed: SSIM*Pictures: *", f"{group}.", "tiny/ddpm-s?-fp32: changed: SSIM*"]
+    )
+    assert [one.sentence for one in read_upgrade(pytester.path / "results" / "latest" / "upgrade.json").groups] == [
+        group
+    ]
+    tests = ElementTree.parse(pytester.path / "junit.xml").iter("property")
+    assert [one.attrib["value"] for one in tests if one.attrib["name"] == "group"] == [group] * 2
     assert "Traceback" not in result.stdout.str()
     assert "Worse in 2 of 2 cases" in (pytester.path / "results" / "latest" / "summary.md").read_text()
 
