@@ -13,6 +13,7 @@ from bench.installs.environments import environment_of
 from bench.installs.installed import Environment
 from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
+from bench.upgrade.imports import check_side
 from bench.upgrade.side_results import PictureProcesses, SideResult
 from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, WorkerProcess, started_worker
 
@@ -72,12 +73,12 @@ class Bench:
         """
         environment = self.environment(side)
         try:
-            return environment, self._cases(environment.python, side, requests, tell)
+            return environment, self._cases(environment, side, requests, tell)
         except WorkerBroken as error:
             raise Unusable(NOT_IMPORTED, str(error), environment.libraries) from None
 
     def _cases(
-        self, python: Path, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
+        self, environment: Environment, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
     ) -> dict[str, SideResult]:
         """What each case gives, one after the other.
 
@@ -85,7 +86,7 @@ class Bench:
             WorkerBroken: the libraries cannot be imported.
         """
         results: dict[str, SideResult] = {}
-        with _LastingWorker(side, python, self.forks) as worker, PictureProcesses(worker.take) as processes:
+        with _LastingWorker(side, environment, self.forks) as worker, PictureProcesses(worker.take) as processes:
             worker.take()  # what cannot be imported at all is no fault of a case
             for case, request in requests.items():
                 results[case] = processes.result(0, request)
@@ -96,9 +97,9 @@ class Bench:
 class _LastingWorker:
     """One worker for all cases of a side, and another one if a case took it along."""
 
-    def __init__(self, side: str, python: Path, forks: bool) -> None:
+    def __init__(self, side: str, environment: Environment, forks: bool) -> None:
         self._side = side
-        self._python = python
+        self._environment = environment
         self._forks = forks
         self._stack = contextlib.ExitStack()
         self._worker: WorkerProcess | None = None
@@ -113,15 +114,17 @@ class _LastingWorker:
     def take(self) -> list[WorkerProcess]:
         """Raises:
         WorkerBroken: the libraries cannot be imported; they are not tried again.
+        WrongImport: they are not those of the environment.
         """
         if self._broken:
             raise self._broken
         if not self._worker or self._worker.process.poll() is not None:
             self._stack.close()
-            started = started_worker(self._side, self._python, TIMEOUT_S, forks=self._forks)
+            started = started_worker(self._side, self._environment.python, TIMEOUT_S, forks=self._forks)
             try:
                 self._worker = self._stack.enter_context(started)
             except WorkerBroken as error:
                 self._broken = error
                 raise
+            check_side(f"worker of '{self._side}'", self._environment, self._worker.imported)
         return [self._worker]

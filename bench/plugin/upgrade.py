@@ -24,6 +24,7 @@ from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session
 from bench.suite.case import Case
 from bench.upgrade.check import UpgradeCheck, started_check
+from bench.upgrade.imports import check_imports
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
@@ -61,7 +62,7 @@ class UpgradeSession:
         """Makes the environments and starts a process in each, so that a broken side ends the run immediately.
 
         Raises:
-            pytest.UsageError: a side cannot be installed or imported.
+            pytest.UsageError: a side cannot be installed or imported, or imports other libraries than its own.
         """
         asked = {"baseline": self.options.baseline, "candidate": self.options.candidate}
         try:
@@ -80,7 +81,7 @@ class UpgradeSession:
                 )
             )
             self.announce("starting both sides")
-            self._check.sides.take()
+            check_imports(self.environments, {one.name: one.imported for one in self._check.sides.take()})
         except BenchError as error:
             self.close()
             raise pytest.UsageError(str(error)) from None
