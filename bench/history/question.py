@@ -11,8 +11,10 @@ from typing import Any, Literal
 from bench.frozen import Frozen
 from bench.history.release_pictures import Bench, Unusable
 from bench.history.search import BAD, GOOD, SKIP, Undecided
+from bench.installs.installed import Environment
 from bench.pictures.similarity import Limits
 from bench.upgrade.decision import Decision, decide
+from bench.upgrade.imports import check_imports
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import Figure
 from bench.upgrade.pairs import Plan, measure_until_decided
@@ -131,7 +133,7 @@ class Judge:
         question = self.question
         try:
             environments = [self.bench.environment(text) for text in (question.reference, side)]  # in use meanwhile
-            decision = self._measured([environment.python for environment in environments])
+            decision = self._measured(environments)
         except Unusable as error:
             return Answer(answer=SKIP, message=f"{error.status}: {error}")
         except WorkerBroken as error:
@@ -145,7 +147,7 @@ class Judge:
             raise Undecided(f"whether '{side}' is slower: {message}; pairs that it would take: {more} (--budget)")
         return Answer(answer=BAD if decision.verdict.is_worse else GOOD, message=message, speed=figure)
 
-    def _measured(self, pythons: Sequence[Path]) -> Decision:
+    def _measured(self, environments: Sequence[Environment]) -> Decision:
         question = self.question
         device_type = question.device.partition(":")[0]
         plan = Plan(
@@ -155,7 +157,10 @@ class Judge:
             budget_s=question.budget_s,
         )
         request = question.request | {"threads": plan.places.threads}
-        with Sides(dict(zip(SIDES, pythons, strict=True)), TIMEOUT_S, forks=device_type == "cpu") as sides:
+        of_side = dict(zip(SIDES, environments, strict=True))
+        pythons = {name: environment.python for name, environment in of_side.items()}
+        with Sides(pythons, TIMEOUT_S, forks=device_type == "cpu") as sides:
+            check_imports(of_side, {worker.name: worker.imported for worker in sides.take()})
             samples = measure_until_decided(
                 sides, (request, request), plan, rng=random.Random(), announce=lambda line: self.announce(f"  {line}")
             )

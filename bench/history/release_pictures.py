@@ -12,6 +12,7 @@ from bench.installs.environments import environment_of
 from bench.installs.installed import Environment
 from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
+from bench.upgrade.imports import check_side
 from bench.upgrade.side_results import PictureProcesses, SideResult
 from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
 
@@ -71,12 +72,12 @@ class Bench:
         """
         environment = self.environment(side)
         try:
-            return environment, self._cases(environment.python, side, requests, tell)
+            return environment, self._cases(environment, side, requests, tell)
         except WorkerBroken as error:
             raise Unusable(NOT_IMPORTED, str(error), environment.libraries) from None
 
     def _cases(
-        self, python: Path, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
+        self, environment: Environment, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
     ) -> dict[str, SideResult]:
         """What each case gives, one after the other.
 
@@ -84,8 +85,10 @@ class Bench:
             WorkerBroken: the libraries cannot be imported.
         """
         results: dict[str, SideResult] = {}
-        with Sides({side: python}, TIMEOUT_S, forks=self.forks) as sides, PictureProcesses(sides.process) as processes:
-            sides.take()  # what cannot be imported at all is no fault of a case
+        pythons = {side: environment.python}
+        with Sides(pythons, TIMEOUT_S, forks=self.forks) as sides, PictureProcesses(sides.process) as processes:
+            (worker,) = sides.take()  # what cannot be imported at all is no fault of a case
+            check_side(f"worker of '{side}'", environment, worker.imported)
             for case, request in requests.items():
                 results[case] = processes.result(side, request)
                 tell(len(results))

@@ -120,7 +120,7 @@ def _build(side: Side, plan: Plan, current: Place, folder: Path, announce: Calla
         delete(part)
     seconds = time.monotonic() - start
     announce(f"made in {seconds:.1f} s; it takes {occupied_bytes(folder) / 1e6:,.1f} MB of disk")
-    return in_use(folder, Environment(python_of(folder), found.libraries, found.origins), unmet)
+    return in_use(folder, look(python_of(folder)).environment, unmet)
 
 
 def _waiting(side: Side) -> str:

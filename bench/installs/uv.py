@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.installs.variables import own_libraries
 
 LONGEST_REASON = 600
 _PROGRESS = re.compile(r"\s*((?:Downloading|Building|Built|Updating|Prepared|Installed)\s.*)")
@@ -132,7 +133,7 @@ def _sentence(reason: str) -> str:
 
 
 def _variables() -> dict[str, str]:
-    usual = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
+    usual = {name: value for name, value in own_libraries(os.environ).items() if name not in _NOT_OURS}
     return settings_of_pip(usual) | usual
 
 

@@ -30,6 +30,7 @@ from bench.suite.case import Case
 from bench.upgrade.bisect_command import bisect_command
 from bench.upgrade.check import UpgradeCheck, started_check
 from bench.upgrade.groups import upgrade_groups
+from bench.upgrade.imports import check_imports
 from bench.upgrade.journal import JOURNAL, Compared, Journal, new_journal, read_journal
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.measuring import Measured
@@ -76,7 +77,8 @@ class UpgradeSession:
         """Makes the environments and starts a process in each, so that a broken side ends the run immediately.
 
         Raises:
-            pytest.UsageError: a side cannot be installed or imported, or there is no check to continue.
+            pytest.UsageError: a side cannot be installed or imported, imports other libraries than its own, or there is
+                no check to continue.
         """
         asked = {"baseline": self.options.baseline, "candidate": self.options.candidate}
         try:
@@ -96,7 +98,7 @@ class UpgradeSession:
                 )
             )
             self.announce("starting both sides")
-            self._check.sides.take()
+            check_imports(self.environments, {one.name: one.imported for one in self._check.sides.take()})
         except WorkerBroken as error:
             self.close()
             raise pytest.UsageError(f"the {error.side} cannot be imported: {error}") from None

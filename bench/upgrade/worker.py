@@ -28,6 +28,18 @@ from typing import Any
 from bench.upgrade.protocol import Channel, Closed
 
 Reply = tuple[dict[str, Any], tuple[bytes, ...]]
+# Modules whose ``__version__`` is the version of their release.
+VERSIONED = (
+    "diffusers",
+    "transformers",
+    "torch",
+    "accelerate",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "tokenizers",
+    "huggingface_hub",
+)
 
 
 class Notices(logging.Handler):
@@ -61,6 +73,23 @@ def peak_resident_bytes() -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+def imported_modules() -> dict[str, dict[str, str]]:
+    """File of each imported top-level module outside the standard library, and the version of those in ``VERSIONED``.
+
+    No other module is asked for its version, since some warn when they are.
+    """
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if "." in name or name in sys.stdlib_module_names or not isinstance(file, str):
+            continue
+        found[name] = {"file": file}
+        version = getattr(module, "__version__", None) if name in VERSIONED else None
+        if isinstance(version, str):
+            found[name]["version"] = version
+    return found
 
 
 def pin(cores: list[int]) -> None:
@@ -118,7 +147,8 @@ class Worker:
         for name, library in (("diffusers", diffusers), ("transformers", transformers)):
             logging.getLogger(name).propagate = False
             library.utils.logging.disable_progress_bar()
-        return {"import_s": import_s, "torch": torch.__version__, "python": sys.version.split()[0]}, ()
+        versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+        return {"import_s": import_s, "imported": imported_modules(), **versions}, ()
 
     def do_load(self, request: dict[str, Any]) -> Reply:
         import torch

@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.calls.processes import describe_exit, last_words
 from bench.errors import BenchError
+from bench.installs.variables import FOREIGN_PATHS, OWN_LIBRARIES
 from bench.upgrade.protocol import Channel, Closed, TimedOut
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,8 @@ STEADY_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-# Without its bytecode a library is compiled anew in every process, which takes seconds.
-UNWANTED = {"PYTHONDONTWRITEBYTECODE"}
+# Without its bytecode a library is compiled again in every process, which takes seconds.
+UNWANTED = {"PYTHONDONTWRITEBYTECODE", *FOREIGN_PATHS}
 # What a worker printed last must not be lost in a buffer when it dies.
 AT_ONCE = {"PYTHONUNBUFFERED": "1"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -68,6 +69,7 @@ class WorkerProcess:
         timeout_s: longest silence after a request.
         program: module that it runs.
         import_s: seconds that importing the libraries took.
+        imported: the libraries that it imported; see ``check_imports``.
     """
 
     name: str
@@ -79,6 +81,7 @@ class WorkerProcess:
     forks: bool
     program: str = WORKER
     import_s: float = 0.0
+    imported: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def ask(self, do: str, **request: Any) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         """Sends a request and waits for the reply.
@@ -145,7 +148,8 @@ def started_worker(
     with tempfile.TemporaryDirectory(prefix="worker-") as folder:
         worker = _start(name, python, timeout_s, Path(folder) / "log", forks=forks, program=program)
         try:
-            worker.import_s = worker.ask("import")[0]["import_s"]
+            reply, _ = worker.ask("import")
+            worker.import_s, worker.imported = reply["import_s"], reply["imported"]
             yield worker
         finally:
             worker.kill()
@@ -157,7 +161,7 @@ def _start(name: str, python: Path, timeout_s: float, log: Path, *, forks: bool,
         process = subprocess.Popen(
             [str(python), "-m", program],
             cwd=ROOT,
-            env=STEADY_MEMORY | environment | QUIET_THREADS | AT_ONCE | OFFLINE,
+            env=STEADY_MEMORY | environment | QUIET_THREADS | AT_ONCE | OFFLINE | OWN_LIBRARIES,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,

@@ -126,7 +126,7 @@ def decided(verdict, ratio=1.1):
 def speeds(monkeypatch):
     """The verdict of each release against the first one."""
     verdicts: dict[str, str] = {}
-    monkeypatch.setattr(Judge, "_measured", lambda self, pythons: decided(verdicts[pythons[1].name]))
+    monkeypatch.setattr(Judge, "_measured", lambda self, found: decided(verdicts[found[1].python.name]))
     return verdicts
 
 

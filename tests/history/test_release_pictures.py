@@ -9,9 +9,14 @@ from bench.history import (
     release_pictures,
 )
 from bench.history.release_pictures import Bench
+from bench.installs.installed import Environment
 from bench.upgrade import side_results
+from bench.upgrade.imports import WrongImport
 from bench.upgrade.workers import WorkerBroken
 from tests.history.helpers import pictures
+
+ENVIRONMENT = Environment(Path("python"), {"diffusers": "1.0"}, search_path=(Path("/env"),))
+IMPORTED = {"diffusers": {"file": "/env/diffusers/__init__.py", "version": "1.0"}}
 
 
 class Worker:
@@ -22,6 +27,7 @@ class Worker:
         self.processes = []
         self.process = self
         self.ended = None
+        self.imported = IMPORTED
 
     def poll(self):
         return self.ended
@@ -64,7 +70,7 @@ def run_cases(monkeypatch, cases, *, ends_with=(), starts=9):
     told: list[int] = []
     requests = {case: {"case": case, "settings": {"sentinel": case.isupper()}} for case in cases}
     bench = Bench(Path("unused"), True, print)
-    results = bench._cases(Path("python"), "paint==1.0", requests, told.append)
+    results = bench._cases(ENVIRONMENT, "paint==1.0", requests, told.append)
     return {case: bool(result.images) for case, result in results.items()}, [one.processes for one in workers], told
 
 
@@ -94,3 +100,9 @@ def test_libraries_that_cannot_be_imported_again_end_the_release(monkeypatch):
     assert found == {"a": False, "b": False, "c": False}
     with pytest.raises(WorkerBroken, match="no brush"):
         run_cases(monkeypatch, "abc", starts=0)
+
+
+def test_a_release_that_imports_another_one_is_refused(monkeypatch):
+    monkeypatch.setitem(IMPORTED, "diffusers", {"file": "/elsewhere/diffusers/__init__.py", "version": "1.0"})
+    with pytest.raises(WrongImport, match=r"worker of 'paint==1\.0' imports diffusers from /elsewhere"):
+        run_cases(monkeypatch, "abc")

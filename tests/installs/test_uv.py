@@ -110,3 +110,12 @@ def test_pips_indexes_stay_out_where_uv_has_its_own(monkeypatch):
     assert settings_of_pip({"UV_INDEX": "https://mine.example"}) == {}
     monkeypatch.setenv("HOME", "/no/such/home")
     assert settings_of_pip({}) in ({}, {"UV_DEFAULT_INDEX": "https://one.example/simple"})
+
+
+def test_no_subprocess_of_uv_imports_libraries_from_elsewhere(base, cache, tmp_path, monkeypatch):
+    log = tmp_path / "variables"
+    fake_uv(tmp_path, monkeypatch, f'echo "path=$PYTHONPATH home=$PYTHONHOME user=$PYTHONNOUSERSITE" >> {log}')
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setenv("PYTHONHOME", "/elsewhere")
+    assert ask("frame==2.0", cache, base).libraries["frame"] == "2.0"
+    assert set(log.read_text().splitlines()) == {"path= home= user=1"}
