@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from bench.calibration.derivation import NoLimits, derive_limits
-from bench.calibration.messages import Answer, Made, NotHeld, Task
+from bench.calibration.messages import Answer, Assignment, Made, NotHeld
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.spread import MARGIN, measured
 from bench.calibration.variations import PLAIN, Variation, variations_here
@@ -126,7 +126,7 @@ class Calibration:
         part_of = {case.id: number % count for number, case in enumerate(longest_first)}
         parts = [[case for case in cases if part_of[case.id] == number] for number in range(count)]
         tasks = [
-            Task(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
+            Assignment(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
             for part in parts
         ]
         yield from _side_by_side([run_variation(variation, task) for task in tasks])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bench.calibration import processes, run, variations
 from bench.calibration.derivation import derive_limits
-from bench.calibration.messages import Answer, Died, Made, NotHeld, Raised, Task
+from bench.calibration.messages import Answer, Assignment, Died, Made, NotHeld, Raised
 from bench.calibration.prediction import prediction_bound
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.run import Calibrated, Calibration
@@ -256,8 +256,8 @@ def test_one_image_cannot_be_split(tiny_case: MakeCase):
 # The process of a variation
 
 
-def task_for(*cases: Case) -> Task:
-    return Task("another process", cases, threads=1, device="cpu", suite_folder=Path.cwd())
+def task_for(*cases: Case) -> Assignment:
+    return Assignment("another process", cases, threads=1, device="cpu", suite_folder=Path.cwd())
 
 
 def test_a_process_makes_the_pictures_of_its_cases(tiny_case: MakeCase, load_tiny: Load):
@@ -359,7 +359,7 @@ def calibrate(root: Path, told: list[str], ran: list[str], monkeypatch: pytest.M
     """``calibrate(cases, {variation: answer})`` with what each variation makes of all cases; else the golden."""
 
     def calibrate(cases: Sequence[Case], answers: dict[str, Any], again: bool = False) -> dict[str, Calibrated]:
-        def made_up(variation: Variation, task: Task) -> Iterator[tuple[Case, Answer]]:
+        def made_up(variation: Variation, task: Assignment) -> Iterator[tuple[Case, Answer]]:
             ran.append(variation.name)
             for case in task.cases:
                 answer = answers.get(variation.name, Made((tiles(),) * max(1, variation.twins), WEIGHTS, None))
