@@ -54,7 +54,7 @@ from bench.pictures.check import judge
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, VariationMeasured, choose_limits
 from bench.pictures.outcomes import Outcome
 from bench.pictures.similarity import compare
-from bench.pictures.store import Place, describe_origin, golden_place, read_golden, write_golden, write_outcome
+from bench.pictures.store import GoldenPlace, describe_origin, golden_place, read_golden, write_golden, write_outcome
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from tests.conftest import Load, MakeCase
@@ -382,7 +382,7 @@ def case(tiny_case: MakeCase, root: Path) -> Case:
     return case
 
 
-def golden_of(root: Path, case: Case) -> Place:
+def golden_of(root: Path, case: Case) -> GoldenPlace:
     return golden_place(root, case, Cpu(), "reference")
 
 
