@@ -24,7 +24,7 @@ from bench.frozen import Frozen
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import CalibratedLimits
 from bench.pictures.outcomes import Outcome
-from bench.pictures.sheets import Entry, GroupError, read_group, unused_entries, write_entry
+from bench.pictures.sheets import GroupError, SheetEntry, read_group, unused_entries, write_entry
 from bench.suite.case import Case
 
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
@@ -355,7 +355,7 @@ def _write(
     pictures = {path: as_png(picture) for path, picture in (others or {}).items()}
     try:
         if place.entry:
-            entry = Entry(origin.model_dump(mode="json", exclude_defaults=True), grid)
+            entry = SheetEntry(origin.model_dump(mode="json", exclude_defaults=True), grid)
             write_entry(place.picture, place.entry, entry, pictures)
         else:
             if grid and not shows(place.picture, grid):
