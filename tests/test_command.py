@@ -175,6 +175,11 @@ def test_a_users_mistake_is_one_sentence(name, arguments, said, ended, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged"]
 
 
+def test_training_imports_torch_where_ctrl_c_is_one_line():
+    code = "import sys, bench.training.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, check=False).returncode == 0
+
+
 def test_grids_of_other_cases_are_a_mistake(ended, monkeypatch):
     monkeypatch.setattr("bench.calibration.__main__.keep", lambda *_arguments: 0)
     code, said = ended("bench.calibration.__main__", ["keep", "grids", "mine", "My processor"])

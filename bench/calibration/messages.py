@@ -11,7 +11,7 @@ from bench.suite.case import Case
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """The cases that a process is to make.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.calibration.messages import Answer, Died, NotHeld, Ready, Task
+from bench.calibration.messages import Answer, Assignment, Died, NotHeld, Ready
 from bench.calibration.variations import Variation
 from bench.calibration.worker import answers
 from bench.calls.processes import ProcessDied, started
@@ -21,7 +21,7 @@ class NoEffectHere(BenchError):
     """The variation does not take hold on this machine."""
 
 
-def run_variation(variation: Variation, task: Task) -> Iterator[tuple[Case, Answer]]:
+def run_variation(variation: Variation, task: Assignment) -> Iterator[tuple[Case, Answer]]:
     """An answer for each case of the task, in order, as they come.
 
     Where a case takes the process along, the others get a new one.
@@ -36,7 +36,7 @@ def run_variation(variation: Variation, task: Task) -> Iterator[tuple[Case, Answ
             yield left.pop(0), answer
 
 
-def _process(variation: Variation, task: Task) -> Iterator[Answer]:
+def _process(variation: Variation, task: Assignment) -> Iterator[Answer]:
     """The answers of one process; the last is ``Died`` if it ended too early."""
     with started(answers, task, environment=variation.environment) as replies:
         try:

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from bench.calibration.derivation import NoLimits, derive_limits
-from bench.calibration.messages import Answer, Made, NotHeld, Task
+from bench.calibration.messages import Answer, Assignment, Made, NotHeld
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.spread import MARGIN, measured
-from bench.calibration.variations import PLAIN, Variation, variations_here
+from bench.calibration.variations import ANOTHER_PROCESS, Variation, variations_here
 from bench.calls.device import Device, instruction_set
 from bench.pictures.check import judge
 from bench.pictures.limits import PORTABLE, CalibratedLimits, TwinsMeasured, VariationMeasured, default_limits
@@ -126,7 +126,7 @@ class Calibration:
         part_of = {case.id: number % count for number, case in enumerate(longest_first)}
         parts = [[case for case in cases if part_of[case.id] == number] for number in range(count)]
         tasks = [
-            Task(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
+            Assignment(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
             for part in parts
         ]
         yield from _side_by_side([run_variation(variation, task) for task in tasks])
@@ -136,7 +136,7 @@ class Calibration:
     ) -> None:
         """Takes what a variation did as evidence, unless it did nothing to any case."""
         moved = [one for measurements in found.values() for one in measurements if one.max_diff]
-        if not moved and not variation.twins and variation is not PLAIN:
+        if not moved and not variation.twins and variation is not ANOTHER_PROCESS:
             self._leave_out(variation, cases, "no effect on any case, so it is no evidence")
             return
         of_id = {case.id: case for case in cases}
@@ -160,7 +160,7 @@ class Calibration:
         if isinstance(answer, NotHeld):
             self._left_out[case.id].append(f"{variation.name}: {answer.reason}")
             return []
-        if variation is PLAIN and not self._start(case, answer):
+        if variation is ANOTHER_PROCESS and not self._start(case, answer):
             return []
         if not isinstance(answer, Made):
             self._fail(case, f"not calibrated under '{variation.name}': {answer.reason}")
@@ -227,7 +227,7 @@ class Calibration:
         """Takes over the evidence of an earlier calibration."""
         if limits is None:
             return
-        self._evidence[case.id] = [one for one in limits.evidence if one.name != PLAIN.name]
+        self._evidence[case.id] = [one for one in limits.evidence if one.name != ANOTHER_PROCESS.name]
         self._twins[case.id] = list(limits.twins)
 
     def _has_pictures(self, case: Case) -> bool:

@@ -22,7 +22,7 @@ from bench.calibration.twins import COARSE_ROUNDOFF, FLOAT32_ROUNDOFF, unit_roun
 from bench.errors import BenchError
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, Tier
 from bench.suite.optimizations import compiles
-from bench.suite.scenarios import PLAIN as PLAIN_CALL
+from bench.suite.scenarios import PLAIN
 
 if TYPE_CHECKING:
     from bench.suite.case import Case
@@ -83,7 +83,7 @@ class Variation:
         if self.twins:
             return not compiles(settings.optimizations)
         if self.patch == "images apart":
-            return settings.images > 1 and settings.scenario == PLAIN_CALL and not settings.call
+            return settings.images > 1 and settings.scenario == PLAIN and not settings.call
         return self.patch is None or not settings.optimizations
 
     def roundoff_of(self, case: Case) -> float:
@@ -147,10 +147,10 @@ def onednn_instructions() -> str:
     return next((line.partition("cpu,isa:")[2] for line in lines if "cpu,isa:" in line), "")
 
 
-PLAIN = Variation("another process", STRICT, "the same again, at other memory addresses")
+ANOTHER_PROCESS = Variation("another process", STRICT, "the same again, at other memory addresses")
 
 VARIATIONS: tuple[Variation, ...] = (
-    PLAIN,
+    ANOTHER_PROCESS,
     Variation("1 thread", STRICT, "sums are split among threads in another way", threads=1, processors=True),
     Variation("2 threads", STRICT, "sums are split among threads in another way", threads=2, processors=True),
     Variation(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from bench.calibration.messages import Answer, Made, NotHeld, Raised, Ready, Task
+from bench.calibration.messages import Answer, Assignment, Made, NotHeld, Raised, Ready
 from bench.calibration.twins import rounded_differently
 from bench.calibration.variations import VARIATIONS, NoEffect, Patch, Variation, apply_patch, calls_of, take_hold
 from bench.calls.device import Device, choose_device, make_deterministic
@@ -15,7 +15,7 @@ from bench.calls.sampling import generate
 from bench.suite.case import Case
 
 
-def answers(task: Task) -> Iterator[Ready | Answer]:
+def answers(task: Assignment) -> Iterator[Ready | Answer]:
     """``Ready`` or, if the variation does not hold here, ``NotHeld`` alone; then an answer for each case, in order."""
     import torch
 
@@ -36,7 +36,7 @@ def answers(task: Task) -> Iterator[Ready | Answer]:
 class _Loader:
     """Holds one pipeline at a time, as a run does."""
 
-    def __init__(self, device: Device, task: Task, patch: Patch | None) -> None:
+    def __init__(self, device: Device, task: Assignment, patch: Patch | None) -> None:
         self._device = device
         self._task = task
         self._patch: Patch | None = patch

@@ -26,8 +26,8 @@ from bench.pictures.store import (
     TYPE,
     Golden,
     GoldenError,
+    GoldenPlace,
     Origin,
-    Place,
     find_golden,
     golden_place,
     read_golden,
@@ -99,7 +99,7 @@ def _why_not_compared(golden: Golden) -> str:
 
 def _plain_of(golden: Golden) -> Golden | None:
     """The golden of the case that this one must be like: what may move that one may move this one as much."""
-    return read_golden(Place(golden.place.picture, golden.origin.like)) if golden.origin.like else None
+    return read_golden(GoldenPlace(golden.place.picture, golden.origin.like)) if golden.origin.like else None
 
 
 def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
@@ -133,7 +133,7 @@ def expected_error(root: Path, case: Case, device: Device, libraries: Mapping[st
 def _pictures(
     verdict: Verdict,
     message: str,
-    place: Place | None = None,
+    place: GoldenPlace | None = None,
     similarity: Similarity | None = None,
     limits: Limits | None = None,
     *,

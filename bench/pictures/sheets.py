@@ -31,7 +31,7 @@ class GroupError(BenchError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class SheetEntry:
     """One case of a group.
 
     Attributes:
@@ -43,7 +43,7 @@ class Entry:
     grid: Image.Image | None
 
 
-def read_group(path: Path) -> Mapping[str, Entry]:
+def read_group(path: Path) -> Mapping[str, SheetEntry]:
     """The entries of a group by the ids of their cases; empty if there is no such group.
 
     Args:
@@ -62,7 +62,7 @@ def read_group(path: Path) -> Mapping[str, Entry]:
 
 
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, beside: Path, stamps: tuple[int | None, ...]) -> Mapping[str, Entry]:
+def _read(path: Path, beside: Path, stamps: tuple[int | None, ...]) -> Mapping[str, SheetEntry]:
     document = json.loads(beside.read_text(encoding="utf-8"))
     sheet = None
     if path.exists():
@@ -75,7 +75,7 @@ def _read(path: Path, beside: Path, stamps: tuple[int | None, ...]) -> Mapping[s
         box = origin.pop("box", None)
         if box and sheet is None:
             raise ValueError(f"{path.name} is missing")
-        entries[name] = Entry(origin, sheet.crop(_within(sheet, box)) if sheet and box else None)
+        entries[name] = SheetEntry(origin, sheet.crop(_within(sheet, box)) if sheet and box else None)
     return entries
 
 
@@ -86,7 +86,7 @@ def _within(sheet: Image.Image, box: list[int]) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
-def write_entry(path: Path, name: str, entry: Entry | None, beside: Mapping[Path, bytes] | None = None) -> None:
+def write_entry(path: Path, name: str, entry: SheetEntry | None, beside: Mapping[Path, bytes] | None = None) -> None:
     """Puts an entry into a group, or takes it out; the files are written anew, each at once.
 
     Args:

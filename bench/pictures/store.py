@@ -24,7 +24,7 @@ from bench.frozen import Frozen
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import CalibratedLimits
 from bench.pictures.outcomes import Outcome
-from bench.pictures.sheets import Entry, GroupError, read_group, unused_entries, write_entry
+from bench.pictures.sheets import GroupError, SheetEntry, read_group, unused_entries, write_entry
 from bench.suite.case import Case
 
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
@@ -79,7 +79,7 @@ class Origin(Frozen):
 
 
 @dataclass(frozen=True)
-class Place:
+class GoldenPlace:
     """Where a golden lies.
 
     Attributes:
@@ -134,7 +134,7 @@ class Golden:
         usual: what the case must show without the known difference of its own; ``None`` where that is this golden.
     """
 
-    place: Place
+    place: GoldenPlace
     tiles: list[Image.Image]
     origin: Origin
     error: RaisedError | None = None
@@ -172,15 +172,15 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def golden_place(root: Path, case: Case, device: Device, level: str) -> Place:
+def golden_place(root: Path, case: Case, device: Device, level: str) -> GoldenPlace:
     """The golden of a case: its reference, its device type's, or its exact device's."""
     suffix = {REFERENCE: "", TYPE: f"@{device.type}", EXACT: f"@{device.type}-{_slug(device.name)}"}[level]
     if case.settings.sentinel:
-        return Place(root / case.model.name / f"{case.settings.sentinel}{suffix}.png", case.id)
-    return Place(root / f"{case.id}{suffix}.png")
+        return GoldenPlace(root / case.model.name / f"{case.settings.sentinel}{suffix}.png", case.id)
+    return GoldenPlace(root / f"{case.id}{suffix}.png")
 
 
-def find_golden(root: Path, case: Case, device: Device) -> Place | None:
+def find_golden(root: Path, case: Case, device: Device) -> GoldenPlace | None:
     """The nearest golden there is: of the exact device, of the device type, or the reference."""
     places = (golden_place(root, case, device, level) for level in (EXACT, TYPE, REFERENCE))
     return next((place for place in places if place.exists()), None)
@@ -190,7 +190,7 @@ def _pixels(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
-def read_golden(place: Place, libraries: Mapping[str, str | None] | None = None) -> Golden:
+def read_golden(place: GoldenPlace, libraries: Mapping[str, str | None] | None = None) -> Golden:
     """Reads a golden and checks that picture and origin belong together.
 
     Args:
@@ -208,12 +208,12 @@ def read_golden(place: Place, libraries: Mapping[str, str | None] | None = None)
     return Golden(place, tiles, usual.origin, known.error, known, usual)
 
 
-def _usual(place: Place, libraries: Mapping[str, str | None]) -> Golden:
+def _usual(place: GoldenPlace, libraries: Mapping[str, str | None]) -> Golden:
     grid, origin = _from_group(place) if place.entry else _from_files(place)
     if origin.error:
         return Golden(place, [], origin, origin.error)
     if origin.like:
-        plain = read_golden(Place(place.picture, origin.like), libraries)
+        plain = read_golden(GoldenPlace(place.picture, origin.like), libraries)
         return replace(plain, place=place, origin=origin, usual=None)
     if grid is None or grid.mode != "RGB" or _pixels(grid) != origin.pixels:
         raise GoldenError(
@@ -231,7 +231,7 @@ def known_difference(root: Path, case: Case, device: Device, libraries: Mapping[
         return None
 
 
-def _tiles_of(place: Place, other: Outcome, count: int) -> list[Image.Image]:
+def _tiles_of(place: GoldenPlace, other: Outcome, count: int) -> list[Image.Image]:
     path = place.picture_of(other)
     again = f"restore it, or accept it again with --golden-update --golden-for {other.releases}"
     try:
@@ -245,7 +245,7 @@ def _tiles_of(place: Place, other: Outcome, count: int) -> list[Image.Image]:
     return split_grid(grid, count)
 
 
-def _from_group(place: Place) -> tuple[Image.Image | None, Origin]:
+def _from_group(place: GoldenPlace) -> tuple[Image.Image | None, Origin]:
     try:
         entries = read_group(place.picture)
         origin = Origin.model_validate(entries[place.entry].origin)
@@ -259,7 +259,7 @@ def _from_group(place: Place) -> tuple[Image.Image | None, Origin]:
     return entries[place.entry].grid, origin
 
 
-def _from_files(place: Place) -> tuple[Image.Image | None, Origin]:
+def _from_files(place: GoldenPlace) -> tuple[Image.Image | None, Origin]:
     path, beside = place.picture, place.origin
     try:
         origin = Origin.model_validate_json(beside.read_text(encoding="utf-8"))
@@ -283,7 +283,7 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def write_golden(place: Place, images: list[Image.Image], origin: Origin) -> None:
+def write_golden(place: GoldenPlace, images: list[Image.Image], origin: Origin) -> None:
     """Writes picture and origin, each atomically; a crash in between is noticed by ``read_golden``.
 
     Args:
@@ -347,7 +347,7 @@ def _own_grid(golden: Golden) -> Image.Image | None:
 
 
 def _write(
-    place: Place, grid: Image.Image | None, origin: Origin, others: Mapping[Path, Image.Image] | None = None
+    place: GoldenPlace, grid: Image.Image | None, origin: Origin, others: Mapping[Path, Image.Image] | None = None
 ) -> None:
     """Args:
     others: pictures of known differences that are new; those that the origin names no longer are deleted.
@@ -355,7 +355,7 @@ def _write(
     pictures = {path: as_png(picture) for path, picture in (others or {}).items()}
     try:
         if place.entry:
-            entry = Entry(origin.model_dump(mode="json", exclude_defaults=True), grid)
+            entry = SheetEntry(origin.model_dump(mode="json", exclude_defaults=True), grid)
             write_entry(place.picture, place.entry, entry, pictures)
         else:
             if grid and not shows(place.picture, grid):
@@ -395,19 +395,21 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
             unused.append(shown(path))
         elif owner in groups and path.suffix == ".json":
             sheet = path.with_suffix(".png")
-            unused += [str(Place(sheet, name)) for name in _unused_entries(sheet, groups[owner])]
+            unused += [str(GoldenPlace(sheet, name)) for name in _unused_entries(sheet, groups[owner])]
     return unused
 
 
-def _place_of(path: Path, root: Path, groups: Iterable[str]) -> Place:
+def _place_of(path: Path, root: Path, groups: Iterable[str]) -> GoldenPlace:
     """Where the golden is to which a picture of a known difference belongs."""
     name = path.stem.partition(_WITH)[0]
     folder = path.parent.relative_to(root).as_posix()
     group = folder.partition("@")[0]
-    return Place(root / f"{folder}.png", f"{group}/{name}") if group in groups else Place(path.with_name(f"{name}.png"))
+    if group in groups:
+        return GoldenPlace(root / f"{folder}.png", f"{group}/{name}")
+    return GoldenPlace(path.with_name(f"{name}.png"))
 
 
-def _is_of_a_difference(path: Path, place: Place) -> bool:
+def _is_of_a_difference(path: Path, place: GoldenPlace) -> bool:
     """Whether a golden names this picture; one that is damaged may, and each of its cases says so."""
     try:
         if not place.exists():

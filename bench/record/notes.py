@@ -34,7 +34,7 @@ class RunNotes(Frozen):
         """When it ran."""
         return f"{self.began} to {self.ended or '(cut short)'}"
 
-    def shortcomings(self, ended: Iterable[str]) -> list[str]:
+    def problems(self, ended: Iterable[str]) -> list[str]:
         """What this run did not do or what failed besides its cases, a sentence each.
 
         Args:

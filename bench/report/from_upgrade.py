@@ -41,7 +41,7 @@ IMPORT = "import"
 
 def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None = None) -> Story:
     """The verdicts of an upgrade check, the cases with problems first."""
-    warnings = notes.shortcomings(case.case for case in found.cases) if notes else ()
+    warnings = notes.problems(case.case for case in found.cases) if notes else ()
     keys = {case.case: key_of(case.case) for case in found.cases}
     sides = ("--baseline", found.baseline.asked, "--candidate", found.candidate.asked)
     options = (*sides, *(notes.rerun_options if notes else ()))

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from bench.command import FAILED, CommandParser, run_command
 
 PROG = "python -m bench.training"
@@ -52,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Runs one stage; returns 1 if it diverged."""
+    # Slow imports are here, so that Ctrl-C during them ends with one line too.
+    import torch
+
     from bench.training import stages
 
     if options.threads:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bench.calibration import processes, run, variations
 from bench.calibration.derivation import derive_limits
-from bench.calibration.messages import Answer, Died, Made, NotHeld, Raised, Task
+from bench.calibration.messages import Answer, Assignment, Died, Made, NotHeld, Raised
 from bench.calibration.prediction import prediction_bound
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.run import Calibrated, Calibration
@@ -37,7 +37,7 @@ from bench.calibration.spread import (
 )
 from bench.calibration.table import render_calibration
 from bench.calibration.variations import (
-    PLAIN,
+    ANOTHER_PROCESS,
     TF32_TWINS,
     TWINS,
     TWINS_OF_FLOAT32,
@@ -54,7 +54,7 @@ from bench.pictures.check import judge
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, VariationMeasured, choose_limits
 from bench.pictures.outcomes import Outcome
 from bench.pictures.similarity import compare
-from bench.pictures.store import Place, describe_origin, golden_place, read_golden, write_golden, write_outcome
+from bench.pictures.store import GoldenPlace, describe_origin, golden_place, read_golden, write_golden, write_outcome
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from tests.conftest import Load, MakeCase
@@ -190,7 +190,7 @@ def test_every_variation_has_a_name_of_its_own_for_each_dtype_and_a_reason():
     names = [(one.name, dtype) for one in VARIATIONS for dtype in one.dtypes]
     assert len(set(names)) == len(names)
     assert all(one.reason for one in VARIATIONS)
-    assert PLAIN is VARIATIONS[0]
+    assert ANOTHER_PROCESS is VARIATIONS[0]
 
 
 def test_what_changes_the_instructions_is_no_evidence_for_this_machine():
@@ -256,13 +256,13 @@ def test_one_image_cannot_be_split(tiny_case: MakeCase):
 # The process of a variation
 
 
-def task_for(*cases: Case) -> Task:
-    return Task("another process", cases, threads=1, device="cpu", suite_folder=Path.cwd())
+def task_for(*cases: Case) -> Assignment:
+    return Assignment("another process", cases, threads=1, device="cpu", suite_folder=Path.cwd())
 
 
 def test_a_process_makes_the_pictures_of_its_cases(tiny_case: MakeCase, load_tiny: Load):
     cases = (tiny_case(DDPM), tiny_case(STABLE_DIFFUSION))
-    for case, answer in run_variation(PLAIN, task_for(*cases)):
+    for case, answer in run_variation(ANOTHER_PROCESS, task_for(*cases)):
         assert isinstance(answer, Made)
         assert compare(answer.grids[0], generate(load_tiny(case), case)).max_diff <= 1
         assert case.model.path
@@ -304,7 +304,7 @@ def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("dying")
 def test_a_process_that_dies_is_a_sentence_and_the_other_cases_get_a_new_one(tiny_case: MakeCase):
     cases = [tiny_case(DDPM, steps=steps) for steps in (3, 7, 4)]
-    before, died, after = (answer for _, answer in run_variation(PLAIN, task_for(*cases)))
+    before, died, after = (answer for _, answer in run_variation(ANOTHER_PROCESS, task_for(*cases)))
     assert (before, after) == (Raised("3"), Raised("4"))
     assert isinstance(died, Died)
     assert died.reason == "its process was killed by SIGKILL (out of memory?); its last words: out of luck"
@@ -313,7 +313,7 @@ def test_a_process_that_dies_is_a_sentence_and_the_other_cases_get_a_new_one(tin
 @pytest.mark.usefixtures("dying")
 def test_a_process_that_does_not_come_up_is_a_sentence(tiny_case: MakeCase):
     with pytest.raises(VariationFailed, match="its process ended with exit code 1; its last words: no such library"):
-        list(run_variation(PLAIN, task_for(tiny_case(DDPM, steps=9))))
+        list(run_variation(ANOTHER_PROCESS, task_for(tiny_case(DDPM, steps=9))))
 
 
 # A calibration, with made-up processes
@@ -359,7 +359,7 @@ def calibrate(root: Path, told: list[str], ran: list[str], monkeypatch: pytest.M
     """``calibrate(cases, {variation: answer})`` with what each variation makes of all cases; else the golden."""
 
     def calibrate(cases: Sequence[Case], answers: dict[str, Any], again: bool = False) -> dict[str, Calibrated]:
-        def made_up(variation: Variation, task: Task) -> Iterator[tuple[Case, Answer]]:
+        def made_up(variation: Variation, task: Assignment) -> Iterator[tuple[Case, Answer]]:
             ran.append(variation.name)
             for case in task.cases:
                 answer = answers.get(variation.name, Made((tiles(),) * max(1, variation.twins), WEIGHTS, None))
@@ -382,7 +382,7 @@ def case(tiny_case: MakeCase, root: Path) -> Case:
     return case
 
 
-def golden_of(root: Path, case: Case) -> Place:
+def golden_of(root: Path, case: Case) -> GoldenPlace:
     return golden_place(root, case, Cpu(), "reference")
 
 
@@ -605,7 +605,7 @@ def start(pytester: pytest.Pytester, suite_of: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # Few variations, so that it takes seconds; what the others do is tested above.
-    few = tuple(one for one in VARIATIONS if one is PLAIN or (one.twins and "float32" in one.dtypes))
+    few = tuple(one for one in VARIATIONS if one is ANOTHER_PROCESS or (one.twins and "float32" in one.dtypes))
     monkeypatch.setattr(variations, "VARIATIONS", few)
     return lambda *arguments: pytester.runpytest_inprocess("--suite=suite.toml", "--device=cpu", *arguments)
 

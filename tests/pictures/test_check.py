@@ -21,7 +21,7 @@ from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, Var
 from bench.pictures.similarity import Limits
 from bench.pictures.store import (
     GoldenError,
-    Place,
+    GoldenPlace,
     accept_limits,
     describe_origin,
     find_golden,
@@ -151,7 +151,7 @@ def test_the_accepted_pictures_are_identical_to_their_golden(root, golden):
 
 
 def test_a_golden_gives_back_the_pictures_and_the_origin_that_were_written(golden):
-    kept = read_golden(Place(golden))
+    kept = read_golden(GoldenPlace(golden))
     assert same_pixels(kept.tiles, pictures())
     assert kept.origin.case == CASE.id
     assert kept.origin.settings["prompts"] == ["a fox", "a cat", "an owl"]
@@ -290,11 +290,11 @@ def test_two_runs_of_a_case_without_measured_limits_have_the_strict_default(root
 
 def test_accepting_limits_leaves_the_picture_and_all_else_of_the_origin_as_they_were(root):
     path = accept(root, pictures())
-    before = read_golden(Place(path))
+    before = read_golden(GoldenPlace(path))
     picture = path.read_bytes()
     assert accept_limits(root, CASE, PROCESSOR, CALIBRATED) == path.with_suffix(".json")
     assert path.read_bytes() == picture
-    assert read_golden(Place(path)).origin == before.origin.model_copy(update={"limits": CALIBRATED})
+    assert read_golden(GoldenPlace(path)).origin == before.origin.model_copy(update={"limits": CALIBRATED})
     assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
 
 
@@ -539,14 +539,14 @@ def test_an_update_writes_at_the_level_that_was_asked_for(root, level, reference
     check(root, pictures(), device=GPU, update=level)
     written = {name for name, content in contents(root).items() if before.get(name) != content}
     assert written == {f"{CASE.id}{suffix}.png", f"{CASE.id}{suffix}.json"}
-    assert read_golden(Place(root / f"{CASE.id}{suffix}.png")).origin.device == {"type": "cuda", "name": GPU.name}
+    assert read_golden(GoldenPlace(root / f"{CASE.id}{suffix}.png")).origin.device == {"type": "cuda", "name": GPU.name}
 
 
 def test_the_golden_of_the_exact_device_comes_before_its_type_s_and_before_the_reference(root):
     written = {level: accept(root, pictures(), device=GPU, level=level) for level in LEVELS}
     assert [path.name for path in written.values()] == [f"pndm-s20-g7.5-fp32{suffix}.png" for suffix in LEVELS.values()]
     for path in written.values():
-        assert find_golden(root, CASE, GPU) == Place(path)
+        assert find_golden(root, CASE, GPU) == GoldenPlace(path)
         path.unlink()
         path.with_suffix(".json").unlink()
     assert find_golden(root, CASE, GPU) is None
@@ -559,7 +559,7 @@ def test_the_golden_of_the_exact_device_comes_before_its_type_s_and_before_the_r
 )
 def test_a_device_never_sees_the_golden_of_another(root, device, level):
     written = {level: accept(root, pictures(), device=GPU, level=level) for level in LEVELS}
-    assert find_golden(root, CASE, device) == Place(written[level])
+    assert find_golden(root, CASE, device) == GoldenPlace(written[level])
 
 
 def test_golden_files_have_no_character_that_a_file_system_refuses(root):

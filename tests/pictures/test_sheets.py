@@ -9,21 +9,21 @@ import pytest
 from PIL import Image
 
 from bench import files
-from bench.pictures.sheets import SHEET_WIDTH, Entry, GroupError, read_group, unused_entries, write_entry
+from bench.pictures.sheets import SHEET_WIDTH, GroupError, SheetEntry, read_group, unused_entries, write_entry
 
 
 def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def entry(seed: int, **size: int) -> Entry:
+def entry(seed: int, **size: int) -> SheetEntry:
     origin = {
         "weights": "w",
         "device": {"type": "cpu"},
         "date": f"2026-11-{seed % 3 + 1:02}",
         "settings": {"steps": seed},
     }
-    return Entry(origin, picture(seed, **size))
+    return SheetEntry(origin, picture(seed, **size))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_an_entry_is_replaced_and_taken_out(path):
 
 
 def test_an_entry_may_have_no_picture(path):
-    write_entry(path, "raises", Entry({"error": {"type": "KeyError"}}, None))
+    write_entry(path, "raises", SheetEntry({"error": {"type": "KeyError"}}, None))
     assert read_group(path)["raises"].grid is None
 
 

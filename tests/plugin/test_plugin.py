@@ -595,6 +595,15 @@ def test_goldens_and_results_are_where_the_options_say(start, pytester):
 
 
 @pytest.mark.usefixtures("goldens")
+def test_a_results_folder_that_cannot_be_written_is_a_usage_error(start, pytester):
+    (pytester.path / "file").touch()
+    result = start("golden", "--results=file/results")
+    assert result.ret == USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *file/results: cannot create the run's folder here (*--results."])
+    assert "INTERNALERROR" not in text_of(result)
+
+
+@pytest.mark.usefixtures("goldens")
 def test_other_tests_are_reported_as_usual(start, pytester):
     (pytester.path / "golden" / "test_other.py").write_text("def test_other():\n    assert 1 == 2\n")
     result = start("golden/test_other.py")

@@ -15,7 +15,7 @@ from bench.calls.phases import Phases
 from bench.calls.raised import RaisedError
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.similarity import Limits
-from bench.record.folder import ENVIRONMENTS, LATEST, RECORDS, RunFolder, new_run_name
+from bench.record.folder import ENVIRONMENTS, LATEST, RECORDS, FolderError, RunFolder, new_run_name
 from bench.record.record import SCHEMA_FILE, Record, read_records, schema
 
 PROJECT = Path(bench.record.record.__file__).parents[2]
@@ -215,6 +215,17 @@ def test_no_folder_is_made_before_something_is_written(tmp_path):
     folder = RunFolder(tmp_path / "results", "20260101-000000-abcd")
     assert folder.path == tmp_path / "results" / "20260101-000000-abcd"
     assert not folder.root.exists()
+
+
+def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path):
+    root = tmp_path / "file" / "results"
+    root.parent.touch()
+    with pytest.raises(FolderError) as caught:
+        RunFolder(root, "run").append(record())
+    assert str(caught.value) == (
+        f"{root}: cannot create the run's folder here (Not a directory); "
+        "give a folder that you can write to with --results."
+    )
 
 
 def test_latest_points_to_the_newest_run_and_stays_there(tmp_path):

@@ -22,14 +22,14 @@ from bench.errors import UsageError
 from bench.training import architectures, objectives, stages
 from bench.training.__main__ import STAGES, main
 from bench.training.architectures import TOKENS, write_tokenizer
-from bench.training.emoji import BACKGROUNDS, PLAIN, Pair, Pictures, all_pairs, find_font, read_emoji, split_pairs
-from bench.training.loop import LOSS_LOG, STATE, Objective, Plan, averaged, load_averaged, save_state, train
+from bench.training.emoji import BACKGROUNDS, WHITE, Pair, Pictures, all_pairs, find_font, read_emoji, split_pairs
+from bench.training.loop import LOSS_LOG, STATE, Objective, TrainingPlan, averaged, load_averaged, save_state, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROG = "python -m bench.training"
 SIZE = 32
-PLAN = Plan(steps=20, batch=8, learning_rate=0.1, warmup=5, ema=0.9)
+PLAN = TrainingPlan(steps=20, batch=8, learning_rate=0.1, warmup=5, ema=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_every_emoji_has_every_background_once():
         (Pair("panda"), "panda"),
         (Pair("fox", "blue"), "fox on a blue background"),
         (Pair("fox", "orange"), "fox on an orange background"),
-        (Pair("fox", PLAIN), "fox"),
+        (Pair("fox", WHITE), "fox"),
     ],
 )
 def test_a_prompt_is_english(pair, prompt):
@@ -101,7 +101,7 @@ def test_every_emoji_and_every_colour_stays_in_training():
     trained, held_out = split_pairs()
     assert {pair.name for pair in trained} == set(read_emoji())
     assert {pair.background for pair in trained} == set(BACKGROUNDS)
-    assert all(pair.background != PLAIN for pair in held_out)
+    assert all(pair.background != WHITE for pair in held_out)
     left = Counter(pair.background for pair in trained)
     assert min(left.values()) > 0.5 * len(read_emoji())
 
@@ -125,7 +125,7 @@ def test_a_batch_is_drawn_from_its_generator_alone_with_a_fifth_of_plain_picture
     assert batch(1) == batch(1)
     assert batch(1) != batch(2)
     assert set(batch(1)) <= set(pairs)
-    assert sum(pair.background == PLAIN for pair in batch(1)) / 2000 == pytest.approx(0.2, abs=0.04)
+    assert sum(pair.background == WHITE for pair in batch(1)) / 2000 == pytest.approx(0.2, abs=0.04)
 
 
 def test_easy_timesteps_weigh_less_and_none_weighs_more_than_one():
@@ -230,7 +230,7 @@ def test_the_loop_learns(tmp_path):
     objective = fit()
     generator = torch.Generator().manual_seed(1)
     before = objective.loss(objective.modules, 100, generator).item()
-    train(objective, Plan(steps=200, batch=32, learning_rate=0.1, warmup=5), tmp_path / "fit")
+    train(objective, TrainingPlan(steps=200, batch=32, learning_rate=0.1, warmup=5), tmp_path / "fit")
     after = objective.loss(load_averaged(fit().modules, tmp_path / "fit"), 100, generator).item()
     assert after < 0.05 * before
     assert (tmp_path / "fit" / "preview-000200.png").is_file()
@@ -251,7 +251,7 @@ def test_a_training_that_was_killed_and_resumed_gives_the_same_weights(killed_at
 
 def test_another_seed_gives_other_weights(tmp_path):
     train(fit(), PLAN, tmp_path / "one")
-    train(fit(), Plan(**(vars(PLAN) | {"seed": 1})), tmp_path / "other")
+    train(fit(), TrainingPlan(**(vars(PLAN) | {"seed": 1})), tmp_path / "other")
     assert not equal(state(tmp_path / "one")["modules"], state(tmp_path / "other")["modules"])
 
 
@@ -275,7 +275,7 @@ def no_replace(*_paths: Path) -> None:
 def test_a_kill_while_the_state_is_written_leaves_the_old_one_whole(owner, name, killed, tmp_path, monkeypatch):
     train(fit(), PLAN, tmp_path / "fit")
     before = (tmp_path / "fit" / STATE).read_bytes()
-    longer = Plan(**(vars(PLAN) | {"steps": 25}))
+    longer = TrainingPlan(**(vars(PLAN) | {"steps": 25}))
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, killed)
         with pytest.raises(KeyboardInterrupt):
@@ -312,7 +312,7 @@ def test_the_log_tells_steps_pictures_seconds_and_loss(tmp_path):
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    plan = Plan(steps=1000, batch=1, learning_rate=1, warmup=100, decay=0.3)
+    plan = TrainingPlan(steps=1000, batch=1, learning_rate=1, warmup=100, decay=0.3)
     rates = np.array([plan.rate(step) for step in range(plan.steps)])
     assert rates[0] == pytest.approx(0.01)
     assert rates[49] == pytest.approx(0.5)
@@ -332,7 +332,7 @@ def test_the_optimizer_follows_the_plan(tmp_path, monkeypatch):
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noting)
-    train(fit(), Plan(**(vars(PLAN) | {"steps": 20})), tmp_path / "fit", save_every=20)
+    train(fit(), TrainingPlan(**(vars(PLAN) | {"steps": 20})), tmp_path / "fit", save_every=20)
     assert used == pytest.approx([0.1 * PLAN.rate(number) for number in range(20)])
 
 
@@ -437,9 +437,9 @@ def test_a_training_that_diverges_is_exit_code_1(tmp_path, monkeypatch, capsys):
 
 
 def test_a_restart_forgets_the_last_state_and_the_options_reach_the_loop(tmp_path, monkeypatch):
-    told: list[tuple[Plan, bool]] = []
+    told: list[tuple[TrainingPlan, bool]] = []
 
-    def noting(_objective: Objective, plan: Plan, folder: Path) -> None:
+    def noting(_objective: Objective, plan: TrainingPlan, folder: Path) -> None:
         told.append((plan, (folder / STATE).is_file()))
 
     monkeypatch.setattr(stages, "train", noting)
