@@ -80,9 +80,10 @@ class PictureProcesses:
         return self._lasting[side][1]
 
     def _end_lasting(self, side: str) -> None:
-        stack, _ = self._lasting.pop(side, (contextlib.ExitStack(), None))
-        with contextlib.suppress(WorkerBroken):
-            stack.close()
+        if side in self._lasting:
+            stack, _ = self._lasting.pop(side)
+            with contextlib.suppress(WorkerBroken):
+                stack.close()
 
 
 def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:
