@@ -100,12 +100,14 @@ class Samples:
 
 
 def samples_of(starts: Sequence[Start], cases: Iterable[Case]) -> Samples:
-    """Pools what the starts measured, component by component."""
+    """Pools what the starts measured of these cases, component by component."""
     known = {case.id: case for case in cases}
     sums: dict[Component, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     parts: dict[str, dict[Component, float]] = defaultdict(lambda: defaultdict(float))
     whole: dict[str, list[tuple[int, Pair]]] = defaultdict(list)
     for name, calls in _calls(starts).items():
+        if name not in known:
+            continue
         case = known[name]
         for (number, call), totals in zip(calls, totals_by_part([call for _, call in calls]), strict=True):
             for part, (before, after) in totals.items():
@@ -118,7 +120,8 @@ def samples_of(starts: Sequence[Start], cases: Iterable[Case]) -> Samples:
     for number, start in enumerate(starts):
         for pipeline in start.pipelines:
             for name, pairs in pipeline.whole_calls.items():
-                whole[name] = [one for one in whole[name] if one[0] != number] + [(number, pair) for pair in pairs]
+                if name in known:
+                    whole[name] = [one for one in whole[name] if one[0] != number] + [(number, pair) for pair in pairs]
     logs = {
         component: {number: math.log(after / before) for number, (before, after) in by_start.items()}
         for component, by_start in sums.items()

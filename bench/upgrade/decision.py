@@ -59,10 +59,18 @@ class Question:
         """The verdict on this many samples with this mean and standard deviation."""
         if count < FEWEST_STARTS:
             return Verdict.CANNOT_TELL
+        if not deviation:
+            return self.exact_verdict(estimate)
         if abs(estimate) >= self.margin and abs(estimate) > half_width(count, deviation, self.alarm_rate):
-            return self.worse if estimate > 0 else self.better
+            return self.exact_verdict(estimate)
         inside = abs(estimate) + half_width(count, deviation) < self.margin
         return Verdict.SAME if inside else Verdict.CANNOT_TELL
+
+    def exact_verdict(self, log_ratio: float) -> Verdict:
+        """The verdict on a value that is known exactly."""
+        if abs(log_ratio) < self.margin:
+            return Verdict.SAME
+        return self.worse if log_ratio > 0 else self.better
 
 
 def decide(log_ratios: Sequence[float], question: Question) -> Decision:
@@ -86,9 +94,8 @@ def decide(log_ratios: Sequence[float], question: Question) -> Decision:
 
 def exactly(log_ratio: float, question: Question, starts: int) -> Decision:
     """The verdict on a value that is the same in every process."""
-    verdict = question.verdict(max(starts, FEWEST_STARTS), log_ratio, 0.0)
     ratio = math.exp(log_ratio)
-    return Decision(verdict, ratio, ratio, ratio, starts)
+    return Decision(question.exact_verdict(log_ratio), ratio, ratio, ratio, starts)
 
 
 def starts_still_needed(log_ratios: Sequence[float], question: Question) -> int | None:
