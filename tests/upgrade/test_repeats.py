@@ -10,7 +10,7 @@ from bench.upgrade.repeats import Repeats
 from tests.upgrade import made_up
 
 LIMITS = default_limits("float32", STRICT)
-FIRST = (Image.effect_noise((16, 16), 60).convert("RGB").point(lambda value: min(value, 155)),)
+FIRST = (Image.effect_noise((64, 64), 60).convert("RGB").point(lambda value: min(value, 155)),)
 NEAR = (FIRST[0].copy(),)
 NEAR[0].putpixel((3, 3), tuple(level + 1 for level in FIRST[0].getpixel((3, 3))))
 FAR = (FIRST[0].point(lambda value: value + 60),)
