@@ -67,11 +67,14 @@ NO_CASE = object()
 def wants_timing(config: pytest.Config) -> bool:
     """Whether the paths on the command line include the benchmarks."""
     benchmarks = config.rootpath / "bench"
-    for argument in config.args:
-        path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
-        if path == benchmarks or benchmarks in path.parents or path in benchmarks.parents:
-            return True
-    return False
+    return any(
+        path == benchmarks or benchmarks in path.parents or path in benchmarks.parents for path in _paths(config)
+    )
+
+
+def _paths(config: pytest.Config) -> list[Path]:
+    """The paths on the command line."""
+    return [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
 
 
 def _in_parallel(config: pytest.Config) -> bool:
@@ -86,7 +89,7 @@ def start_session(config: pytest.Config) -> Session:
     """
     options = Options.from_config(config)
     upgrade = UpgradeOptions.from_config(config)
-    if not upgrade and any(Path(path.partition("::")[0]).name == UPGRADE_FILE for path in config.args):
+    if not upgrade and config.rootpath / "bench" / UPGRADE_FILE in _paths(config):
         raise pytest.UsageError(
             "an upgrade check compares two installs; give --baseline or --candidate, such as --candidate diffusers."
         )

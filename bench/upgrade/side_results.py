@@ -54,8 +54,8 @@ class PictureProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name, (_, process) in list(self._lasting.items()):
-            process.kill()  # it may be in the middle of a call that was interrupted
+        for name, lasting in list(self._lasting.items()):
+            lasting[1].kill()  # it may be in the middle of a call that was interrupted
             self._end_lasting(name)
 
     def result(self, side: str, request: dict[str, Any]) -> SideResult:

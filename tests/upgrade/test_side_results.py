@@ -113,11 +113,14 @@ def test_a_side_that_cannot_be_restarted_is_no_error_of_the_other(request_of, fa
 
 
 def test_a_compiled_case_shows_compiled_pictures_and_is_counted_eagerly(sides, request_of, monkeypatch):
-    asked = []
+    asked: list[str] = []
     ask = WorkerProcess.ask
-    monkeypatch.setattr(
-        WorkerProcess, "ask", lambda self, do, **request: (asked.append(do), ask(self, do, **request))[1]
-    )
+
+    def noted(self: WorkerProcess, do: str, **request: Any) -> Any:
+        asked.append(do)
+        return ask(self, do, **request)
+
+    monkeypatch.setattr(WorkerProcess, "ask", noted)
     result = picture_of(sides[0], request_of(DDPM, optimizations=("compile",)))
     assert result.error is None
     assert asked[1:] == ["load", "picture", "counted_picture"]

@@ -68,6 +68,7 @@ def test_an_install_against_itself_is_the_same_in_everything(cases, rng):
     assert verdicts(found) == dict.fromkeys(SCHEDULERS, "same")
     assert changed(found) == {}
     assert {figure.verdict for figure in found.pipelines[pipeline_of(cases[0])].values()} == {"same"}
+    assert found.import_time
     assert found.import_time.verdict == "same"
     assert next_cases(cases, found) == []
 
