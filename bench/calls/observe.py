@@ -1,4 +1,4 @@
-"""Notices the calls of a pipeline's parts without touching them."""
+"""Notices the calls of a pipeline's parts without changing them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 def before_call(module: Any, notice: Callable[[], None]) -> Iterator[None]:
     """Calls ``notice`` before each call of this module.
 
-    The class is patched for as long as that takes: a hook on the module would be seen by ``torch.compile`` and make
-    it compile anew.
+    The class is patched meanwhile: ``torch.compile`` would see a hook on the module and compile again.
     """
     owner = type(module)
     inherited = owner.__call__

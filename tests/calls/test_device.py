@@ -187,7 +187,7 @@ def test_a_peak_of_zero_is_no_peak_but_a_reason(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda *_: 0)
     peak = GPU.peak_memory()
     assert peak.allocated is None
-    assert peak.reason == "the peak counter of cuda answers 0"
+    assert peak.reason == "the peak counter of cuda returns 0"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, AttributeError])

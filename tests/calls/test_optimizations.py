@@ -86,7 +86,7 @@ def test_a_setting_that_does_nothing_is_refused(name, kind, tiny_case, load_tiny
     monkeypatch.setitem(KNOBS, name, Knob(lambda _pipeline: None, KNOBS[name].count))
     with pytest.raises(NotApplied) as refused:
         load_tiny(tiny_case(kind, optimizations=(name,)))
-    assert str(refused.value) == f"optimization '{name}' had no effect: it is on nowhere in the pipeline."
+    assert str(refused.value) == f"optimization '{name}' had no effect: nothing in the pipeline uses it."
 
 
 def test_the_librarys_own_setting_without_effect_is_refused(tiny_case, load_tiny, monkeypatch):

@@ -479,7 +479,7 @@ def test_a_hub_that_does_not_answer_is_told_with_its_address_and_the_cache(name,
         hub.server_close()
     with pytest.raises(PipelineError) as unreachable:
         find_checkpoint(hub_model(DDPM, id=f"somebody/{name}"), Path())
-    answer = f"http://127.0.0.1:{hub.server_port} did not give it"
+    answer = f"http://127.0.0.1:{hub.server_port} did not provide it"
     assert_one_sentence(
         str(unreachable.value), "model 'tiny'", f"somebody/{name} at revision main", answer, str(offline)
     )

@@ -567,7 +567,7 @@ def test_a_case_that_raises_fails_alone(start, pytester, suite_text):
     result = start("bench")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
-        ["broken/ddpm-s2-fp32: model 'broken': *nowhere holds no pipeline (no model_index.json*"]
+        ["broken/ddpm-s2-fp32: model 'broken': *nowhere is not a pipeline (it has no model_index.json*"]
     )
     result.stdout.fnmatch_lines(["verdicts: 3 identical, 1 raises"])
     assert "Traceback" not in text_of(result)

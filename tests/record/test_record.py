@@ -84,7 +84,7 @@ def full_record() -> Record:
         mad_s=0.0,
         unet_calls=21,
         phases_s=Phases(text_encoding=0.01, denoising=(0.1, 0.2), unet_calls=(1, 2), decoding=0.05),
-        peak_memory_reason="the peak counter of cuda answers 0",
+        peak_memory_reason="the peak counter of cuda returns 0",
         pictures=Pictures(
             verdict="changed",
             message="differs",
