@@ -301,7 +301,7 @@ def test_accepting_limits_leaves_the_picture_and_all_else_of_the_origin_as_they_
 def test_limits_that_cannot_be_written_leave_the_old_origin_whole(root, golden, monkeypatch):
     before = contents(root)
     monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(GoldenError, match=r"No space left on device\); free the disk"):
+    with pytest.raises(GoldenError, match=r"No space left on device\); free disk space"):
         accept_limits(root, CASE, PROCESSOR, CALIBRATED.model_copy(update={"margin": "other"}))
     monkeypatch.undo()
     assert contents(root) == before

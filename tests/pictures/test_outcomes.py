@@ -287,7 +287,7 @@ def test_a_difference_that_no_longer_appears_fails_until_it_is_taken_out(store, 
     gone = "known difference with diffusers<0.31: noise drawn at other steps no longer appears"
     assert gone in found.pictures.message
     assert store.check(case, usual, OLD, update="auto").verdict == expected
-    assert "took out of" in store.announced[-1]
+    assert "removed from" in store.announced[-1]
     assert contents(store.root) == before
     assert Verdict(store.check(case, usual, OLD).verdict).passes
 
@@ -342,7 +342,7 @@ def test_what_would_also_hold_for_the_golden_is_refused(store, case):
     store.check(case, pictures(), update="auto")
     before = contents(store.root)
     too_wide = Difference(when=("diffusers<0.50", "transformers>=5"), reason="why")
-    with pytest.raises(GoldenError, match=r"also holds for the golden \(diffusers 0\.42\.1, transformers 5\.24\.0\)"):
+    with pytest.raises(GoldenError, match=r"also applies to the golden \(diffusers 0\.42\.1, transformers 5\.24\.0\)"):
         store.accept(case, pictures(1), difference=too_wide)
     assert contents(store.root) == before
 
@@ -362,7 +362,7 @@ def test_a_way_that_must_not_matter_follows_the_known_difference_of_the_plain_ca
     assert store.check(TWICE, pictures(1), OLD).verdict == Verdict.IDENTICAL
     found = store.check(TWICE, pictures(), OLD)
     assert found.verdict == Verdict.CHANGED
-    assert f"differs from {SENTINEL.id}, which it must be like" in found.pictures.message
+    assert f"differs from {SENTINEL.id}, which it must match" in found.pictures.message
     assert "no longer appears" not in found.pictures.message
     store.accept(SENTINEL, ERROR)
     assert store.check(TWICE, ERROR, OLD).verdict == Verdict.RAISES_AS_BEFORE

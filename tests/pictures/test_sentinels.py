@@ -1,4 +1,4 @@
-"""Goldens of sentinels: groups in two files, cases that must be like another, and cases that raise."""
+"""Goldens of sentinels: groups in two files, cases that must match another, and cases that raise."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_no_update_makes_it_pass_with_other_pictures(check):
         check(case, pictures(), update="auto")
     found = check(TWICE, pictures(1), update="auto")
     assert verdict(found) == Verdict.CHANGED
-    assert f"differs from {PLAIN.id}, which it must be like" in found.pictures.message
+    assert f"differs from {PLAIN.id}, which it must match" in found.pictures.message
     assert verdict(check(TWICE, pictures(1))) == Verdict.CHANGED
 
 

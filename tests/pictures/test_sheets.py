@@ -88,7 +88,7 @@ def test_damaged_origins_are_told(path, damage):
 def test_a_sheet_that_was_cut_is_told(path):
     write_entry(path, "a", entry(1))
     picture(1, 32, 32).save(path)
-    with pytest.raises(GroupError, match="no place"):
+    with pytest.raises(GroupError, match="the sheet is too small"):
         read_group(path)
 
 
