@@ -184,4 +184,4 @@ def test_grids_of_other_cases_are_a_mistake(ended, monkeypatch):
     monkeypatch.setattr("bench.calibration.__main__.keep", lambda *_arguments: 0)
     code, said = ended("bench.calibration.__main__", ["keep", "grids", "mine", "My processor"])
     assert (code, said.count("\n")) == (NOTHING_RUN, 1)
-    assert "grids: holds no grid of a case with a golden" in said
+    assert "grids: contains no grid of a case with a golden" in said

@@ -1,4 +1,4 @@
-"""Starts the process of a variation and hands on its answers, whatever happens to it."""
+"""Runs the process of a variation and yields its answers, even if the process dies."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class VariationFailed(BenchError):
 
 
 class NoEffectHere(BenchError):
-    """The variation does not take hold on this machine."""
+    """The variation has no effect on this machine."""
 
 
 def run_variation(variation: Variation, task: Assignment) -> Iterator[tuple[Case, Answer]]:
-    """An answer for each case of the task, in order, as they come.
+    """Yields an answer for each case of the assignment, in order, as they come.
 
-    Where a case takes the process along, the others get a new one.
+    If a case ends the process, the remaining cases get a new one.
 
     Raises:
-        NoEffectHere: the variation does not take hold on this machine.
-        VariationFailed: its process does not come up.
+        NoEffectHere: the variation has no effect on this machine.
+        VariationFailed: its process does not start.
     """
     left = list(task.cases)
     while left:

@@ -1,4 +1,4 @@
-"""What the process of one variation does, in which the variation's environment is set."""
+"""Runs in the process of one variation, where the variation's environment is set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.suite.case import Case
 
 
 def answers(task: Assignment) -> Iterator[Ready | Answer]:
-    """``Ready`` or, if the variation does not hold here, ``NotHeld`` alone; then an answer for each case, in order."""
+    """``Ready``, then an answer for each case, in order; ``NotHeld`` alone if the variation has no effect here."""
     import torch
 
     variation = next(one for one in VARIATIONS if one.name == task.variation and one.applies_to(task.cases[0]))

@@ -202,7 +202,7 @@ def test_the_threads_that_other_processes_have_anyway_are_not_run_again():
     names = [one.name for one in run_here]
     assert "1 thread" in names
     assert "2 threads" not in names
-    assert "2 threads: what other processes have here" in left_out
+    assert "2 threads: the default here" in left_out
 
 
 def test_variations_of_the_processor_are_not_run_on_accelerators():
@@ -535,7 +535,7 @@ def test_a_blind_case_gets_its_limits_and_a_problem_that_names_the_evidence(cali
         ({"another process": made(altered(90))}, "its golden is not what this machine makes: "),
         ({"another process": Raised("ValueError: no")}, "not calibrated under 'another process': ValueError: no"),
         ({"channels last": Died("its process ended")}, "not calibrated under 'channels last': its process ended"),
-        ({"channels last": made(tiles(count=1))}, "its pictures are others: images: 1 instead of 2"),
+        ({"channels last": made(tiles(count=1))}, "its pictures cannot be compared: images: 1 instead of 2"),
         ({"channels last": VariationFailed("its process ended")}, "'channels last' cannot be run: its process ended"),
         ({"another process": Made((tiles(),), "b" * 64, None)}, "its golden is stale: "),
     ],

@@ -44,7 +44,7 @@ def test_a_setting_without_effect_is_left_out_and_nothing_run_is_no_success(code
     assert "  left out: torch's own kernels are others." in lines
 
 
-@pytest.mark.skipif(os.uname().machine not in ("x86_64", "amd64"), reason="about x86 processors")
+@pytest.mark.skipif(os.uname().machine not in ("x86_64", "amd64"), reason="only for x86 processors")
 def test_a_setting_is_looked_at_in_a_process_that_has_it():
     assert why_without_effect(PROCESSORS[0]) == ""
 

@@ -1,4 +1,4 @@
-"""Runs a scheduler with a perfect network, in the way in which pipelines call schedulers."""
+"""Runs a scheduler with a perfect network, as pipelines call schedulers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(class_name: str, options: Mapping[str, Any]) -> Any:
     """A new scheduler with these options.
 
     Raises:
-        NotInDiffusers: no such class in this release, or no such option, which some constructors ignore in silence.
+        NotInDiffusers: no such class in this release, or no such option, which some constructors silently ignore.
     """
     import diffusers
 
