@@ -116,7 +116,7 @@ class Run:
     def benchmark(self, case: Case, rounds: int) -> Record:
         """Measures a case and checks the grid of its last round; see ``measure``.
 
-        A compiled case is measured in a process of its own.
+        A compiled case is measured in a separate process.
         """
         with self._recorded(case) as record:
             if compiles(case.settings.optimizations):

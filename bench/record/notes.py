@@ -1,4 +1,4 @@
-"""What a run was meant to do, in ``run.json``, so that an incomplete run is reported as such."""
+"""What a run was meant to do, in ``run.json``, so that an incomplete run is reported."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def run(
     """Samples from standard normal noise to data.
 
     Args:
-        noise: shape (n, 4, 1, 1); its dtype is that of the whole run.
+        noise: shape (n, 4, 1, 1); its dtype is that of the run.
         step_options: keywords of ``step``.
         seed: of the noise that stochastic schedulers add.
         twin: rounds tables and answers differently.
