@@ -65,7 +65,7 @@ def test_a_mistake_of_the_suite_keeps_its_traceback():
         run_command("paint", raising(KeyError("brush")))
 
 
-def test_a_mistake_in_an_option_has_the_exit_code_of_pytest(capsys):
+def test_a_mistake_in_an_option_has_pytest_s_exit_code(capsys):
     with pytest.raises(SystemExit) as ended:
         CommandParser(prog="paint").parse_args(["--brush"])
     assert ended.value.code == NOTHING_RUN == pytest.ExitCode.USAGE_ERROR
@@ -92,7 +92,7 @@ def script(body: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("body", ["print('brush', flush=True)", "print('brush')", "print('brush\\n' * 10**6)"])
-def test_nobody_who_reads_is_no_reason_for_a_word(body):
+def test_a_closed_output_is_silent(body):
     read, write = os.pipe()
     os.close(read)
     process = script(body, stdout=write)
@@ -101,7 +101,7 @@ def test_nobody_who_reads_is_no_reason_for_a_word(body):
     assert process.returncode == BROKEN_PIPE
 
 
-def test_another_pipe_that_breaks_is_a_mistake_of_the_suite():
+def test_another_broken_pipe_is_a_mistake_of_the_suite():
     process = script("raise BrokenPipeError('of a worker')")
     assert "BrokenPipeError: of a worker" in process.communicate()[1]
     assert process.returncode == 1

@@ -46,6 +46,6 @@ def test_no_two_errors_have_the_same_name():
     assert [name for name, count in Counter(name for name, _ in error_classes()).items() if count > 1] == []
 
 
-def test_old_libraries_can_be_under_them():
+def test_errors_can_be_raised_under_old_libraries():
     tree = ast.parse(Path(errors.__file__).read_text(encoding="utf-8"))
     assert not [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]

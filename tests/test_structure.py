@@ -169,7 +169,7 @@ def test_the_worker_runs_where_there_is_no_pydantic(modules):
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
-def test_what_may_be_asked_and_what_is_kept_import_no_torch(module):
+def test_suite_and_record_import_no_torch(module):
     script = f"import sys, {module}; print(*sorted({{'torch', 'diffusers', 'transformers'}} & {{*sys.modules}}))"
     command = [sys.executable, "-c", script]
     assert subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.split() == []
@@ -203,12 +203,12 @@ WAYS = {
 
 
 @pytest.mark.parametrize("source", WAYS.values(), ids=WAYS)
-def test_an_import_from_further_down_is_seen_however_it_is_written(made_up, source):
+def test_every_import_from_further_down_is_seen(made_up, source):
     assert upward_imports(made_up({"suite/a": source, "calls/b": ""})) == ["bench.suite.a imports bench.calls.b"]
 
 
 @pytest.mark.parametrize("source", WAYS.values(), ids=WAYS)
-def test_an_import_from_further_up_or_from_the_same_room_is_allowed(made_up, source):
+def test_imports_from_further_up_or_the_same_room_are_allowed(made_up, source):
     assert upward_imports(made_up({"run": source.replace("..", "."), "calls/a": source, "calls/b": ""})) == []
 
 

@@ -28,7 +28,7 @@ DISTRIBUTIONS = {
 
 @pytest.mark.parametrize("count", [16, 24, 69])
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_the_next_machine_exceeds_the_bound_as_rarely_as_promised(name, count):
+def test_the_next_machine_rarely_exceeds_the_bound(name, count):
     distribution = DISTRIBUTIONS[name]
     draws = distribution.rvs((400, count), random_state=np.random.default_rng(count))
     resolution = 0.01 * float(distribution.median())
@@ -53,7 +53,7 @@ LARGER_THAN_TWINS, OFTEN, SELDOM = "channels last", 0.05, 0.003
 
 
 @pytest.mark.parametrize("tier", [STRICT, PORTABLE, OTHER])
-def test_limits_from_the_rest_hold_when_a_kind_of_evidence_is_left_out(tier):
+def test_limits_from_the_rest_cover_evidence_that_is_left_out(tier):
     left_out = [
         one for case, limits in CALIBRATED for one in leave_each_out(case.settings.dtype, limits) if one.tier == tier
     ]
@@ -121,7 +121,7 @@ def portable_limits(case) -> Limits:
 
 
 @pytest.mark.parametrize("path", PROCESSORS, ids=lambda path: path.stem)
-def test_the_same_pictures_a_little_brighter_are_outside_the_limits(path):
+def test_slightly_brighter_pictures_are_outside_the_limits(path):
     """Three levels are less than anyone sees; every float32 case detects them."""
     processor = read_processor(path)
     cases = [case for case in read_suite(SUITE_FILE).cases if case.settings.dtype == "float32"]
@@ -130,7 +130,7 @@ def test_the_same_pictures_a_little_brighter_are_outside_the_limits(path):
         assert compare(brighter, golden_tiles(case)).excesses(portable_limits(case)), case.id
 
 
-def test_pictures_of_a_processor_come_back_unless_their_golden_changed(tmp_path):
+def test_pictures_of_a_processor_belong_to_unchanged_goldens(tmp_path):
     cases = [case for case in read_suite(SUITE_FILE).cases if case.id == "emoji-sd/pndm-s5-g7.5-fp32"]
     grids = tmp_path / "grids"
     (grids / "emoji-sd").mkdir(parents=True)

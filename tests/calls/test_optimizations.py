@@ -43,7 +43,7 @@ def nothing_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 
 
 @pytest.mark.parametrize(("name", "kind"), IMMEDIATE)
-def test_an_optimization_is_on_only_when_asked_for_and_the_pictures_stay(name, kind, tiny_case, load_tiny):
+def test_an_optimization_is_on_only_if_asked_for(name, kind, tiny_case, load_tiny):
     plain, quick = tiny_case(kind), tiny_case(kind, optimizations=(name,))
     without, with_it = load_tiny(plain), load_tiny(quick)
     assert KNOBS[name].count(without.pipeline) == 0
@@ -134,7 +134,7 @@ def test_only_compiling_settings_wait_for_the_first_call():
 
 @pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("name", ["compile", "compile-regional"])
-def test_a_setting_that_compiled_nothing_is_refused_after_the_first_call(name, tiny_case, load_tiny, monkeypatch):
+def test_a_setting_that_compiles_nothing_is_refused(name, tiny_case, load_tiny, monkeypatch):
     monkeypatch.setitem(KNOBS, name, Knob(lambda _pipeline: None, KNOBS[name].count))
     case = tiny_case(STABLE_DIFFUSION, optimizations=(name,), steps=1, images=1)
     loaded = load_tiny(case)

@@ -183,7 +183,7 @@ def test_the_checkpoints_own_scheduler_is_kept_for_later(kind, tiny_folders, off
 
 
 @KINDS
-def test_pickled_weights_are_loaded_from_the_hub_cache_when_allowed(kind, repository, offline, tiny_folders, tiny_case):
+def test_pickled_weights_are_loaded_from_the_cache_if_allowed(kind, repository, offline, tiny_folders, tiny_case):
     put_into_cache(repository(kind), offline, IDS[kind])
     loaded = load(hub_model(kind, allow_pickle=True))
     assert loaded.revision == REVISION
@@ -248,7 +248,7 @@ def test_weights_neither_cached_nor_reachable_are_one_sentence(kind, offline):
 
 
 @KINDS
-def test_a_revision_that_is_not_cached_is_not_replaced_by_another(kind, repository, offline):
+def test_a_revision_that_is_not_cached_is_not_replaced(kind, repository, offline):
     put_into_cache(repository(kind), offline, IDS[kind])
     with pytest.raises(PipelineError, match="revision other"):
         find_checkpoint(hub_model(kind, allow_pickle=True, revision="other"), Path())
@@ -260,7 +260,7 @@ def test_a_folder_without_index_is_one_sentence(tmp_path, offline):
     assert_one_sentence(str(missing.value), "model 'tiny'", str(tmp_path / "nowhere"), "model_index.json")
 
 
-def test_an_embedded_model_that_is_not_there_is_one_sentence(offline):
+def test_an_embedded_model_that_is_missing_is_one_sentence(offline):
     model = Model.model_validate({"name": "no-such-checkpoint", "kind": DDPM, "source": "embedded"})
     with pytest.raises(PipelineError) as missing:
         find_checkpoint(model, Path())
@@ -466,14 +466,14 @@ ADVICE = {
 
 
 @pytest.mark.parametrize("name", ADVICE)
-def test_what_the_hub_refuses_is_told_with_the_remedy(name, hub):
+def test_what_the_hub_refuses_is_reported_with_the_remedy(name, hub):
     with pytest.raises(PipelineError) as refused:
         find_checkpoint(hub_model(DDPM, id=f"somebody/{name}"), Path())
     assert_one_sentence(str(refused.value), "model 'tiny'", f"somebody/{name} at revision main", ADVICE[name])
 
 
 @pytest.mark.parametrize("name", ["failing", "hangs-up", "closed"])
-def test_a_hub_that_does_not_answer_is_told_with_its_address_and_the_cache(name, hub, offline):
+def test_a_hub_that_does_not_answer_is_named_with_the_cache(name, hub, offline):
     if name == "closed":
         hub.shutdown()
         hub.server_close()
@@ -487,7 +487,7 @@ def test_a_hub_that_does_not_answer_is_told_with_its_address_and_the_cache(name,
 
 
 @KINDS
-def test_a_repository_is_downloaded_once_and_then_found_without_the_hub(kind, repository, hub, offline, monkeypatch):
+def test_a_repository_is_downloaded_once_and_then_cached(kind, repository, hub, offline, monkeypatch):
     monkeypatch.setattr(Hub, "tree", repository(kind))
     model = hub_model(kind, id=Hub.repo_id, allow_pickle=True)
     found = find_checkpoint(model, Path())

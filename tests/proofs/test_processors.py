@@ -37,7 +37,7 @@ def test_a_failed_check_is_named_with_the_way_to_run_it_again(codes):
     assert "failed: pictures on a processor with AVX2: run again with ATEN_CPU_CAPABILITY=avx2" in lines[-2]
 
 
-def test_a_setting_without_effect_is_left_out_and_nothing_run_is_no_success(codes):
+def test_a_run_without_any_setting_is_not_a_success(codes):
     codes["look"] = 1
     lines: list[str] = []
     assert run_all(PROCESSORS[:1], lines.append) == 1
@@ -45,7 +45,7 @@ def test_a_setting_without_effect_is_left_out_and_nothing_run_is_no_success(code
 
 
 @pytest.mark.skipif(os.uname().machine not in ("x86_64", "amd64"), reason="only for x86 processors")
-def test_a_setting_is_looked_at_in_a_process_that_has_it():
+def test_a_setting_is_checked_in_a_process_that_has_it():
     assert why_without_effect(PROCESSORS[0]) == ""
 
 
