@@ -1,4 +1,4 @@
-"""How the command lines end: their exit codes, and one line whatever happens."""
+"""How the command lines end: with an exit code, and with one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.command import BROKEN_PIPE, INTERRUPTED, NOTHING_RUN, CommandParser, 
 from bench.errors import BenchError, UsageError
 
 FOLDER = Path(bench.__file__).parent
-# What each command calls first, to stand in for it, and arguments that it takes.
+# What each command calls first, which the tests replace, and arguments for it.
 COMMANDS = {
     "bench.calibration.__main__": ("bench.calibration.__main__.read_suite", ["detects"]),
     "bench.faults.__main__": ("bench.faults.__main__.read_outcomes", ["report"]),
@@ -86,7 +86,7 @@ sys.exit(run_command("paint", run))
 
 
 def script(body: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """A process of its own with a command that does this."""
+    """A process with a command that does this."""
     words = [sys.executable, "-c", SCRIPT.format(body=body)]
     return subprocess.Popen(words, cwd=FOLDER.parent, text=True, stdout=stdout, stderr=subprocess.PIPE)
 
@@ -108,7 +108,7 @@ def test_another_broken_pipe_is_a_mistake_of_the_suite():
 
 
 def test_ctrl_c_is_one_line():
-    # Where these tests run in the background, a shell has the process ignore the signal.
+    # A shell makes background processes ignore the signal.
     process = script("signal.signal(2, signal.default_int_handler); print('ready', flush=True); time.sleep(60)")
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
@@ -118,7 +118,7 @@ def test_ctrl_c_is_one_line():
 
 
 def modules_that(call: str) -> set[str]:
-    """The modules of ``bench/``, but for that of the helpers, that call a function of this name."""
+    """The modules of ``bench/`` that call a function of this name, except the one that defines it."""
     return {
         ".".join(path.relative_to(FOLDER.parent).with_suffix("").parts)
         for path in FOLDER.rglob("*.py")
@@ -133,7 +133,7 @@ def test_every_command_line_ends_in_the_same_way():
 
 @pytest.fixture
 def ended(monkeypatch, capsys, tmp_path):
-    """Runs a command in an empty folder: its exit code, and what it says at its end."""
+    """Runs a command in an empty folder: its exit code, and its last words."""
     monkeypatch.chdir(tmp_path)
 
     def ended(name, arguments):

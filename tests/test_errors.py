@@ -1,4 +1,4 @@
-"""The errors of the suite: all of one base, each with a name of its own."""
+"""The errors of the suite: one base class, and no name twice."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import bench
 from bench import errors
 
 FOLDER = Path(bench.__file__).parent
-# The two ends of a channel tell each other of these; they never reach a user.
+# The two ends of a channel exchange these; users never see them.
 SIGNALS = {"Closed", "TimedOut"}
-# bench/simulated can be copied out of the project, and so has no base in it.
+# bench/simulated can be copied out of the project, so its errors have no base in the project.
 STANDS_ALONE = {"SimulationError", "Weightless"}
 BASES = {errors.BenchError.__name__, errors.UsageError.__name__}
 

@@ -1,4 +1,4 @@
-"""Files are never half written: a crash leaves the old file, and lines that it did not reach."""
+"""Files are never half written: a crash leaves the old file and complete lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.files import append_line, read_lines, write_atomically, write_togethe
 
 
 class Crash(BaseException):
-    """Ends a process in the middle of something, as a signal does."""
+    """Stands for the end of a process at any moment, as by a signal."""
 
 
 @pytest.fixture

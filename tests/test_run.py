@@ -1,4 +1,4 @@
-"""A run: records are written as cases end, a case that raises costs only itself, and pipelines are not loaded twice."""
+"""A run: records are written as cases end, a case that raises affects no other, and pipelines are not loaded twice."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def known_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "measure_rounds", known)
 
 
-def told(run: Run) -> list[Record]:
-    """The records that lie on the disk."""
+def written(run: Run) -> list[Record]:
+    """The records on disk."""
     return read_records(run.folder.path / RECORDS)
 
 
@@ -98,7 +98,7 @@ def test_a_measured_case_leaves_a_record_with_every_figure(start, tiny_case):
     run, case = start(), tiny_case(STABLE_DIFFUSION)
     start("before", update="auto").picture(case)
     record = run.benchmark(case, 5)
-    assert told(run) == [record]
+    assert written(run) == [record]
     assert (record.case, record.model, record.device) == (case.id, "tiny-sd", "cpu")
     assert (record.verdict, record.error, record.revision) == ("identical", None, None)
     assert (record.samples_s, record.median_s) == ((0.5, 0.1, 0.3, 0.2, 0.4), 0.3)
@@ -133,7 +133,7 @@ def test_each_record_is_on_disk_before_the_next_case_begins(start, tiny_case):
     run = start()
     for count in (1, 2, 3):
         run.picture(tiny_case(DDPM, seed=count))
-        assert len(told(run)) == count
+        assert len(written(run)) == count
 
 
 def test_a_case_that_raises_leaves_its_error_in_a_record(start, tiny_case, monkeypatch):
@@ -144,7 +144,7 @@ def test_a_case_that_raises_leaves_its_error_in_a_record(start, tiny_case, monke
         with pytest.raises(RuntimeError, match="first line"):
             run.benchmark(tiny_case(DDPM, seed=2), 2)
     run.picture(tiny_case(DDPM, seed=3))
-    before, failed, after = told(run)
+    before, failed, after = written(run)
     assert (before.verdict, before.error, after.verdict, after.error) == ("missing", None, "missing", None)
     assert failed.case == tiny_case(DDPM, seed=2).id
     assert failed.verdict == "raises"
@@ -167,7 +167,7 @@ def test_an_error_in_the_middle_keeps_what_was_measured_before(start, tiny_case,
     monkeypatch.setattr(runs, "check_golden", lose_the_disk)
     with pytest.raises(OSError, match="disk full"):
         run.benchmark(tiny_case(DDPM), 2)
-    (record,) = told(run)
+    (record,) = written(run)
     assert (record.verdict, record.samples_s) == ("raises", (0.5, 0.1))
 
 
@@ -176,11 +176,11 @@ def test_a_missing_checkpoint_is_a_record_too(start, tiny_case):
     gone = case.model_copy(update={"model": case.model.model_copy(update={"path": Path("nowhere")})})
     with pytest.raises(PipelineError):
         run.picture(gone)
-    (record,) = told(run)
+    (record,) = written(run)
     assert record.error is not None
     assert record.error.type == "PipelineError"
     run.picture(case)
-    assert [record.verdict for record in told(run)] == ["raises", "missing"]
+    assert [record.verdict for record in written(run)] == ["raises", "missing"]
 
 
 def test_broken_pictures_are_an_error_and_leave_no_grid(start, tiny_case):
@@ -189,7 +189,7 @@ def test_broken_pictures_are_an_error_and_leave_no_grid(start, tiny_case):
         run.pipeline(case).pipeline.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(BrokenPicture):
         run.picture(case)
-    (record,) = told(run)
+    (record,) = written(run)
     assert record.error is not None
     assert record.error.type == "BrokenPicture"
     assert not (run.folder.path / "grids").exists()
@@ -204,7 +204,7 @@ def test_an_interrupted_case_still_leaves_a_record(start, tiny_case, monkeypatch
     monkeypatch.setattr(type(run.pipeline(case).pipeline), "__call__", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run.picture(case)
-    (record,) = told(run)
+    (record,) = written(run)
     assert record.verdict == "raises"
 
 
@@ -543,7 +543,7 @@ def test_a_case_that_raises_shows_where_and_the_others_run(start, tiny_case, mon
     assert "IndexError: index 5 is out of bounds" in found.pictures.message
     assert "Traceback" in capsys.readouterr().err
     assert Verdict(run.picture(other).verdict).passes
-    assert [record.verdict for record in told(run)] == ["raises now", "identical"]
+    assert [record.verdict for record in written(run)] == ["raises now", "identical"]
 
 
 def test_an_unknown_option_is_never_a_golden(start, tiny_case):

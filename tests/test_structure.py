@@ -11,7 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 
-# From the top down. Rooms on one line may import each other, as long as no circle of modules comes of it.
+# From the top down. Rooms on one line may import each other, as long as their modules form no circle.
 ORDER = (
     ("simulated",),
     ("errors", "verdicts", "files", "paths", "console", "command", "frozen"),
@@ -43,7 +43,7 @@ class Import:
     """A module that another one imports.
 
     Attributes:
-        for_types: it is imported for type checkers alone.
+        for_types: it is imported only for type checkers.
         late: it is imported inside a function.
     """
 
@@ -53,7 +53,7 @@ class Import:
 
 
 def imports_of(source: str, package: str) -> Iterator[Import]:
-    """Everything that a module imports, wherever that stands; of ``from a import b`` both ``a`` and ``a.b``.
+    """Everything that a module imports, anywhere in the module; of ``from a import b`` both ``a`` and ``a.b``.
 
     Packages are imported with what is in them: of ``a.b`` both ``a`` and ``a.b``.
     """
@@ -114,7 +114,7 @@ def upward_imports(modules: Mapping[str, tuple[Import, ...]]) -> list[str]:
 
 
 def circle_in(modules: Mapping[str, tuple[Import, ...]]) -> list[str]:
-    """Modules of which each imports, perhaps by way of others, all of them; empty if there are none."""
+    """Modules that import each other, directly or through others; empty if there are none."""
     graph = graph_of(modules)
     while leaves := {name for name, others in graph.items() if not others}:
         graph = {name: others - leaves for name, others in graph.items() if name not in leaves}

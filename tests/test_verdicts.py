@@ -1,4 +1,4 @@
-"""The verdicts: one list of them, ranks that fit, and a style for each that is shown."""
+"""The verdicts: a single list, consistent ranks, and a style for each one that is shown."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def answers(task):
 
 @pytest.fixture
 def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process that is killed while it makes a case of 7 steps, and never comes up for one of 9."""
+    """A process that is killed while it makes a case of 7 steps, and never starts for one of 9."""
     (tmp_path / "dying.py").write_text(DYING)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(processes, "answers", importlib.import_module("dying").answers)
@@ -344,18 +344,18 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def printed() -> list[str]:
     return []
 
 
 @pytest.fixture
 def ran() -> list[str]:
-    """The variations of which processes were started."""
+    """The variations whose processes were started."""
     return []
 
 
 @pytest.fixture
-def calibrate(root: Path, told: list[str], ran: list[str], monkeypatch: pytest.MonkeyPatch) -> Calibrate:
+def calibrate(root: Path, printed: list[str], ran: list[str], monkeypatch: pytest.MonkeyPatch) -> Calibrate:
     """``calibrate(cases, {variation: answer})`` with what each variation makes of all cases; else the golden."""
 
     def calibrate(cases: Sequence[Case], answers: dict[str, Any], again: bool = False) -> dict[str, Calibrated]:
@@ -368,7 +368,7 @@ def calibrate(root: Path, told: list[str], ran: list[str], monkeypatch: pytest.M
                 yield case, answer
 
         monkeypatch.setattr(run, "run_variation", made_up)
-        return Calibration(Cpu(), Path.cwd(), root, {"torch": "2.15.0"}, told.append, again).run(cases)
+        return Calibration(Cpu(), Path.cwd(), root, {"torch": "2.15.0"}, printed.append, again).run(cases)
 
     return calibrate
 
@@ -471,7 +471,7 @@ def test_a_golden_of_another_processor_is_calibrated_here(calibrate, case, root)
         "channels last": (STRICT, 2),
     }
     assert set(limits.twins[0].max_diff) == {0}
-    # Which instructions the golden's processor has is not known, so nowhere do the narrowest limits hold.
+    # The instructions of the golden's processor are unknown, so the narrowest limits apply nowhere.
     assert (limits.processor, limits.instruction_set) == (Cpu().name, "unknown")
     chosen = choose_limits(limits, "float32", STRICT, Cpu())
     assert chosen
@@ -505,11 +505,11 @@ def test_limits_are_not_measured_from_a_known_difference(calibrate, case, root):
     assert place.origin.read_bytes() == before
 
 
-def test_a_variation_without_effect_on_any_case_is_no_evidence(calibrate, case, told):
+def test_a_variation_without_effect_on_any_case_is_no_evidence(calibrate, case, printed):
     limits = calibrate([case], {TWINS: twins(1)})[case.id].limits
     assert [one.name for one in limits.evidence] == ["another process"]
     assert "channels last: no effect on any case, so it is no evidence" in limits.left_out
-    assert "  no effect on any case, so it is no evidence" in told
+    assert "  no effect on any case, so it is no evidence" in printed
 
 
 def test_a_variation_without_effect_is_left_out_with_a_reason(calibrate, case):
@@ -594,7 +594,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture
 def start(pytester: pytest.Pytester, suite_of: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """``start(…)`` runs the golden tests of a suite of one tiny case, in a process of its own."""
+    """``start(…)`` runs the golden tests of a suite of one tiny case, in a separate process."""
     pytester.makeconftest((PROJECT / "conftest.py").read_text())
     settings = (PROJECT / "tox.ini").read_text()
     pytester.makefile(".ini", tox=settings.replace("\npythonpath = .\n", f"\npythonpath = {PROJECT}\n"))
@@ -604,7 +604,7 @@ def start(pytester: pytest.Pytester, suite_of: str, monkeypatch: pytest.MonkeyPa
     (pytester.path / "suite.toml").write_text(suite_of)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # Few variations, so that it takes seconds; what the others do is tested above.
+    # Few variations, so that it takes seconds; the others are tested above.
     few = tuple(one for one in VARIATIONS if one is ANOTHER_PROCESS or (one.twins and "float32" in one.dtypes))
     monkeypatch.setattr(variations, "VARIATIONS", few)
     return lambda *arguments: pytester.runpytest_inprocess("--suite=suite.toml", "--device=cpu", *arguments)

@@ -1,4 +1,4 @@
-"""Which device a run uses, and what it may believe of it: its clock and its memory."""
+"""Which device a run uses, and whether its clock and its memory counter can be trusted."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ GPU = Accelerator(torch.device("cuda", 1))
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Imitates a machine; torch names its build's accelerator even where there is none."""
+    """Imitates a machine; torch names its build's accelerator even without one."""
 
     def imitate(built_for, count):
         accelerator = torch.device(built_for) if built_for else None
@@ -39,7 +39,7 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What was asked of ``torch.accelerator``, in order."""
+    """The calls of ``torch.accelerator``, in order."""
     noted: list[tuple] = []
 
     def noting(name, answer):

@@ -1,4 +1,4 @@
-"""Speed settings: each one is really on, leaves the pictures as they are, and says so when it is not."""
+"""Speed settings: each one takes effect without changing the pictures, or says that it has no effect."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_settings_are_switched_on_together(tiny_case, load_tiny):
 
 
 def test_a_setting_that_undoes_an_earlier_one_is_noticed(tiny_case, load_tiny):
-    # Both put processors of their own in the same places, and the last one wins.
+    # Both replace the same processors, and the last one wins.
     with pytest.raises(NotApplied, match="'attention-slicing' had no effect"):
         load_tiny(tiny_case(STABLE_DIFFUSION, optimizations=("attention-slicing", "fused-qkv")))
 

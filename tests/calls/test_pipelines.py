@@ -65,7 +65,7 @@ def assert_one_sentence(text: str, *parts: str) -> None:
 
 
 def pickle_weights(folder: Path) -> None:
-    """Turns the safetensors of a folder into the pickles that diffusers and transformers wrote before."""
+    """Turns the safetensors of a folder into the pickles that diffusers and transformers used to write."""
     for path in list(folder.rglob("*.safetensors")):
         name = "pytorch_model.bin" if path.name == "model.safetensors" else f"{path.stem}.bin"
         torch.save(load_file(path), path.with_name(name))
@@ -103,7 +103,7 @@ def copy_of(tmp_path: Path, tiny_folders: dict[str, Path]) -> Callable[..., Path
 
 @pytest.fixture
 def repository(copy_of: Callable[..., Path]) -> Callable[[str], Path]:
-    """``repository(kind)`` is what the two real repositories hold: pickles only; DDPM's all in the root."""
+    """``repository(kind)`` has the layout of the two real repositories: only pickles; DDPM's all in the root."""
 
     def make(kind: str) -> Path:
         folder = copy_of(kind, f"repository-{kind}")
@@ -135,7 +135,7 @@ def put_into_cache(repository: Path, cache: Path, repo_id: str) -> Path:
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, with the hub switched off and connections to elsewhere an error; returns the cache."""
+    """An empty hub cache, with the hub switched off and all connections an error; returns the cache."""
 
     connect, resolve = socket.socket.connect, socket.getaddrinfo
 
@@ -335,7 +335,7 @@ def test_the_safety_checker_is_not_loaded(copy_of, offline):
 def test_the_safety_checker_is_loaded_when_the_model_asks_for_it(copy_of, offline):
     folder = copy_of(STABLE_DIFFUSION)
     add_checker_entry(folder)
-    with pytest.raises(PipelineError, match="cannot be loaded"):  # its files are not there
+    with pytest.raises(PipelineError, match="cannot be loaded"):  # its files are missing
         load(local_model(STABLE_DIFFUSION, folder, safety_checker=True))
 
 
@@ -390,7 +390,7 @@ class Bomb:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """A hub that holds ``tree`` as its one repository and refuses all others in the hub's own words."""
+    """A hub whose only repository is ``tree``; it refuses all others with the hub's own messages."""
 
     repo_id = "somebody/served"
     tree: ClassVar[Path | None] = None

@@ -1,4 +1,4 @@
-"""Functions in processes of their own: results one by one, a sentence for a process that dies, nothing left behind."""
+"""Functions in separate processes: results one by one, a sentence for a process that dies, nothing left behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def count_up(go: Path, last: int) -> Iterator[int]:
-    """One number at once, the others when a file is there."""
+    """One number immediately, the others when a file exists."""
     yield 0
     while not go.exists():
         time.sleep(0.01)
@@ -59,7 +59,7 @@ def test_a_call_returns_the_result_and_shows_the_output_on_request(capsys: Any) 
 
 
 class Picky(Exception):
-    """Cannot be made again from its text alone."""
+    """Cannot be rebuilt from its text alone."""
 
     def __init__(self, text: str, *, why: str) -> None:
         super().__init__(text)
@@ -92,7 +92,7 @@ def noticed():
 
 @pytest.fixture
 def noticing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that tells what its module saw of the environment when it was imported."""
+    """A function that returns the environment that its module saw when it was imported."""
     (tmp_path / "noticing.py").write_text(NOTICING)
     monkeypatch.syspath_prepend(tmp_path)
     import noticing  # type: ignore[import-not-found]
@@ -200,7 +200,7 @@ def test_nothing_is_left_of_a_process_that_is_no_longer_wanted(method: Method, s
 
 
 def is_running(pid: int) -> bool:
-    """Whether it computes still: a process without a parent stays listed until another one takes note of its end."""
+    """Whether it still runs: a process without a parent stays listed until another one reaps it."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False

@@ -1,4 +1,4 @@
-"""Seeds to pictures: a picture depends on its seed and its settings, and on nothing that ran before or beside it."""
+"""Seeds to pictures: a picture depends on its seed and its settings, and on nothing that ran before or with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways of calling: those that must not matter give the plain pictures, the others do not, and none leaves a trace."""
+"""Ways of calling: those that must not matter give the plain pictures, other ways do not, and none leaves a trace."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHERS = [
     if not one.like_plain and kind in one.kinds and name != PLAIN
 ]
 # Tiny random networks are in float32 on disk, so a pipeline without a named dtype has the same pictures; the embedded
-# ones are in float16. None of their pictures is blackened.
+# networks are in float16. None of the pictures is blackened.
 SAME_WITH_TINY_NETWORKS = {"loaded-without-dtype", "safety-checker-blackens"}
 
 

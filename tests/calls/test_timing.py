@@ -1,4 +1,4 @@
-"""The clock waits for the device, phases are those of the call, and each pass measures only what it is for."""
+"""The clock waits for the device, phases are those of the call, and each pass measures only one thing."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def note_calls(monkeypatch: pytest.MonkeyPatch, loaded: LoadedPipeline, log: lis
 
 
 def without_phases(log: list[str]) -> list[str]:
-    """The log without what lies inside calls."""
+    """The log without what is inside calls."""
     outside, inside = [], False
     for entry in log:
         if entry == "end":
@@ -357,7 +357,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def accept(run: Run, case: Case, loaded: LoadedPipeline) -> None:
-    """Writes the pictures of the pipeline and its work as the case's golden."""
+    """Accepts the pictures and the work of the pipeline as the golden of the case."""
     origin = describe_origin(case, loaded.weights, loaded.revision, run.device, {}, work=count_work(loaded, case))
     quiet: list[str] = []
     images = generate(loaded, case)
@@ -433,7 +433,7 @@ def test_a_changed_last_round_fails_though_the_first_call_passed(run, tiny_case,
 
 
 def limitless_golden(run: Run, case: Case, loaded: LoadedPipeline) -> None:
-    """A golden that no picture can miss, so that only repeatability is judged."""
+    """A golden that every picture matches, so that only repeatability is judged."""
     accept(run, case, loaded)
     for path in run.goldens.root.rglob("*.json"):
         anything = Limits(ssim=-1.0, max_diff=255, mean_diff=255.0, reason="a test")

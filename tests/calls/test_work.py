@@ -1,4 +1,4 @@
-"""Work counts: exact on every run and in every setting of the machine, and each fault is named for what it is."""
+"""Work counts: exact on every run and in every setting of the machine, and each fault is named."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ddim_case(tiny_case) -> Callable[..., Case]:
 
 @pytest.fixture(scope="module")
 def sound(ddim_case, load_tiny) -> Callable[[str], Work]:
-    """The work of the tiny pipeline of this kind as it should be."""
+    """The work of the intact tiny pipeline of this kind."""
     kept: dict[str, Work] = {}
 
     def work(kind: str) -> Work:
@@ -216,7 +216,7 @@ def list_the_values_each_step(patch: pytest.MonkeyPatch, _loaded: LoadedPipeline
 
 
 def around_the_unet(patch: pytest.MonkeyPatch, loaded: LoadedPipeline, broken: Callable[..., Any]) -> None:
-    """``broken(forward, sample, *rest, **more)`` takes the place of the UNet's forward."""
+    """``broken(forward, sample, *rest, **more)`` replaces the forward method of the UNet."""
     forward = loaded.pipeline.unet.forward
     patch.setattr(loaded.pipeline.unet, "forward", lambda sample, *rest, **more: broken(forward, sample, *rest, **more))
 
@@ -300,7 +300,7 @@ def keep_every_step(patch: pytest.MonkeyPatch, loaded: LoadedPipeline) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """``quantity`` is the one that it must be found by, ``cause`` what the sentence must name."""
+    """``quantity`` must show it; the sentence must name ``cause``."""
 
     apply: Callable[[pytest.MonkeyPatch, LoadedPipeline], None]
     quantity: str

@@ -102,20 +102,20 @@ def accept(root, images, case=CASE, *, device=PROCESSOR, level="reference", weig
 
 
 def check(root, images, case=CASE, *, device=PROCESSOR, weights=WEIGHTS, update=None, announced=None):
-    told: list[str] = [] if announced is None else announced
+    lines: list[str] = [] if announced is None else announced
     origin = origin_of(case, weights=weights, device=device)
-    return check_golden(case, images, origin, root, device, update=update, announce=told.append).pictures
+    return check_golden(case, images, origin, root, device, update=update, announce=lines.append).pictures
 
 
 def check_work(root, work, images=None, case=CASE, *, device=PROCESSOR, update=None, announced=None) -> Check:
-    """As ``check``, with counted work; the pictures are those that were accepted unless others are given."""
-    told: list[str] = [] if announced is None else announced
+    """As ``check``, with counted work; the pictures are the accepted ones by default."""
+    lines: list[str] = [] if announced is None else announced
     origin = origin_of(case, device=device).model_copy(update={"work": work.to_json() if work else None})
-    return check_golden(case, images or pictures(), origin, root, device, update=update, announce=told.append)
+    return check_golden(case, images or pictures(), origin, root, device, update=update, announce=lines.append)
 
 
 def contents(root) -> dict[str, bytes]:
-    """Every file under the store, hidden ones too."""
+    """Every file in the store, hidden ones too."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -804,16 +804,16 @@ def test_pictures_come_before_work(root, counted_golden):
 
 
 @pytest.mark.parametrize(
-    ("work", "verdict", "told"),
+    ("work", "verdict", "reported"),
     [
         (MORE, Verdict.MORE_WORK, "host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4"),
         (LESS, Verdict.LESS_WORK, "host syncs 22 → 18 (-18.2 %, -1 per step): aten::_local_scalar_dense -4"),
     ],
 )
-def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_golden, work, verdict, told):
+def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_golden, work, verdict, reported):
     announced: list[str] = []
     found = check_work(root, work, update="auto", announced=announced)
-    assert announced == [f"wrote {counted_golden} (same pictures, work: {told})"]
+    assert announced == [f"wrote {counted_golden} (same pictures, work: {reported})"]
     assert found.verdict == verdict
     assert not found.verdict.passes
     assert found.work is not None
@@ -848,11 +848,11 @@ def test_an_update_leaves_a_golden_with_the_same_work_as_it_is(root, counted_gol
 
 def test_an_update_of_the_work_keeps_measured_limits(root):
     accept(root, pictures(), limits=CALIBRATED)
-    told: list[str] = []
-    check_work(root, WORK, update="auto", announced=told)
+    lines: list[str] = []
+    check_work(root, WORK, update="auto", announced=lines)
     place = golden_place(root, CASE, PROCESSOR, "reference")
     assert read_golden(place).origin.limits == CALIBRATED
-    assert "--golden-calibrate" not in told[-1]
-    check_work(root, WORK, pictures(9), update="auto", announced=told)
+    assert "--golden-calibrate" not in lines[-1]
+    check_work(root, WORK, pictures(9), update="auto", announced=lines)
     assert read_golden(place).origin.limits is None
-    assert "--golden-calibrate" in told[-1]
+    assert "--golden-calibrate" in lines[-1]

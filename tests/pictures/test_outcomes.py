@@ -1,4 +1,4 @@
-"""Known differences: what a case shows with other releases of its libraries, beside its golden."""
+"""Known differences: what a case shows with other releases of its libraries instead of its golden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far one grid is from another: the worst tile decides, and what SSIM is blind to is seen too."""
+"""How far one grid is from another: the worst tile decides, and changes that SSIM misses are seen too."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def similarity(
 
 
 def wang_2004(one: np.ndarray, other: np.ndarray) -> float:
-    """SSIM as the paper writes it, where the 11 by 11 window lies inside the picture."""
+    """SSIM as the paper writes it, where the 11 by 11 window is inside the picture."""
     offsets = np.arange(-5, 6)
     row = np.exp(-(offsets**2) / (2 * 1.5**2))
     window = np.outer(row, row) / row.sum() ** 2

@@ -1,4 +1,4 @@
-"""Schedulers against goldens and against the truth; what it finds is told in ``bench/proofs/closed_form/README.md``."""
+"""Schedulers against goldens and against the truth; ``bench/proofs/closed_form/README.md`` says what was found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quiet_diffusers")
 
 @pytest.fixture
 def quiet_diffusers():
-    """Some settings are warned of at every run."""
+    """Some settings cause warnings in every run."""
     before = diffusers.logging.get_verbosity()
     diffusers.logging.set_verbosity_error()
     yield
@@ -46,7 +46,7 @@ def quiet_diffusers():
 
 
 def differences(class_name: str) -> list[str]:
-    """What is not its golden, and what this release does not know, for one scheduler."""
+    """What differs from its golden, and what this release does not know, for one scheduler."""
     changed = []
     for name, setting in SETTINGS.items():
         if setting.class_name != class_name:
@@ -136,7 +136,7 @@ def test_ill_conditioned_settings_need_only_be_finite():
 
 
 def test_no_order_is_measured_where_rounding_dominates():
-    """SA-Solver of order 3 subtracts large polynomials in float32, so its error stops to fall."""
+    """SA-Solver of order 3 subtracts large polynomials in float32, so its error stops falling."""
     method = METHODS["SASolver predictor_order=3 corrector_order=3"]
     many = replace(method, steps=(12, 24, 192, 384))
     errors = [error(many, steps) for steps in many.steps]
@@ -323,7 +323,7 @@ def marked(names: dict[str, Any], found_by: Callable[[Any], tuple[str, ...]]) ->
 
 
 def order_of(method: Method) -> float:
-    """The measured order; where it falls short, of those step counts alone whose errors are more than rounding."""
+    """The measured order; where it falls short, only of step counts whose errors exceed rounding."""
     errors = [error(method, steps) for steps in method.steps]
     print(f"{method.id}: " + ", ".join(f"{size:.1e}" for size in errors))
     order = measured_order(errors, method.steps)
@@ -369,7 +369,7 @@ def test_a_large_batch_has_the_moments_that_were_propagated(name):
 
 @pytest.mark.parametrize("name", [name for name, defect in DEFECTS.items() if defect.settings])
 def test_a_defect_is_still_there(name, request):
-    """Strict: when a release mends all settings of a defect, this test fails, and the defect leaves the list."""
+    """Strict: when a release fixes all settings of a defect, this test fails, and the defect leaves the list."""
     defect = DEFECTS[name]
     request.applymarker(pytest.mark.xfail(reason=defect.reason, strict=True, raises=AssertionError))
     covered = [setting for setting in SETTINGS.values() if defect.covers(setting.id)]

@@ -1,4 +1,4 @@
-"""Other processors, imitated: each setting must take hold, and a failed check must be named."""
+"""Other processors, imitated: each setting must have an effect, and a failed check must be named."""
 
 from __future__ import annotations
 

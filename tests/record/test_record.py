@@ -311,7 +311,7 @@ def test_pictures_are_under_grids_by_case_and_role(tmp_path):
 
 @pytest.fixture(scope="module")
 def two_writers(tmp_path_factory):
-    """The results folder after two processes wrote 200 long records into one run, and environments, at once."""
+    """The results folder after two processes wrote 200 long records and environments into one run."""
     root = tmp_path_factory.mktemp("results")
     writers = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Nobody gets the device without asking for it, and it ends with the process."""
+"""The device exists only on request, and ends with the process."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Operators with kernels of their own: new tensors, sizes, attention, views."""
+"""Operators with their own kernels: new tensors, sizes, attention, views."""
 
 import copy
 import io

@@ -60,7 +60,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def cases_of(write):
-    """The cases of the sound suite with one text in place of another."""
+    """The cases of the valid suite with one text replaced."""
 
     def read(old="", new=""):
         assert old in SOUND

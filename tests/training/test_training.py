@@ -1,4 +1,4 @@
-"""Training data, tokenizer, loop and command line: a checkpoint can be made again, and a kill costs only a little."""
+"""Training data, tokenizer, loop and command line: a checkpoint can be made again, and a kill loses little."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_the_text_encoder_knows_the_tokens_that_start_and_end(tokenizer):
 
 
 def test_the_tokenizer_is_written_the_same_every_time(tmp_path):
-    # A training that goes on, and its export, write it anew: a word must keep the number that it was trained with.
+    # Continued training and export write it again: a word must keep the number that it was trained with.
     prompts = [pair.prompt for pair in all_pairs()]
     for name in map(str, range(5)):
         write_tokenizer(prompts, tmp_path / name)
@@ -381,10 +381,10 @@ def test_the_module_runs_and_its_help_names_every_stage(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("bench.training", run_name="__main__")
     assert ended.value.code == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for stage, does in STAGES.items():
-        assert re.search(rf"^ +{stage}\b", told, re.MULTILINE)
-        assert does.split()[0] in told
+        assert re.search(rf"^ +{stage}\b", printed, re.MULTILINE)
+        assert does.split()[0] in printed
         assert run_main(stage, "--help") == 0
 
 
@@ -402,9 +402,9 @@ def test_every_stage_that_trains_has_a_plan():
 @pytest.mark.parametrize("stage", ["vae", "ddpm"])
 def test_a_missing_font_is_one_sentence(stage, tmp_path, capsys):
     assert run_main(stage, "--font", tmp_path / "no.ttf", "--work", tmp_path / "work") == 4
-    told = capsys.readouterr().err
-    assert told.startswith(f"{PROG}: Noto Color Emoji not found at {tmp_path / 'no.ttf'}: install it")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{PROG}: Noto Color Emoji not found at {tmp_path / 'no.ttf'}: install it")
+    assert printed.count("\n") == 1
     assert not (tmp_path / "work").exists()
 
 
@@ -422,8 +422,8 @@ def test_without_a_font_every_place_that_was_searched_is_named(tmp_path, monkeyp
 def test_a_stage_before_its_turn_is_one_sentence(stage, earlier, tmp_path, capsys):
     assert run_main(stage, "--work", tmp_path) == 4
     missing = tmp_path / earlier / STATE
-    told = f"{PROG}: {missing} not found: train `{earlier}` first (python -m bench.training --help).\n"
-    assert capsys.readouterr().err == told
+    printed = f"{PROG}: {missing} not found: train `{earlier}` first (python -m bench.training --help).\n"
+    assert capsys.readouterr().err == printed
 
 
 def test_a_training_that_diverges_is_exit_code_1(tmp_path, monkeypatch, capsys):
@@ -437,10 +437,10 @@ def test_a_training_that_diverges_is_exit_code_1(tmp_path, monkeypatch, capsys):
 
 
 def test_a_restart_discards_the_last_state_and_uses_the_options(tmp_path, monkeypatch):
-    told: list[tuple[TrainingPlan, bool]] = []
+    trainings: list[tuple[TrainingPlan, bool]] = []
 
     def noting(_objective: Objective, plan: TrainingPlan, folder: Path) -> None:
-        told.append((plan, (folder / STATE).is_file()))
+        trainings.append((plan, (folder / STATE).is_file()))
 
     monkeypatch.setattr(stages, "train", noting)
     monkeypatch.setattr(objectives, "image_objective", lambda *_arguments, **_keywords: fit())
@@ -448,6 +448,6 @@ def test_a_restart_discards_the_last_state_and_uses_the_options(tmp_path, monkey
     (tmp_path / "ddpm" / STATE).touch()
     main(["ddpm", "--work", str(tmp_path), "--steps=7", "--batch=3", "--seed=9"])
     main(["ddpm", "--work", str(tmp_path), "--restart"])
-    (chosen, kept), (default, still_there) = told
+    (chosen, kept), (default, still_there) = trainings
     assert (chosen.steps, chosen.batch, chosen.seed, kept) == (7, 3, 9, True)
     assert (default, still_there) == (stages.PLANS["ddpm"], False)
