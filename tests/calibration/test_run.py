@@ -637,4 +637,4 @@ def test_the_command_ends_red_and_names_a_case_without_golden(start):
 def test_options_that_contradict_it_are_refused(start, others):
     result = start("-m", "golden", "--golden-calibrate", *others)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--golden-calibrate: leave out *"])
+    result.stderr.fnmatch_lines(["*--golden-calibrate only measures limits: leave out *"])
