@@ -51,7 +51,7 @@ def derive_limits(dtype: str, evidence: Sequence[VariationMeasured], twins: Sequ
     if is_unstable(worst):
         raise NoLimits(
             f"unstable: '{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f}, at least "
-            f"{UNSTABLE_BELOW} is needed), so no limits can work; choose another seed, or remove the case."
+            f"{UNSTABLE_BELOW} is needed), so no useful limits exist; choose another seed, or remove the case."
         )
     try:
         strict, portable = limits_from(everything, STRICT), limits_from(everything, PORTABLE)

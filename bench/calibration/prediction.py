@@ -9,7 +9,7 @@ Distribution", Statistical Science 2014), of which only the upper piece matters:
     upper ** 2 = sum of (y - median) ** 2 over the values above the median, divided by m = n // 2
 
 - A picture moves by sums of squares or by absolute values of many small errors. Their logarithms have a lighter upper
-  tail than a normal distribution, so the bound is rather too wide than too narrow.
+  tail than a normal distribution, so the bound errs on the wide side.
 - Values below the median, such as those of a variation that hardly touches a case, cannot widen the limit.
 - Below its resolution a figure means nothing, such as whether one value of a picture is off by one level or none.
 - Student's t accounts for the small sample.

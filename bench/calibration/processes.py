@@ -21,7 +21,7 @@ class NoEffectHere(BenchError):
     """The variation has no effect on this machine."""
 
 
-def run_variation(variation: Variation, task: Assignment) -> Iterator[tuple[Case, Answer]]:
+def run_variation(variation: Variation, assignment: Assignment) -> Iterator[tuple[Case, Answer]]:
     """Yields an answer for each case of the assignment, in order, as they come.
 
     If a case ends the process, the remaining cases get a new one.
@@ -30,15 +30,15 @@ def run_variation(variation: Variation, task: Assignment) -> Iterator[tuple[Case
         NoEffectHere: the variation has no effect on this machine.
         VariationFailed: its process does not start.
     """
-    left = list(task.cases)
+    left = list(assignment.cases)
     while left:
-        for answer in _process(variation, replace(task, cases=tuple(left))):
+        for answer in _process(variation, replace(assignment, cases=tuple(left))):
             yield left.pop(0), answer
 
 
-def _process(variation: Variation, task: Assignment) -> Iterator[Answer]:
+def _process(variation: Variation, assignment: Assignment) -> Iterator[Answer]:
     """The answers of one process; the last is ``Died`` if it ended too early."""
-    with started(answers, task, environment=variation.environment) as replies:
+    with started(answers, assignment, environment=variation.environment) as replies:
         try:
             ready = next(replies)
         except ProcessDied as error:

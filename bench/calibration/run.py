@@ -125,11 +125,11 @@ class Calibration:
         longest_first = sorted(cases, key=lambda case: -case.settings.steps * case.settings.images)
         part_of = {case.id: number % count for number, case in enumerate(longest_first)}
         parts = [[case for case in cases if part_of[case.id] == number] for number in range(count)]
-        tasks = [
+        assignments = [
             Assignment(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
             for part in parts
         ]
-        yield from _side_by_side([run_variation(variation, task) for task in tasks])
+        yield from _side_by_side([run_variation(variation, assignment) for assignment in assignments])
 
     def _count(
         self, variation: Variation, cases: Sequence[Case], found: dict[str, list[VariationMeasured]], seconds: float

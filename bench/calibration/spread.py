@@ -180,7 +180,7 @@ def _down(value: float) -> float:
 
 
 def is_unstable(spread: Spread) -> bool:
-    """Whether some of the evidence turned a tile into another picture, so that no limit can work."""
+    """Whether some of the evidence turned a tile into another picture, so that no useful limits exist."""
     return spread.ssim < UNSTABLE_BELOW
 
 

@@ -33,7 +33,7 @@ def accept_difference(
         announce: called with a line for each golden that was written to.
 
     Returns:
-        The comparison with the golden as it was found; writing is not a pass.
+        The comparison with the golden as it was found; what is written does not count as a pass.
 
     Raises:
         GoldenError: the difference would apply to the golden itself, the golden is of another type of device, or it

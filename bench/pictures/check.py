@@ -79,7 +79,7 @@ def _tier(golden: Golden, device: Device) -> Tier:
 
 
 def _limits(golden: Golden, case: Case, device: Device) -> Limits | None:
-    """``None`` if no limits can work."""
+    """``None`` if no useful limits exist."""
     limits = choose_limits(golden.origin.limits, case.settings.dtype, _tier(golden, device), device)
     plain = _plain_of(golden)
     if plain is None or limits is None:
@@ -288,7 +288,7 @@ def check_golden(
         The comparison with the golden as it was found.
 
     Raises:
-        GoldenError: the golden should be written and cannot be.
+        GoldenError: the golden is to be written but cannot be.
     """
     pictures, golden, gone = _judge(case, images, origin, root, device)
     work = judge_work(origin, golden)

@@ -136,8 +136,8 @@ class CalibratedLimits(Frozen):
     Attributes:
         strict: for the machine on which the golden was made, and for two runs on one machine.
         portable: for other machines with this type of device.
-        other: for another type of device; ``None`` if it was not measured, or if no limits can work there.
-        unstable: why no limits can work on another type of device; empty if they can.
+        other: for another type of device; ``None`` if it was not measured, or if no useful limits exist there.
+        unstable: why no useful limits exist on another type of device; empty if they can.
         evidence: each variation that was run.
         twins: the rounding twins that were run.
         left_out: variations that were not run, or that had no effect, each as a sentence with the reason.
@@ -184,7 +184,7 @@ def choose_limits(calibrated: CalibratedLimits | None, dtype: str, tier: Tier, d
     Measured strict limits need the same instructions too: virtual machines of different processors share names.
 
     Returns:
-        ``None`` if no limits can work: the case is unstable at the rounding of another type of device.
+        ``None`` if no useful limits exist: the case is unstable at the rounding of another type of device.
     """
     if calibrated is None:
         return default_limits(dtype, tier)

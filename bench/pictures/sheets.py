@@ -27,7 +27,7 @@ COMMON = ("weights", "revision", "device", "libraries", "date")
 
 
 class GroupError(BenchError):
-    """The files of a group cannot be used; its text gives the reason, not the files."""
+    """The files of a group cannot be used; the message gives the reason without naming the files."""
 
 
 @dataclass(frozen=True)

@@ -256,13 +256,13 @@ def test_one_image_cannot_be_split(tiny_case: MakeCase):
 # The process of a variation
 
 
-def task_for(*cases: Case) -> Assignment:
+def assignment_for(*cases: Case) -> Assignment:
     return Assignment("another process", cases, threads=1, device="cpu", suite_folder=Path.cwd())
 
 
 def test_a_process_makes_the_pictures_of_its_cases(tiny_case: MakeCase, load_tiny: Load):
     cases = (tiny_case(DDPM), tiny_case(STABLE_DIFFUSION))
-    for case, answer in run_variation(ANOTHER_PROCESS, task_for(*cases)):
+    for case, answer in run_variation(ANOTHER_PROCESS, assignment_for(*cases)):
         assert isinstance(answer, Made)
         assert compare(answer.grids[0], generate(load_tiny(case), case)).max_diff <= 1
         assert case.model.path
@@ -271,19 +271,19 @@ def test_a_process_makes_the_pictures_of_its_cases(tiny_case: MakeCase, load_tin
 
 def test_a_variation_that_does_not_take_hold_says_so(tiny_case: MakeCase):
     without = next(one for one in VARIATIONS if one.name == "torch with AVX2")
-    task = replace(task_for(tiny_case(DDPM)), variation=without.name)
+    assignment = replace(assignment_for(tiny_case(DDPM)), variation=without.name)
     with pytest.raises(NoEffectHere, match="torch's own kernels are those for DEFAULT"):
-        list(run_variation(replace(without, environment={"ATEN_CPU_CAPABILITY": "default"}), task))
+        list(run_variation(replace(without, environment={"ATEN_CPU_CAPABILITY": "default"}), assignment))
 
 
 DYING = """
 import os, sys
 from bench.calibration.messages import Raised, Ready
-def answers(task):
-    if task.cases[0].settings.steps == 9:
+def answers(assignment):
+    if assignment.cases[0].settings.steps == 9:
         sys.exit("no such library")
     yield Ready()
-    for case in task.cases:
+    for case in assignment.cases:
         if case.settings.steps == 7:
             print("out of luck")
             os.kill(os.getpid(), 9)
@@ -304,7 +304,7 @@ def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("dying")
 def test_after_a_process_dies_the_other_cases_get_a_new_one(tiny_case: MakeCase):
     cases = [tiny_case(DDPM, steps=steps) for steps in (3, 7, 4)]
-    before, died, after = (answer for _, answer in run_variation(ANOTHER_PROCESS, task_for(*cases)))
+    before, died, after = (answer for _, answer in run_variation(ANOTHER_PROCESS, assignment_for(*cases)))
     assert (before, after) == (Raised("3"), Raised("4"))
     assert isinstance(died, Died)
     assert died.reason == "its process was killed by SIGKILL (out of memory?); its last words: out of luck"
@@ -313,7 +313,7 @@ def test_after_a_process_dies_the_other_cases_get_a_new_one(tiny_case: MakeCase)
 @pytest.mark.usefixtures("dying")
 def test_a_process_that_does_not_start_is_one_sentence(tiny_case: MakeCase):
     with pytest.raises(VariationFailed, match="its process ended with exit code 1; its last words: no such library"):
-        list(run_variation(ANOTHER_PROCESS, task_for(tiny_case(DDPM, steps=9))))
+        list(run_variation(ANOTHER_PROCESS, assignment_for(tiny_case(DDPM, steps=9))))
 
 
 # A calibration, with made-up processes
@@ -359,9 +359,9 @@ def calibrate(root: Path, printed: list[str], ran: list[str], monkeypatch: pytes
     """``calibrate(cases, {variation: answer})`` with what each variation makes of all cases; else the golden."""
 
     def calibrate(cases: Sequence[Case], answers: dict[str, Any], again: bool = False) -> dict[str, Calibrated]:
-        def made_up(variation: Variation, task: Assignment) -> Iterator[tuple[Case, Answer]]:
+        def made_up(variation: Variation, assignment: Assignment) -> Iterator[tuple[Case, Answer]]:
             ran.append(variation.name)
-            for case in task.cases:
+            for case in assignment.cases:
                 answer = answers.get(variation.name, Made((tiles(),) * max(1, variation.twins), WEIGHTS, None))
                 if isinstance(answer, Exception):
                     raise answer
