@@ -88,7 +88,7 @@ def bench_session(pytestconfig) -> Session:
 
 @pytest.fixture
 def pictured(bench_session, pytestconfig, request):
-    """``pictured(case)`` fails unless the grid of a case matches its golden; to calibrate, unless it has limits."""
+    """``pictured(case)`` fails unless the grid of a case matches its golden; to calibrate, unless it gets limits."""
     if bench_session.options.golden_calibrate:
         return pytestconfig.stash[CALIBRATION].check
     return lambda case: check_picture(bench_session, request.node, case)

@@ -98,7 +98,7 @@ def _tiny_image_unet() -> UNet2DModel:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from threads, and on a busy machine each waits for the others a hundred times over."""
+    """Tiny tensors gain nothing from threads; on a busy machine waiting for threads is a hundred times slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -155,7 +155,7 @@ def tiny_folders(tiny_sd_folder: Path, tiny_ddpm_folder: Path) -> dict[str, Path
 
 @pytest.fixture(scope="session")
 def quick_collections(tiny_folders: dict[str, Path]) -> Iterator[None]:
-    """Keeps what is imported by now from the garbage collector: a run collects after each pipeline, 0.4 s each time."""
+    """Hides earlier imports from the garbage collector: a run collects after each pipeline, 0.4 s each time."""
     gc.collect()
     gc.freeze()
     yield
@@ -164,7 +164,7 @@ def quick_collections(tiny_folders: dict[str, Path]) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def plots_stay() -> None:
-    """Imports what draws plots now: ``pytester`` forgets what a run imports, and this can be imported only once."""
+    """Imports the plotting library now: ``pytester`` forgets what a run imports, and it can be imported only once."""
     import altair  # noqa: F401
     import vl_convert  # noqa: F401
 
@@ -187,7 +187,7 @@ def tiny_case(tiny_folders: dict[str, Path]) -> MakeCase:
 
 @pytest.fixture(scope="session")
 def load_tiny() -> Load:
-    """``load_tiny(case)`` loads the case's pipeline anew, so that a test may break what it got."""
+    """``load_tiny(case)`` loads the case's pipeline again, so that a test may break it."""
 
     def load(case: Case) -> LoadedPipeline:
         return load_pipeline(case.model, case.settings.dtype, case.settings.optimizations, Cpu(), Path())
@@ -197,7 +197,7 @@ def load_tiny() -> Load:
 
 @pytest.fixture(scope="session")
 def alter_golden() -> Callable[[Path], None]:
-    """``alter_golden(path)`` accepts another picture in its place: the corner of 8 by 8 pixels is 100 levels off."""
+    """``alter_golden(path)`` replaces the accepted picture: the corner of 8 by 8 pixels is 100 levels off."""
 
     def alter(path: Path) -> None:
         with Image.open(path) as opened:

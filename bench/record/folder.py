@@ -1,4 +1,4 @@
-"""The folder of one run: records, grids, environments. Made when the first thing is written into it."""
+"""The folder of one run: records, grids, environments. Created when something is first written to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FolderError(BenchError):
 
 
 def new_run_name() -> str:
-    """Time and a short random id, so that names sort by time and two runs started at once differ."""
+    """Time and a short random id, so that names sort by time and runs that start at the same time differ."""
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 

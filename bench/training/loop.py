@@ -27,7 +27,7 @@ class TrainingPlan:
     """How long and how fast to learn.
 
     The learning rate rises linearly over ``warmup`` steps, stays, and falls linearly over the last ``decay`` (a
-    share of ``steps``). It depends on nothing but the step, so a resumed training may be given more steps.
+    share of ``steps``). It depends only on the step, so a resumed training may be given more steps.
     """
 
     steps: int

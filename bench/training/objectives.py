@@ -198,8 +198,8 @@ def text_to_image_objective(vae: AutoencoderKL, tokenizer: CLIPTokenizer, font: 
 def image_objective(unet: UNet2DModel, font: Path | None, *, finish: bool) -> Objective:
     """Noise prediction on pixels, unconditional (Ho et al. 2020).
 
-    Min-SNR weights teach shapes soonest, but hardly weigh the nearly clean timesteps; ``finish`` weighs all alike, as
-    the paper does, which takes the grain out of the pictures.
+    Min-SNR weights teach shapes soonest, but hardly weigh the nearly clean timesteps; ``finish`` weighs all
+    equally, as the paper does, which removes the grain from the pictures.
     """
     pictures = Pictures(architectures.DDPM_SIZE, font)
     pairs = split_pairs()[0]

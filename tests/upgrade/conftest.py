@@ -61,24 +61,3 @@ def request_of(tiny_case) -> Request:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20)
-
-
-@pytest.fixture
-def altered_python(tmp_path: Path) -> Callable[[str], Path]:
-    """``altered_python(code)`` is the interpreter of an environment whose libraries the code has altered."""
-
-    def make(code: str) -> Path:
-        folder = tmp_path / f"environment-{len(list(tmp_path.iterdir()))}"
-        python = folder / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        (folder / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).parent}\n")
-        driver = folder / "driver.py"
-        driver.write_text(f"{code}\nfrom bench.upgrade.worker import main\nmain()\n")
-        python.write_text(
-            f'#!/bin/sh\nif [ "$1" = -m ]; then set -- "{driver}"; fi\n'
-            f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n'
-        )
-        python.chmod(python.stat().st_mode | stat.S_IXUSR)
-        return python
-
-    return make

@@ -1,4 +1,4 @@
-"""The settings of schedulers that are run: real products of options, each with a stable name."""
+"""The settings of schedulers that are run: Cartesian products of options, each with a stable name."""
 
 from __future__ import annotations
 

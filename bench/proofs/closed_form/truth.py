@@ -29,7 +29,7 @@ DENOISED, LAST, FINAL_ALPHA, DATA = "denoised", "last sigma", "final alpha", "da
 STEPS = (12, 24, 48, 96)
 SLACK = 0.25  # an order is estimated from a finite number of steps
 TWINS = 8
-# An order is read from errors that are at least so many times what rounding twins change of them.
+# An order is measured from errors at least this many times larger than what rounding twins change.
 ABOVE_ROUNDING = 4.0
 
 
@@ -123,7 +123,7 @@ def error(method: Method, steps: int, twin: int | None = None) -> float:
 def above_rounding(method: Method, errors: Sequence[float]) -> int:
     """How many of the step counts, from the first on, have an error that is more than rounding.
 
-    Small steps make small errors of the method, until those of float32 are larger: there an order means nothing.
+    With smaller steps the error of the method falls below that of float32: there an order means nothing.
 
     Args:
         errors: of each of the method's step counts.
