@@ -30,6 +30,7 @@ from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.suite.case import Case, Model, Settings
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.training.architectures import TOKENS, write_tokenizer
+from tests.upgrade.altered import altered_environment
 
 PROMPTS = ("red fox", "blue whale", "green castle", "yellow rocket")
 TEXT_WIDTH = 32
@@ -210,3 +211,9 @@ def alter_golden() -> Callable[[Path], None]:
         beside.write_text(json.dumps(json.loads(beside.read_text()) | {"pixels": pixels}))
 
     return alter
+
+
+@pytest.fixture
+def altered_python(tmp_path: Path) -> Callable[[str], Path]:
+    """``altered_python(code)`` is the interpreter of an environment whose libraries the code has altered."""
+    return lambda code: altered_environment(tmp_path / f"environment-{len(list(tmp_path.iterdir()))}", code)

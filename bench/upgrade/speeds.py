@@ -214,26 +214,28 @@ def deviating(samples: Samples, min_change: float) -> frozenset[str]:
 def next_cases(cases: Sequence[Case], found: Speeds) -> list[Case]:
     """The cheapest cases whose calls bring what is undecided nearer to a verdict; none if nothing is worth more time.
 
-    What a component does to no case is worth more time only if it looks changed.
+    The speed of every case is worth more time; anything else only if it looks changed.
     """
     parts = found.samples.parts
-    wanted: set[Component] = set()
+    wanted = {component for component, one in found.components.items() if _looks_changed(one.figure)}
     for case in found.undecided:
         wanted |= set(parts[case]) if case not in found.own else set()
-    for component, one in found.components.items():
-        looks_changed = abs(math.log(one.figure.ratio)) >= math.log1p(one.figure.min_change) / 2
-        if one.figure.verdict == Verdict.CANNOT_TELL and looks_changed:
-            wanted.add(component)
     by_cost = sorted((case for case in cases if case.id in parts), key=lambda case: seconds_of(case, found))
     chosen = [case for case in by_cost if case.id in found.own and case.id in found.undecided]
     for component in sorted(wanted, key=lambda one: (not one.scheduler, one)):  # those of one scheduler cover networks
         if not any(component in parts[case.id] for case in chosen):
-            chosen.append(next(case for case in by_cost if component in parts[case.id]))
+            chosen += [case for case in by_cost if component in parts[case.id]][:1]
     reached = {pipeline_of(case) for case in chosen}
     for pipeline, figures in found.pipelines.items():
-        if pipeline not in reached and any(one.verdict == Verdict.CANNOT_TELL for one in figures.values()):
-            chosen.append(next(case for case in by_cost if pipeline_of(case) == pipeline))
+        if pipeline not in reached and any(map(_looks_changed, figures.values())):
+            chosen += [case for case in by_cost if pipeline_of(case) == pipeline][:1]
     return chosen
+
+
+def _looks_changed(figure: Figure) -> bool:
+    """Whether something that cannot be told yet may well be a change that matters."""
+    undecided = figure.verdict == Verdict.CANNOT_TELL
+    return undecided and abs(math.log(figure.ratio)) >= math.log1p(figure.min_change) / 2
 
 
 def seconds_of(case: Case, found: Speeds) -> float:

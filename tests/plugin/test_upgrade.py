@@ -51,12 +51,20 @@ def test_the_whole_check_of_an_install_with_itself_is_green_and_leaves_its_files
     result = start("bench", "--candidate=current", "--budget=1s", "--junitxml=junit.xml", "-k", "ddpm")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
-        ["*any difference is a false alarm", "*[[]2/2] tiny/ddpm-s3-fp32*identical*", "pictures: 2 identical"]
+        [
+            "*any difference is a false alarm",
+            "*[[]2/4] tiny/ddpm-s3-fp32*identical*",
+            "measuring 2 cases, for up to 1 s",
+            "start 1: 0 of 2 speeds decided*",
+            "*[[]4/4] tiny/ddpm-s3-fp32*speed cannot tell*",
+            "components: 3 cannot tell",
+            "pictures: 2 identical",
+        ]
     )
     folder = pytester.path / "results" / "latest"
     found = read_upgrade(folder / "upgrade.json")
     assert [case.case for case in found.cases] == ["tiny/ddpm-s2-fp32", "tiny/ddpm-s3-fp32"]
-    assert "Nothing is worse" in (folder / "summary.md").read_text()
+    assert "Nothing is measurably worse" in (folder / "summary.md").read_text()
     properties = {
         one.attrib["name"]: one.attrib["value"]
         for one in ElementTree.parse(pytester.path / "junit.xml").iter("property")
@@ -88,7 +96,7 @@ def test_a_changed_picture_is_a_failed_test_with_one_sentence(start, altered_pyt
         ([], "give --baseline or --candidate"),
         (["--candidate="], "allowed are 'current'"),
         (["--candidate=no/such/folder"], "no/such/folder"),
-        (["--candidate=current", "--budget=long"], "--budget long: give seconds, such as 60s."),
+        (["--candidate=current", "--budget=long"], "--budget long: give a time, such as 90s, 5m or 2h."),
         (["--candidate=current", "--min-change=0%"], "--min-change 0%: give percent, such as 3%."),
         (["--candidate=current", "-n2"], "benchmarks run one at a time"),
     ],

@@ -1,4 +1,27 @@
-"""What an upgrade may do to a library, as code that alters it before the worker starts."""
+"""Environments whose libraries were altered, and what an upgrade may do to a library, as code that does it."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def altered_environment(folder: Path, code: str) -> Path:
+    """The interpreter of an environment in this folder, whose libraries the code alters before the worker starts."""
+    python = folder / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (folder / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).parent}\n")
+    driver = folder / "driver.py"
+    driver.write_text(f"{code}\nfrom bench.upgrade.worker import main\nmain()\n")
+    python.write_text(
+        f'#!/bin/sh\nif [ "$1" = -m ]; then set -- "{driver}"; fi\nPYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n'
+    )
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    return python
+
 
 BRIGHTER = """
 import diffusers

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from bench.calls.pipelines import Checkpoint
 from bench.upgrade.request import load_request
 from bench.upgrade.workers import SIDES, Sides, WorkerProcess
-from tests.upgrade.helpers import CURRENT, LIBRARY, ROOT, FakePython, Request
+from tests.upgrade.helpers import CURRENT, LIBRARY, FakePython, Request
 
 
 @pytest.fixture

@@ -176,6 +176,22 @@ def test_the_cheapest_cases_that_bring_a_decision_are_measured_next(tiny_case, r
     assert {case.id for case in next_cases(cases, found)} == {cheap.id, other.id}
 
 
+def test_only_what_looks_changed_is_worth_more_time_than_the_cases_take(cases, rng):
+    wide = [start({}, load=load) for load in (0.7, 1.4, 0.7, 1.4)]
+    slower_load = [start({}, load=load) for load in (1.1, 1.9, 1.1, 1.9)]
+    calm = starts_of(cases, lambda _: CALL, 8, rng)
+    for extra, worth in ((wide, False), (slower_load, True)):
+        merged = [
+            one.model_copy(
+                update={"pipelines": (one.pipelines[0].model_copy(update={"load_s": other.pipelines[0].load_s}),)}
+            )
+            for one, other in zip(calm, extra * 2, strict=True)
+        ]
+        found = judge(merged, cases, PLAN)
+        assert found.pipelines[pipeline_of(cases[0])]["load"].verdict == "cannot tell"
+        assert bool(next_cases(cases, found)) is worth
+
+
 def test_nothing_was_measured_and_nothing_is_known(cases):
     found = judge([], cases, PLAN)
     assert (found.cases, found.components, found.import_time) == ({}, {}, None)
