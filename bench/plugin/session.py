@@ -21,7 +21,7 @@ from bench.calls.device import (
     require_device,
     slow_dtypes,
 )
-from bench.errors import BenchError
+from bench.errors import BenchError, UsageError
 from bench.faults.quick import quick_cases
 from bench.pictures.outcomes import Difference, holds, library_of, read_requirement
 from bench.plugin.options import Options, UpgradeOptions
@@ -108,6 +108,8 @@ def start_session(config: pytest.Config) -> Session:
             require_device(device, options.require_device)
         if timing and not upgrade and isinstance(device, Accelerator):
             check_clock(device)
+        if is_simulated(device):
+            refuse_on_simulated(options, upgrade)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
         quick = quick_cases()
     except BenchError as error:
@@ -134,6 +136,18 @@ def start_session(config: pytest.Config) -> Session:
     if timing and not upgrade and not is_simulated(device):
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
     return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
+
+
+def refuse_on_simulated(options: Options, upgrade: UpgradeOptions | None) -> None:
+    """What would keep figures of a simulated accelerator as if they were those of a real one.
+
+    Raises:
+        UsageError: goldens would be written, or speeds compared.
+    """
+    if options.golden_update or options.golden_calibrate:
+        raise UsageError("a simulated accelerator draws no goldens: choose a real device with --device.")
+    if upgrade and not upgrade.pictures_only:
+        raise UsageError("times on a simulated accelerator mean nothing: add --pictures-only, or choose a real device.")
 
 
 def require_releases(difference: Difference, libraries: Mapping[str, str | None]) -> None:
