@@ -6,11 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-from bench.installs.installed import Place, look, python_of
+from bench.installs.installed import PythonPlace, look, python_of
 from bench.installs.uv import FULL_DISK, run_uv
 
 
-def make_clone(current: Place, part: Path, folder: Path, asked: str) -> None:
+def make_clone(current: PythonPlace, part: Path, folder: Path, asked: str) -> None:
     """A virtual environment with all that the current one has, which will be moved to ``folder``."""
     run_uv(
         ["venv", "--relocatable", "--no-project", "--python", str(current.python), str(part)], asked, lambda line: None
