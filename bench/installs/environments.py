@@ -26,7 +26,7 @@ from bench.installs.cache import (
     remove,
     write_notes,
 )
-from bench.installs.clone import make_clone
+from bench.installs.clone import make_clone, python_for_uv
 from bench.installs.copies import Copies, clean_copies
 from bench.installs.installed import Environment, PythonPlace, changes, look, python_of
 from bench.installs.plan import InstallPlan, plan_of
@@ -54,8 +54,8 @@ def environment_of(
     if side.is_current:
         return current.environment
     try:
-        with clean_copies(side) as copies:
-            plan = plan_of(copies, current.environment)
+        with clean_copies(side) as copies, python_for_uv(current, side.text) as python:
+            plan = plan_of(copies, python)
             if plan.steps:
                 return _cached_or_built(copies, plan, current, cache, announce)
     except OSError as error:
@@ -121,7 +121,7 @@ def _build(
         found = look(clone).environment
         if not plan.is_carried_out(found, current.environment):
             raise EnvironmentFailed(f"'{side.text}': the index changed while the environment was made; run again.")
-        known = unmet_requirements(current.python)
+        known = unmet_requirements(plan.python)
         unmet = tuple(sentence for sentence in unmet_requirements(clone) if sentence not in known)
         made = [asdict(change) for change in changes(current.environment, found)]
         write_notes(part, side.text, made, unmet)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
@@ -34,11 +35,13 @@ class InstallPlan:
     """The changes that a side asks for.
 
     Attributes:
+        python: for which uv was asked.
         arguments: with which uv makes them.
         steps: by name, one for each library that is changed.
         contents: of the sources from which libraries are installed, by the name of the library.
     """
 
+    python: Path
     arguments: tuple[str, ...]
     steps: tuple[Step, ...]
     contents: Mapping[str, str]
@@ -78,8 +81,8 @@ class InstallPlan:
         return {step.name for step in self.steps}
 
 
-def plan_of(copies: Copies, current: Environment) -> InstallPlan:
-    """What uv would change in the current environment, asked without changing it.
+def plan_of(copies: Copies, python: Path) -> InstallPlan:
+    """What uv would change in the environment of this Python, asked without changing it.
 
     Raises:
         EnvironmentFailed: uv refuses.
@@ -90,11 +93,11 @@ def plan_of(copies: Copies, current: Environment) -> InstallPlan:
         *(f"--requirements={path}" for path in side.files),
         *side.requirements,
     ]
-    dry = ["pip", "install", "--dry-run", "--break-system-packages", "--python", str(current.python), *arguments]
+    dry = ["pip", "install", "--dry-run", "--break-system-packages", "--python", str(python), *arguments]
     output = run_uv(dry, side.text, lambda line: None)
     steps = _steps(copies.original(output))
     contents = {step.name: copies.content_of(step.source) for step in steps if step.source}
-    return InstallPlan(tuple(arguments), steps, contents)
+    return InstallPlan(python, tuple(arguments), steps, contents)
 
 
 def _steps(output: str) -> tuple[Step, ...]:
