@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
 from bench.upgrade.imports import check_side
 from bench.upgrade.side_results import PictureProcesses, SideResult
-from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, WorkerProcess, started_worker
+from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
 
 NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
 
@@ -86,45 +85,11 @@ class Bench:
             WorkerBroken: the libraries cannot be imported.
         """
         results: dict[str, SideResult] = {}
-        with _LastingWorker(side, environment, self.forks) as worker, PictureProcesses(worker.take) as processes:
-            worker.take()  # what cannot be imported at all is no fault of a case
+        pythons = {side: environment.python}
+        with Sides(pythons, TIMEOUT_S, forks=self.forks) as sides, PictureProcesses(sides.process) as processes:
+            (worker,) = sides.take()  # what cannot be imported at all is no fault of a case
+            check_side(f"worker of '{side}'", environment, worker.imported)
             for case, request in requests.items():
-                results[case] = processes.result(0, request)
+                results[case] = processes.result(side, request)
                 tell(len(results))
         return results
-
-
-class _LastingWorker:
-    """One worker for all cases of a side, and another one if a case took it along."""
-
-    def __init__(self, side: str, environment: Environment, forks: bool) -> None:
-        self._side = side
-        self._environment = environment
-        self._forks = forks
-        self._stack = contextlib.ExitStack()
-        self._worker: WorkerProcess | None = None
-        self._broken: WorkerBroken | None = None
-
-    def __enter__(self) -> _LastingWorker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def take(self) -> list[WorkerProcess]:
-        """Raises:
-        WorkerBroken: the libraries cannot be imported; they are not tried again.
-        WrongImport: they are not those of the environment.
-        """
-        if self._broken:
-            raise self._broken
-        if not self._worker or self._worker.process.poll() is not None:
-            self._stack.close()
-            started = started_worker(self._side, self._environment.python, TIMEOUT_S, forks=self._forks)
-            try:
-                self._worker = self._stack.enter_context(started)
-            except WorkerBroken as error:
-                self._broken = error
-                raise
-            check_side(f"worker of '{self._side}'", self._environment, self._worker.imported)
-        return [self._worker]

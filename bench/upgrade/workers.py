@@ -197,14 +197,8 @@ def fresh(worker: WorkerProcess) -> Iterator[WorkerProcess]:
     worker.reply()
 
 
-RENEWED_AFTER = 8
-
-
 class Sides:
-    """The first processes of all sides, started together, and started anew when one is gone or they are old.
-
-    Where its libraries lie in memory is the same in all children of a first process, so a speed that comes from that
-    would look like a difference between the sides; hence new ones now and then.
+    """The first processes of all sides; one that is gone is started again when it is needed.
 
     Args:
         pythons: interpreter of each side, by name.
@@ -218,39 +212,57 @@ class Sides:
         self._timeout_s = timeout_s
         self._forks = forks
         self._program = program
-        self._stack = contextlib.ExitStack()
-        self._workers: list[WorkerProcess] = []
-        self._taken = 0
+        self._stacks: dict[str, contextlib.ExitStack] = {}
+        self._workers: dict[str, WorkerProcess] = {}
 
     def __enter__(self) -> Sides:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self._stop(*self.pythons)
 
-    def _stop(self) -> None:
-        self._workers = []
-        self._stack.close()
+    def _stop(self, *names: str) -> None:
+        for name in names:
+            self._workers.pop(name, None)
+            self._stacks.pop(name, contextlib.ExitStack()).close()
 
     def take(self) -> list[WorkerProcess]:
-        """The first processes, for one pair of fresh ones.
+        """The first processes of all sides; those that are not there are started together.
 
         Raises:
-            WorkerBroken: the libraries of a side cannot be imported.
+            WorkerBroken: the libraries of a side cannot be imported; says which.
         """
-        self._taken += 1
-        worn = self._taken > RENEWED_AFTER
-        if worn or not self._workers or any(worker.process.poll() is not None for worker in self._workers):
-            self._stop()
-            self._taken = 1
-            with ThreadPoolExecutor() as pool:
-                starts = [pool.submit(self._start, name) for name in self.pythons]
-            self._workers = [start.result() for start in starts]
-        return self._workers
+        gone = [name for name in self.pythons if not self._is_there(name)]
+        self._stop(*gone)
+        with ThreadPoolExecutor() as pool:
+            for start in [pool.submit(self._start, name) for name in gone]:
+                start.result()
+        return [self._workers[name] for name in self.pythons]
 
-    def _start(self, name: str) -> WorkerProcess:
+    def process(self, name: str) -> WorkerProcess:
+        """The first process of one side.
+
+        Raises:
+            WorkerBroken: its libraries cannot be imported.
+        """
+        if not self._is_there(name):
+            self._stop(name)
+            self._start(name)
+        return self._workers[name]
+
+    def renewed(self) -> list[WorkerProcess]:
+        """New first processes of all sides.
+
+        Raises:
+            WorkerBroken: the libraries of a side cannot be imported; says which.
+        """
+        self._stop(*self.pythons)
+        return self.take()
+
+    def _is_there(self, name: str) -> bool:
+        return name in self._workers and self._workers[name].process.poll() is None
+
+    def _start(self, name: str) -> None:
         started = started_worker(name, self.pythons[name], self._timeout_s, forks=self._forks, program=self._program)
-        try:
-            return self._stack.enter_context(started)
-        except WorkerBroken as error:
-            raise WorkerBroken(f"the {name} cannot be imported: {error}", alive=False, side=name) from None
+        stack = self._stacks[name] = contextlib.ExitStack()
+        self._workers[name] = stack.enter_context(started)

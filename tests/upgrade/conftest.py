@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from bench.calls.pipelines import Checkpoint
-from bench.upgrade import workers
 from bench.upgrade.request import load_request
 from bench.upgrade.workers import SIDES, Sides, WorkerProcess
 from tests.upgrade.helpers import CURRENT, LIBRARY, FakePython, Request
@@ -36,9 +35,9 @@ def fake_python(tmp_path: Path) -> FakePython:
 
 @pytest.fixture(scope="package")
 def lasting_sides() -> Iterator[Sides]:
-    """Two equal sides with this interpreter, for all tests of this folder, since importing takes long."""
-    with pytest.MonkeyPatch.context() as patch, Sides(dict.fromkeys(SIDES, CURRENT), 120) as sides:
-        patch.setattr(workers, "RENEWED_AFTER", 10**6)
+    """Two equal sides with this interpreter for all tests of this folder, never renewed: importing takes long."""
+    with Sides(dict.fromkeys(SIDES, CURRENT), 120) as sides:
+        sides.renewed = sides.take  # type: ignore[method-assign]
         yield sides
 
 
