@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench.calls.device import is_simulated
+from bench.calls.pipelines import find_checkpoint
 from bench.errors import BenchError
 from bench.installs.cache import list_environments, prune_environments
 from bench.installs.environments import environment_of
@@ -24,15 +25,17 @@ from bench.plugin.options import UpgradeOptions
 from bench.plugin.reporter import SIMULATED, session_header, status_without_letter, write_case_line, write_results
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session
-from bench.record.groups import group_lines
+from bench.record.groups import Group, group_lines
 from bench.suite.case import Case
 from bench.upgrade.bisect_command import bisect_command
+from bench.upgrade.change_start import note_starts, start_in
 from bench.upgrade.check import UpgradeCheck, started_check
 from bench.upgrade.groups import upgrade_groups
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
 from bench.upgrade.pairs import Plan
+from bench.upgrade.request import load_request
 from bench.upgrade.tables import case_line, counts_lines, remarks, render_upgrade
 from bench.upgrade.workers import SIDES, WorkerBroken
 from bench.verdicts import Verdict
@@ -48,6 +51,7 @@ class UpgradeSession:
     environments: dict[str, Environment] = field(default_factory=dict)
     found: dict[str, CaseFound] = field(default_factory=dict)
     import_time: Figure | None = None
+    groups: tuple[Group, ...] = ()
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _check: UpgradeCheck | None = None
 
@@ -119,7 +123,23 @@ class UpgradeSession:
             min_change=plan.min_change,
             import_time=self.import_time,
             cases=tuple(self.found.values()),
-            groups=upgrade_groups(self.found.values()),
+            groups=self.groups or upgrade_groups(self.found.values()),
+        )
+
+    def find_groups(self) -> None:
+        """Groups what is worse, and looks where changed pictures start to differ while the sides still run."""
+        found = {case.case: case for case in self.found.values()}
+        cases = {case.id: case for case in self.session.selection.cases}
+
+        def start_of(name: str) -> str:
+            self.announce(f"looking where the change of {name} starts")
+            case = cases[name]
+            checkpoint = find_checkpoint(case.model, self.session.options.suite.parent)
+            request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
+            return start_in(self.check.sides.take, request)
+
+        self.groups = note_starts(
+            upgrade_groups(found.values()), {name: case.settings for name, case in found.items()}, start_of
         )
 
 
@@ -237,7 +257,9 @@ class UpgradeReporter:
         count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
         write_case_line(self._config, f"{count} {line}", passed=report.passed)
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if self._upgrade.found and exitstatus != pytest.ExitCode.INTERRUPTED:
+            self._upgrade.find_groups()
         self._upgrade.close()
 
     def pytest_unconfigure(self) -> None:
@@ -261,7 +283,8 @@ class UpgradeReporter:
         write("changes: " + (", ".join(found.changes) or "none"))
         for line in (*counts_lines(found), *remarks(found)):
             write(line)
-        for line in (*group_lines(found.groups), *worst_cases(found)):
+        lines = group_lines(found.groups)
+        for line in (*lines, *(line for line in worst_cases(found) if f"{line}." not in lines)):
             write(line, red=True)
         add_groups(self._config.getoption("xmlpath", None), found.groups)
         write_results(write, folder)

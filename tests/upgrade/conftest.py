@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from bench.calls.pipelines import Checkpoint
 from bench.upgrade import workers
 from bench.upgrade.request import load_request
 from bench.upgrade.workers import SIDES, Sides, WorkerProcess
-from tests.upgrade.helpers import CURRENT, LIBRARY, FakePython, Request
+from tests.upgrade.helpers import CURRENT, LIBRARY, ROOT, FakePython, MakePython, Request
 
 
 @pytest.fixture
@@ -29,6 +30,27 @@ def fake_python(tmp_path: Path) -> FakePython:
         python = tmp_path / "python"
         python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
+        return python
+
+    return make
+
+
+@pytest.fixture
+def altered_python(tmp_path: Path) -> MakePython:
+    """``altered_python(code)`` is the interpreter of an environment whose libraries the code has altered."""
+
+    def make(code: str) -> Path:
+        folder = tmp_path / f"environment-{len(list(tmp_path.iterdir()))}"
+        python = folder / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        (folder / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).parent}\n")
+        driver = folder / "driver.py"
+        driver.write_text(f"{code}\nfrom bench.upgrade.worker import main\nmain()\n")
+        python.write_text(
+            f'#!/bin/sh\nif [ "$1" = -m ]; then set -- "{driver}"; fi\n'
+            f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n'
+        )
+        python.chmod(python.stat().st_mode | stat.S_IXUSR)
         return python
 
     return make

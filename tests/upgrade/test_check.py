@@ -6,9 +6,7 @@ import json
 import os
 import random
 import shutil
-import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -34,8 +32,6 @@ from bench.verdicts import Verdict
 pytest_plugins = ["pytester"]
 PROJECT = Path(__file__).parents[2]
 LIMITS = default_limits("float32", STRICT)
-
-MakePython = Callable[[str], Path]
 
 
 def picture(level: int = 100, size: int = 16) -> Image.Image:
@@ -153,27 +149,6 @@ def test_the_file_reads_back_as_it_was_written(tmp_path):
     outcome.write_upgrade(tmp_path / "upgrade.json", found)
     assert read_upgrade(tmp_path / "upgrade.json") == found
     assert json.loads((tmp_path / "upgrade.json").read_text())["schema"] == 1
-
-
-@pytest.fixture
-def altered_python(tmp_path: Path) -> MakePython:
-    """``altered_python(code)`` is the interpreter of an environment whose libraries the code has altered."""
-
-    def make(code: str) -> Path:
-        folder = tmp_path / f"environment-{len(list(tmp_path.iterdir()))}"
-        python = folder / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        (folder / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).parent}\n")
-        driver = folder / "driver.py"
-        driver.write_text(f"{code}\nfrom bench.upgrade.worker import main\nmain()\n")
-        python.write_text(
-            f'#!/bin/sh\nif [ "$1" = -m ]; then set -- "{driver}"; fi\n'
-            f'PYTHONPATH="{PROJECT}" exec "{sys.executable}" "$@"\n'
-        )
-        python.chmod(python.stat().st_mode | stat.S_IXUSR)
-        return python
-
-    return make
 
 
 BRIGHTER = """
@@ -357,13 +332,21 @@ def test_the_whole_check_of_an_install_with_itself_is_green_and_leaves_its_files
     assert float(properties["speed ratio"]) > 0
 
 
-def test_a_changed_picture_is_a_failed_test_with_one_sentence(start, altered_python, pytester):
+def test_a_changed_picture_is_a_failed_test_with_one_sentence(start, altered_python, pytester, monkeypatch):
+    monkeypatch.setattr("bench.plugin.upgrade.bisect_command", lambda found, options: f"search {found.cases[0].case}")
     folder = altered_python(BRIGHTER).parents[1]
     result = start("bench/test_upgrade.py", f"--candidate={folder}", "--pictures-only", "--junitxml=junit.xml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     group = "both cases give changed pictures"
     result.stdout.fnmatch_lines(
-        ["tiny/ddpm-s2-fp32: changed: SSIM*Pictures: *", f"{group}.", "tiny/ddpm-s?-fp32: changed: SSIM*"]
+        [
+            "tiny/ddpm-s2-fp32: changed: SSIM*Pictures: *",
+            f"{group}.",
+            "  the change starts in the conversion to pictures: the latents of all 3 steps are the same (tiny/*)",
+            "tiny/ddpm-s?-fp32: changed: SSIM*",
+            "report: *",
+            "which release did it: search tiny/ddpm-s2-fp32",
+        ]
     )
     assert [one.sentence for one in read_upgrade(pytester.path / "results" / "latest" / "upgrade.json").groups] == [
         group
