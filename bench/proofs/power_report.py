@@ -20,7 +20,6 @@ from bench.upgrade.speeds import judge
 WHOLE_RUNS = 1000
 SLOW_RUNS = 200
 COUNTS_OF_STARTS = (FEWEST_STARTS, 5, 6, 8, 10, 15, 20)
-ONE, SEVERAL = "one", "several"
 
 
 @dataclass(frozen=True)
@@ -128,14 +127,6 @@ def _equal_row(what: str, group: Group, ends: Sequence[Ended]) -> list[str]:
     ]
 
 
-def _what(setup: Setup) -> list[str]:
-    """Where the extra work is, how much, and how many calls a start has."""
-    assert setup.fault
-    cases = len(setup.cases)
-    where = f"{setup.fault.part} of " + ("one case" if cases == 1 else f"{len(setup.fault.cases)} of {cases} cases")
-    return [where, f"{setup.fault.share:.0%}", SEVERAL if setup.spell_s else ONE]
-
-
 def _slow_downs(groups: Sequence[Group]) -> str:
     header = ["extra work in the", "of a call", "calls per start", "trials", "found", "named correctly"]
     header += ["measured ratio, median", "starts, median (most)", "seconds, median (longest)"]
@@ -145,7 +136,7 @@ def _slow_downs(groups: Sequence[Group]) -> str:
         ratios = [end.ratios[case] for end in group.ends for case in group.setup.fault.cases if case in end.ratios]
         rows.append(
             [
-                *_what(group.setup),
+                *group.setup.words,
                 str(len(group.ends)),
                 _share(sum(end.found for end in group.ends), len(group.ends)),
                 _share(sum(end.named for end in group.ends), len(group.ends)),
@@ -166,7 +157,7 @@ def _detection(groups: Sequence[Group], runs: int) -> str:
         ends = resampled_runs(group.pool, runs)
         found = [sum(end.found and end.starts <= count for end in ends) for count in COUNTS_OF_STARTS]
         shares = [f"{count / len(ends):.0%}" if ends else "–" for count in found]
-        rows.append([*_what(group.setup), str(len(group.pool.starts)), *shares])
+        rows.append([*group.setup.words, str(len(group.pool.starts)), *shares])
     return _table(header, rows, texts=3)
 
 
@@ -179,7 +170,7 @@ def _rules(groups: Sequence[Group]) -> str:
         by_rule.setdefault(verdicts.rule, {})[verdicts.slow_down] = verdicts
     shares = [verdicts.slow_down for verdicts in own]
     rows = [[rule, *(_share_slower(judged.get(share)) for share in shares)] for rule, judged in by_rule.items()]
-    return _table(["cases called slower by", *(f"{share:.0%}" if share else "A/A" for share in shares)], rows)
+    return _table(["cases called slower by", *(f"{100 * share:g} %" if share else "A/A" for share in shares)], rows)
 
 
 def _share_slower(verdicts: Verdicts | None) -> str:

@@ -106,15 +106,15 @@ def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
         for (number, call), totals in zip(numbered, totals_by_part([call for _, call in numbered]), strict=True):
             by_start[number].append((call, totals))
         for number, of_start in by_start.items():
-            totals = [one for _, one in of_start]
-            sides = {"baseline": _mean_segments(totals, 0), "candidate": _mean_segments(totals, 1)}
+            by_call = [one for _, one in of_start]
+            sides = {"baseline": _mean_segments(by_call, 0), "candidate": _mean_segments(by_call, 1)}
             means[number][case] = of_start[0][0].model_copy(update=sides)
     return means
 
 
-def _mean_segments(totals: Sequence[Mapping[str, Pair]], side: int) -> Segments:
-    parts = list(dict.fromkeys(part for one in totals for part in one))
-    return tuple((part, sum(one[part][side] for one in totals if part in one) / len(totals)) for part in parts)
+def _mean_segments(calls: Sequence[Mapping[str, Pair]], side: int) -> Segments:
+    parts = dict.fromkeys(part for call in calls for part in call)
+    return tuple((part, sum(call[part][side] for call in calls if part in call) / len(calls)) for part in parts)
 
 
 def _with_calls(start: Start, calls: Mapping[str, PairedCall]) -> Start:

@@ -76,6 +76,16 @@ class Setup(Frozen):
     budget_s: float
     min_change: float
 
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """Where the extra work is, how much of a call it is, and how many calls a start has of each case."""
+        calls = "several" if self.spell_s else "one"
+        if not self.fault:
+            return "nowhere", "0 %", calls
+        count, slow = len(self.cases), len(self.fault.cases)
+        where = f"{self.fault.part} of " + ("one case" if count == 1 else f"{slow} of {count} cases")
+        return where, f"{100 * self.fault.share:g} %", calls
+
     def plan(self, places: Places) -> ComparisonPlan:
         return ComparisonPlan(places, spell_s=self.spell_s, budget_s=self.budget_s, min_change=self.min_change)
 
