@@ -60,9 +60,9 @@ diffusers.DDPMPipeline.__call__ = warned
 
 WAITING = """
 import diffusers
-original = diffusers.DDPMScheduler.step
+plain_step = diffusers.DDPMScheduler.step
 def waiting(self, *args, **kwargs):
-    output = original(self, *args, **kwargs)
+    output = plain_step(self, *args, **kwargs)
     output.prev_sample.mean().item()
     return output
 diffusers.DDPMScheduler.step = waiting

@@ -35,8 +35,9 @@ def fake_python(tmp_path: Path) -> FakePython:
 
 @pytest.fixture(scope="package")
 def lasting_sides() -> Iterator[Sides]:
-    """Two equal sides with this interpreter, for all tests of this folder, since importing takes long."""
+    """Two equal sides with this interpreter for all tests of this folder, never renewed: importing takes long."""
     with Sides(dict.fromkeys(SIDES, CURRENT), 120) as sides:
+        sides.renewed = sides.take  # type: ignore[method-assign]
         yield sides
 
 

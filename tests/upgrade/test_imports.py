@@ -10,6 +10,7 @@ import pytest
 
 from bench.installs.installed import Environment, look
 from bench.plugin import upgrade as upgrade_plugin
+from bench.record.folder import RunFolder
 from bench.upgrade.imports import WrongImport, check_imports, check_side
 from bench.upgrade.workers import WorkerBroken, started_worker
 from tests.upgrade.helpers import CURRENT
@@ -138,11 +139,11 @@ def start_upgrade(tmp_path):
     def start() -> None:
         options = SimpleNamespace(
             baseline="current", candidate="current", folder=tmp_path, environments=tmp_path / "cache", min_change=0.03,
-            budget_s=1.0, pictures_only=True,
+            min_component_change=0.1, budget_s=1.0, pictures_only=True, resume=None,
         )  # fmt: skip
         session: Any = SimpleNamespace(
-            device=SimpleNamespace(type="cpu", torch_device="cpu"),
-            run=SimpleNamespace(folder=None),
+            device=SimpleNamespace(type="cpu", torch_device="cpu", name="a processor"),
+            run=SimpleNamespace(folder=RunFolder(tmp_path, "run")),
             options=SimpleNamespace(suite=SimpleNamespace(parent=tmp_path)),
         )
         upgrade = upgrade_plugin.UpgradeSession(session, options, print)  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ import pytest
 
 from bench.calls.sampling import generate
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
-from bench.upgrade.side_results import PictureProcesses, picture_of
-from bench.upgrade.workers import SIDES, Sides, WorkerProcess
+from bench.upgrade.side_results import PictureProcesses, picture_in, picture_of
+from bench.upgrade.workers import SIDES, Sides
 from tests.upgrade.helpers import KINDS, UNET_CALLS, all_gone, descendants
 
 
@@ -112,17 +112,27 @@ def test_a_side_that_cannot_be_restarted_is_no_error_of_the_other(request_of, fa
     assert after.error == "ImportError: gone"
 
 
-def test_a_compiled_case_shows_compiled_pictures_and_is_counted_eagerly(sides, request_of, monkeypatch):
-    asked: list[str] = []
-    ask = WorkerProcess.ask
+class NotedProcess:
+    """A worker that answers everything and notes what it was asked."""
 
-    def noted(self: WorkerProcess, do: str, **request: Any) -> Any:
-        asked.append(do)
-        return ask(self, do, **request)
+    def __init__(self) -> None:
+        self.asked: list[str] = []
 
-    monkeypatch.setattr(WorkerProcess, "ask", noted)
-    result = picture_of(sides[0], request_of(DDPM, optimizations=("compile",)))
-    assert result.error is None
-    assert asked[1:] == ["load", "picture", "counted_picture"]
+    def ask(self, do: str, **_: Any) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        self.asked.append(do)
+        work = {"operators": {}, "host_syncs": {}, "copies": 0, "copied_bytes": 0, "peak_bytes": 0, "unet_calls": 4}
+        header = {"sizes": [], "unet_calls": 4, "notices": [], "checksum": f"of {do}"}
+        return header | {"work": work | {"flops": 0, "tokens": 0, "graphs": None, "graph_breaks": None}}, ()
+
+
+@pytest.mark.parametrize(
+    ("optimizations", "asked"),
+    [((), ["load", "counted_picture"]), (("compile",), ["load", "picture", "counted_picture"])],
+)
+def test_a_compiled_case_shows_its_compiled_pictures_since_counting_is_eager(optimizations, asked, request_of):
+    process: Any = NotedProcess()
+    result = picture_in(process, request_of(DDPM, optimizations=optimizations))
+    assert process.asked == asked
+    assert result.checksum == f"of {asked[1]}"
     assert result.work
-    assert result.checksum
+    assert result.work.unet_calls == 4

@@ -31,9 +31,7 @@ def measure(lasting_sides, request_of, tiny_case):
 
 
 def test_a_start_measures_everything_of_both_sides(measure, lasting_sides):
-    before = [worker.process.pid for worker in lasting_sides.take()]
     found = measure({}, {"steps": 3})
-    assert [worker.process.pid for worker in lasting_sides.take()] != before
     (pipeline,) = found.pipelines
     assert {case.rpartition("/")[2] for case in pipeline.calls} == {"ddpm-s4-fp32", "ddpm-s3-fp32"}
     assert all(len(calls) == 1 for calls in pipeline.calls.values())
@@ -53,6 +51,16 @@ def test_a_spell_repeats_its_cases_in_turns(lasting_sides, request_of, tiny_case
     counts = [len(calls) for calls in found.pipelines[0].calls.values()]
     assert min(counts) > 1
     assert len(set(counts)) == 1
+
+
+def test_every_start_has_new_first_processes(fake_python):
+    with Sides(dict.fromkeys(SIDES, fake_python()), 20) as sides:
+        seen = [worker.process.pid for worker in sides.take()]
+        for _ in range(2):
+            found = measure_start(sides, [], {}, PLAN, random.Random(0))
+            assert min(found.import_s) > 0
+            seen += [worker.process.pid for worker in sides.take()]
+    assert len(set(seen)) == 6
 
 
 def test_cases_of_one_pipeline_share_it(tiny_case):
