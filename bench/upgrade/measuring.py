@@ -71,11 +71,31 @@ def measure_until_decided(
         WorkerBroken: a side cannot be started any more.
     """
     rng = rng or random.Random()
-    measured = Measured(tuple(starts), judge(starts, cases, plan))
-    while chosen := _chosen(measured, cases, plan):
+
+    def next_start(chosen: Sequence[Case]) -> Start:
         start = measure_start(sides, chosen, requests, plan, rng, known=known, odd=odd)
         keep(start)
-        done = (*measured.starts, start)
+        return start
+
+    return starts_until_decided(next_start, cases, plan, starts=starts, announce=announce)
+
+
+def starts_until_decided(
+    next_start: Callable[[Sequence[Case]], Start],
+    cases: Sequence[Case],
+    plan: ComparisonPlan,
+    *,
+    starts: Sequence[Start] = (),
+    announce: Callable[[str], None] = lambda line: None,
+) -> Measured:
+    """As ``measure_until_decided``, with starts from anywhere.
+
+    Args:
+        next_start: a start in which these cases are called.
+    """
+    measured = Measured(tuple(starts), judge(starts, cases, plan))
+    while chosen := _chosen(measured, cases, plan):
+        done = (*measured.starts, next_start(chosen))
         measured = Measured(done, judge(done, cases, plan))
         announce(_progress(measured, cases, plan))
     return measured
