@@ -182,8 +182,8 @@ def test_the_report_names_false_alarms(known):
     report = render_report([trial], known, whole_runs=2)
     assert rows(report)[2][3] == "1 (100.0%)"
     assert (
-        f"False alarms of measured runs: denoiser of emoji-sd in float32 (8 × 4 × 16 × 16) (1), speed of {cases[0].id} (1)"
-        in report
+        "False alarms of measured runs: denoiser of emoji-sd in float32 (8 × 4 × 16 × 16) (1), "
+        f"speed of {cases[0].id} (1)" in report
     )
 
 
