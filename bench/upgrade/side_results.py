@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,17 @@ class PictureProcesses:
         except WorkerBroken as error:
             self._end_lasting()
             return SideResult(error=str(error))
+
+    @contextlib.contextmanager
+    def fresh_process(self, number: int) -> Iterator[WorkerProcess]:
+        """A fresh process of the side with this number; those of sentinels end before it starts.
+
+        Raises:
+            WorkerBroken: it did not start, or did not end as asked.
+        """
+        self._end_lasting()
+        with fresh(self._take()[number]) as process:
+            yield process
 
     def _lasting_process(self, number: int) -> WorkerProcess:
         if not self._lasting:
