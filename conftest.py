@@ -21,11 +21,13 @@ from bench.plugin.upgrade import (
     UPGRADE,
     UpgradeReporter,
     UpgradeSession,
+    check_components,
     check_import,
-    check_upgrade,
+    check_pictures,
+    check_speed,
     environments_command,
     is_left_out,
-    leave_out_imports,
+    leave_out_timing,
 )
 
 
@@ -37,7 +39,7 @@ def pytest_configure(config):
     if session.upgrade:
         upgrade = config.stash[UPGRADE] = UpgradeSession(session, session.upgrade, announcer(config))
         config.pluginmanager.register(UpgradeReporter(config, upgrade))
-        config.pluginmanager.register(NoteKeeper(config, session, upgrade.tells_of))
+        config.pluginmanager.register(NoteKeeper(config, session, upgrade.reports))
     elif session.options.golden_calibrate:
         calibration = config.stash[CALIBRATION] = CalibrationReporter(config, session)
         config.pluginmanager.register(calibration)
@@ -55,7 +57,7 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_generate_tests(metafunc):
-    timed = "measured" in metafunc.fixturenames
+    timed = bool({"measured", "compared_speed"} & set(metafunc.fixturenames))
     if timed or {"pictured", "compared"} & set(metafunc.fixturenames):
         metafunc.parametrize("case", list(case_parameters(metafunc.config.stash[SESSION], timed=timed)))
 
@@ -65,7 +67,7 @@ def pytest_collection_modifyitems(config, items):
     session = config.stash[SESSION]
     choose_items(config, items)
     if session.upgrade and session.upgrade.pictures_only:
-        leave_out_imports(items)
+        leave_out_timing(items)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -86,7 +88,7 @@ def bench_session(pytestconfig) -> Session:
 
 @pytest.fixture
 def pictured(bench_session, pytestconfig, request):
-    """``pictured(case)`` fails unless the grid of a case matches its golden; to calibrate, unless it has limits."""
+    """``pictured(case)`` fails unless the grid of a case matches its golden; to calibrate, unless it gets limits."""
     if bench_session.options.golden_calibrate:
         return pytestconfig.stash[CALIBRATION].check
     return lambda case: check_picture(bench_session, request.node, case)
@@ -100,11 +102,23 @@ def measured(bench_session, request, benchmark):
 
 @pytest.fixture
 def compared(pytestconfig, request):
-    """``compared(case)`` runs a case on both sides and fails if the candidate is worse."""
-    return lambda case: check_upgrade(pytestconfig.stash[UPGRADE], request.node, case)
+    """``compared(case)`` compares pictures and work of a case and fails if the candidate is worse."""
+    return lambda case: check_pictures(pytestconfig.stash[UPGRADE], request.node, case)
+
+
+@pytest.fixture
+def compared_speed(pytestconfig, request):
+    """``compared_speed(case)`` compares speed and memory of a case and fails if the candidate is worse."""
+    return lambda case: check_speed(pytestconfig.stash[UPGRADE], request.node, case)
+
+
+@pytest.fixture
+def compared_components(pytestconfig):
+    """``compared_components()`` fails if a part of a pipeline is slower on the candidate."""
+    return lambda: check_components(pytestconfig.stash[UPGRADE])
 
 
 @pytest.fixture
 def compared_imports(pytestconfig):
-    """``compared_imports()`` imports the libraries of both sides and fails if the candidate is slower."""
+    """``compared_imports()`` fails if the candidate's libraries take longer to import."""
     return lambda: check_import(pytestconfig.stash[UPGRADE])

@@ -1,4 +1,4 @@
-"""How every command line of the suite ends: with an exit code, and with one line where others show a traceback."""
+"""How every command line of the suite ends: with an exit code, and with one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import NoReturn, ParamSpec
 
 from bench.errors import BenchError
 
-# Those of pytest, where it has one; a shell reports 141 for a program that wrote into a closed pipe.
+# As in pytest, where it has the code; a shell reports 141 for a program that wrote into a closed pipe.
 FAILED, INTERRUPTED, NOTHING_RUN, BROKEN_PIPE = 1, 2, 4, 141
 
 Arguments = ParamSpec("Arguments")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that ends with the exit code of pytest for a mistake in an option."""
+    """A parser that ends with pytest's exit code for a mistake in an option."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -31,12 +31,12 @@ def run_command(
     """Calls ``run`` with the arguments and returns the exit code of the command.
 
     Args:
-        prog: the name of the command in its last line.
+        prog: name of the command, which starts its last line.
         run: returns the exit code. It may raise ``KeyboardInterrupt`` with a text that says what is kept.
 
     Returns:
-        What ``run`` returns, else ``NOTHING_RUN`` after a ``BenchError``, ``INTERRUPTED`` after Ctrl-C, or, without a
-        word, ``BROKEN_PIPE`` where nobody reads the output any more.
+        What ``run`` returns; ``NOTHING_RUN`` after a ``BenchError``, ``INTERRUPTED`` after Ctrl-C, or, silently,
+        ``BROKEN_PIPE`` if the reader of the output is gone.
     """
     try:
         try:
@@ -59,17 +59,17 @@ def _end(code: int, sentence: str) -> int:
 
 
 def _output_is_closed() -> bool:
-    """Whether nobody reads an output of this process any more; what is left of it then goes nowhere."""
+    """Whether the reader of stdout or stderr is gone; the rest of that output is then discarded."""
     closed = False
     for stream in (sys.stdout, sys.stderr):
         if _is_closed(stream.fileno()):
             closed = True
-            # Python flushes once more at its end, and would complain.
+            # Python flushes again at exit, which would print an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return closed
 
 
 def _is_closed(descriptor: int) -> bool:
     poll = select.poll()
-    poll.register(descriptor, 0)  # errors are reported unasked
+    poll.register(descriptor, 0)  # errors are always reported
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

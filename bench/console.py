@@ -1,4 +1,4 @@
-"""How things are shown in a terminal: tables and paths."""
+"""Tables and paths as the terminal shows them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def table_text(table: Table, width: int, colour: bool) -> str:
-    """A table as lines without trailing spaces; nothing in its cells is taken as markup."""
+    """A table as lines without trailing spaces; its cells are plain text, not markup."""
     stream = io.StringIO()
     Console(file=stream, width=width, force_terminal=colour, highlight=False, emoji=False, markup=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def shown(path: Path) -> str:
-    """A path as seen from the repository, where it is inside: short, and the same on every machine."""
+    """A path relative to the repository if it is inside: short, and the same on every machine."""
     resolved = path.resolve()
     return resolved.relative_to(REPOSITORY).as_posix() if resolved.is_relative_to(REPOSITORY) else str(path)

@@ -1,4 +1,4 @@
-"""Files that are never half written: the old one or the new one, and JSON lines that are there or not."""
+"""Files that are never half written: a crash leaves the old or the new one, and JSON lines are complete or absent."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from PIL import Image
 
 
 def as_png(image: Image.Image) -> bytes:
-    """The smallest file of a picture."""
+    """The picture as an optimized PNG file."""
     content = BytesIO()
     image.save(content, format="PNG", optimize=True)
     return content.getvalue()
 
 
 def shows(path: Path, image: Image.Image) -> bool:
-    """Whether a file holds this very picture, however it is compressed."""
+    """Whether a file contains exactly this picture, however it is compressed."""
     try:
         with Image.open(path) as opened:
             return (opened.mode, opened.size) == (image.mode, image.size) and opened.tobytes() == image.tobytes()
@@ -34,7 +34,7 @@ def shows(path: Path, image: Image.Image) -> bool:
 
 @contextlib.contextmanager
 def _written_beside(path: Path, content: bytes) -> Iterator[str]:
-    """A hidden file beside ``path`` with this content, on disk; deleted at the end unless it was moved."""
+    """A hidden file next to ``path`` with this content, flushed to disk; deleted at the end unless it was moved."""
     descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -49,10 +49,10 @@ def _written_beside(path: Path, content: bytes) -> Iterator[str]:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Writes all files, then puts each in its place; a crash in between leaves each old or new, never half.
+    """Writes all files, then moves each into place; a crash in between leaves each file old or new, never half written.
 
     Raises:
-        OSError: one cannot be written; all are as they were.
+        OSError: a file cannot be written; all are unchanged.
     """
     with contextlib.ExitStack() as stack:
         parts = {}
@@ -64,22 +64,22 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a file, text in UTF-8; a crash leaves the old one or the new one.
+    """Writes a file, text as UTF-8; a crash leaves the old file or the new one.
 
     Raises:
-        OSError: it cannot be written, or its folder is missing; the old one is as it was.
+        OSError: it cannot be written, or its folder is missing; the old file is unchanged.
     """
     with _written_beside(path, content.encode() if isinstance(content, str) else content) as part:
         os.replace(part, path)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends a line of JSON, with or without its end, to a file that is made where it is missing.
+    """Appends a line of JSON, with or without its newline, to a file that is created if it is missing.
 
     Lines of parallel processes do not mix. A last line that a crash cut off is removed first.
 
     Raises:
-        OSError: it cannot be written, and nothing of it was.
+        OSError: the line cannot be written; no part of it is left in the file.
     """
     with path.open("ab+", buffering=0) as file:
         with contextlib.suppress(OSError):  # not every network file system has locks
@@ -100,7 +100,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_lines(path: Path) -> list[bytes]:
-    """The lines of a file of JSON lines, without their ends, and without a last one that a crash cut off.
+    """The lines of a JSON Lines file, without newlines and without a last line that a crash cut off.
 
     Raises:
         OSError: the file cannot be read.
@@ -110,7 +110,7 @@ def read_lines(path: Path) -> list[bytes]:
 
 
 def _after_last_line(file: Any) -> bytes:
-    """What follows the last end of a line; leaves the file at its end."""
+    """What follows the last newline; leaves the file at its end."""
     size = file.seek(0, os.SEEK_END)
     if not size:
         return b""
@@ -122,7 +122,7 @@ def _after_last_line(file: Any) -> bytes:
 
 
 def _is_json(text: bytes) -> bool:
-    """Whether this is a line that only lacks its end; a part of an object never is."""
+    """Whether this is a line that only lacks its newline; part of an object is never valid JSON."""
     try:
         json.loads(text)
     except ValueError:

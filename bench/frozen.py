@@ -1,4 +1,4 @@
-"""The base of everything that is kept in a file."""
+"""The base class of everything that is stored in a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """Never changed once it is made, and with no key that is not declared."""
+    """Immutable, and without undeclared keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -43,7 +43,7 @@ TIMES = ("load_s", "first_call_s", "samples_s", "median_s", "mad_s", "phases_s")
 
 @dataclass(frozen=True)
 class GoldenPolicy:
-    """Where goldens lie and whether this run may write them.
+    """Where goldens are, and whether this run may write them.
 
     Attributes:
         update: see ``check_golden``.
@@ -65,7 +65,7 @@ class Tally:
 
 @dataclass
 class Run:
-    """Runs cases on one device, holding one pipeline at a time, and writes what came of each the moment it ends.
+    """Runs cases on one device, one pipeline at a time, and writes the record of each case as soon as it ends.
 
     Attributes:
         counts_work: whether the work of each case is counted and compared too.
@@ -104,7 +104,9 @@ class Run:
 
     def _announce_hub(self, case: Case) -> None:
         if case.model.source == "hub":
-            self.announce(f"{case.model.name}: taking {case.model.id} from the hub or its cache; this may take long")
+            self.announce(
+                f"{case.model.name}: loading {case.model.id} from the hub or its cache; this may take a while"
+            )
 
     def release(self) -> None:
         self._key = self._loaded = None
@@ -114,7 +116,7 @@ class Run:
     def benchmark(self, case: Case, rounds: int) -> Record:
         """Measures a case and checks the grid of its last round; see ``measure``.
 
-        A compiled case is measured in a process of its own.
+        A compiled case is measured in a separate process.
         """
         with self._recorded(case) as record:
             if compiles(case.settings.optimizations):
@@ -157,14 +159,14 @@ class Run:
         return Record(**record)
 
     def _made(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None, RaisedError | None]:
-        """Pictures and work of a case, or what the libraries raise, which a golden may hold as well."""
+        """Pictures and work of a case, or what the libraries raise: a golden may be an exception too."""
         try:
             return *self._pictured(loaded, case), None
         except UnknownSchedulerOption as error:
             if not self._may_lack_options(case):
                 raise
             return [], None, RaisedError.of(error)
-        except BenchError:  # of ours, and never what a golden holds
+        except BenchError:  # the suite's own, never part of a golden
             raise
         except Exception as error:
             traceback.print_exc()
@@ -176,7 +178,7 @@ class Run:
         return bool(asked.difference or known_difference(asked.root, case, self.device, self.environment["libraries"]))
 
     def _pictured(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None]:
-        """One call gives pictures and work, but for compiled cases, which are not counted as they run."""
+        """One call gives pictures and work, except for compiled cases, whose work is counted in a second call."""
         if not self.counts_work:
             return generate(loaded, case), None
         if compiles(case.settings.optimizations):
@@ -237,7 +239,7 @@ class Run:
             self.folder.save_picture(case.id, difference_picture(images, golden.tiles), "difference")
 
     def _unrepeatable(self, case: Case, measured: Measurement) -> str | None:
-        """Which two calls with the same seeds gave other images, and how far these are apart; ``None`` without any.
+        """Which two calls with the same seeds gave different images, and how far apart they are; ``None`` if all agree.
 
         The call that measures phases must give the same images too: reading the clock changes nothing.
         """
@@ -252,9 +254,9 @@ class Run:
         return f"the first and {which} with the same seeds differ: {difference}"
 
     def _difference(self, case: Case, one: list[Image.Image], other: list[Image.Image]) -> str | None:
-        """How the images of two calls differ; ``None`` if they do not.
+        """How the images of two calls differ; ``None`` if they do not differ.
 
-        A CPU must repeat itself to the bit; kernels of accelerators may add in another order.
+        A CPU must repeat itself bit for bit; kernels of accelerators may add in another order.
         """
         if same_pixels(one, other):
             return None

@@ -1,4 +1,4 @@
-"""What measuring adds to a call: a measured call against a plain one, in turn."""
+"""What measuring adds to a call: measured and plain calls, in turn."""
 
 import statistics
 
@@ -15,7 +15,7 @@ PAIRS = 40
 def test_overhead_of_a_measured_call(bench_session, benchmark):
     """Compares fresh generators, a fresh scheduler, two clock readings and the call with the bare call.
 
-    The ratio is in ``extra_info`` of ``benchmark.json`` and on the terminal (``-rP`` shows it); it is told, not judged.
+    The ratio is in ``extra_info`` of ``benchmark.json`` and on the terminal (``-rP``); it is reported, not judged.
     """
     case = next(case for case in bench_session.suite.cases if case.id == "emoji-ddpm/ddim-s20-fp32")
     loaded, device = bench_session.run.pipeline(case), bench_session.device
@@ -40,4 +40,4 @@ def test_overhead_of_a_measured_call(bench_session, benchmark):
     ratio = statistics.median(ratios)
     benchmark.extra_info["overhead"] = ratio - 1
     benchmark.pedantic(loaded.pipeline, setup=lambda: ((), prepare_call(loaded, case)), rounds=2)
-    print(f"a measured call takes {ratio - 1:+.2%} of a plain one more (median of {PAIRS} pairs)")
+    print(f"measuring adds {ratio - 1:+.2%} to a plain call (median of {PAIRS} pairs)")

@@ -38,7 +38,7 @@ def _parser(*, several: bool = False) -> argparse.ArgumentParser:
     add_options(parser, several=several)
     parser.add_argument("--every", action="store_true", help="every release, not only the newest of each minor version")
     add_case_option(parser)
-    parser.add_argument("--sentinels", action="store_true", help="sentinel cases too, of which there are hundreds")
+    parser.add_argument("--sentinels", action="store_true", help="also the sentinel cases, of which there are hundreds")
     return parser
 
 
@@ -48,7 +48,7 @@ def announce(line: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises:
-    BenchError: something that was asked for cannot be had.
+    BenchError: something that was asked for is not available.
     """
     choice = read_choice(options, every=options.every)
     cases = cases_matching(default_cases(choice.suite, choice.device, sentinels=options.sentinels), options.case)
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         timeline.run()
     except KeyboardInterrupt:
-        announce("interrupted; what was done until now is kept")
+        announce("interrupted; the releases done so far are kept")
     found = timeline.found()
     if found.releases:
         page = write_reports(found, folder.make())

@@ -1,7 +1,7 @@
 """Every verdict of the suite: its word, how bad it is, whether a case passes with it, and how it is shown.
 
-Files hold the word alone, as plain text; ``Verdict(word)`` is the verdict of a word. Every part of the suite imports
-this module, the worker under old libraries among them, so it needs no more than Python 3.10 and its standard library.
+Files store the word alone, as plain text; ``Verdict(word)`` is the verdict of a word. The worker that runs under old
+libraries imports this module too, so it needs nothing but Python 3.10 and its standard library.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum, IntEnum
 
 
 class _Word(str, Enum):  # noqa: UP042, StrEnum is newer than Python 3.10
-    """Members that are equal to their words, and are printed as these."""
+    """Members that equal their words and print as them."""
 
     def __str__(self) -> str:
         return str(self.value)
@@ -20,7 +20,7 @@ class _Word(str, Enum):  # noqa: UP042, StrEnum is newer than Python 3.10
 class Kind(_Word):
     """What a verdict means to its reader, in the order in which reports list them.
 
-    The value is the class of its style; the sign goes with it, so that no kind is shown by its colour alone.
+    The value is the CSS class of its style; the sign goes with it, so that no kind is shown by colour alone.
     """
 
     BAD = "bad", "✗"
@@ -44,7 +44,7 @@ class Rank(IntEnum):
     REMARK = 1  # not as before, and no worse
     OPEN = 2  # may be worse
     COST = 3  # the right pictures, at a higher or an unknown cost
-    WRONG = 4  # not the pictures, or not the error, of before
+    WRONG = 4  # other pictures, or another error, than before
 
 
 class Verdict(_Word):
@@ -53,11 +53,11 @@ class Verdict(_Word):
     Attributes:
         rank: how bad it is.
         kind: what it means where two runs or two sides are compared.
-        kind_of_case: what it means as the verdict of a case that is compared with its golden. Good news that the golden
-            does not hold yet is bad there, until it is accepted.
+        kind_of_case: what it means as the verdict of a case that is compared with its golden. There even good news is
+            bad until the golden is updated.
     """
 
-    # Of pictures, and of a case as such.
+    # Of pictures, and of a case.
     RAISES = "raises", Rank.WRONG, Kind.BAD
     RAISES_NOW = "raises now", Rank.WRONG, Kind.BAD
     DIED = "process died", Rank.WRONG, Kind.BAD
@@ -67,6 +67,7 @@ class Verdict(_Word):
     STALE = "stale", Rank.WRONG, Kind.BAD
     RAISES_ELSE = "raises something else", Rank.WRONG, Kind.BAD
     WORKS_NOW = "works now", Rank.WRONG, Kind.GOOD, Kind.BAD
+    NOTHING_COMPARED = "nothing compared", Rank.WRONG, Kind.BAD
     NOT_REPEATABLE = "not repeatable", Rank.WRONG, Kind.BAD
     CHANGED = "changed", Rank.WRONG, Kind.BAD
     WORK_MISSING = "work missing", Rank.COST, Kind.BAD
@@ -90,7 +91,7 @@ class Verdict(_Word):
     LESS = "less", Rank.REMARK, Kind.GOOD
     SAME = "same", Rank.AS_BEFORE, Kind.GOOD
 
-    # Of what else a release changes.
+    # Of other changes in a release.
     OTHER_CALLS = "other number of UNet calls", Rank.OPEN, Kind.NOTE
     WARNS = "new warning", Rank.REMARK, Kind.NOTE
 
@@ -124,7 +125,7 @@ class Verdict(_Word):
 
     @property
     def css_class(self) -> str:
-        """The class of its mark on the page."""
+        """The CSS class of its mark in the report."""
         return self.value.replace(" ", "-")
 
 
@@ -134,7 +135,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def verdict_of_errors(before: object | None, now: object | None) -> Verdict:
-    """The verdict on a case of which at least one of two calls raised; ``None`` for one that did not."""
+    """The verdict on a case if at least one of two calls raised; ``None`` stands for a call that did not."""
     if before == now:
         return Verdict.RAISES_AS_BEFORE
     if now is None:

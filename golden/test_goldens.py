@@ -13,7 +13,7 @@ def test_picture(case, pictured):
 
 @pytest.mark.golden
 def test_every_golden_is_used(bench_session):
-    """A golden that no case uses guards nothing, and hides that its case was lost."""
+    """A golden that no case uses guards nothing, and may hide that its case was lost."""
     root = bench_session.options.golden_dir
     unused = unused_goldens(root, bench_session.suite.cases)
     listed = ", ".join(unused)

@@ -30,6 +30,7 @@ from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.suite.case import Case, Model, Settings
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.training.architectures import TOKENS, write_tokenizer
+from tests.upgrade.altered import altered_environment
 
 PROMPTS = ("red fox", "blue whale", "green castle", "yellow rocket")
 TEXT_WIDTH = 32
@@ -98,7 +99,7 @@ def _tiny_image_unet() -> UNet2DModel:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from threads, and on a busy machine each waits for the others a hundred times over."""
+    """Tiny tensors gain nothing from threads; on a busy machine waiting for threads is a hundred times slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -155,7 +156,7 @@ def tiny_folders(tiny_sd_folder: Path, tiny_ddpm_folder: Path) -> dict[str, Path
 
 @pytest.fixture(scope="session")
 def quick_collections(tiny_folders: dict[str, Path]) -> Iterator[None]:
-    """Keeps what is imported by now from the garbage collector: a run collects after each pipeline, 0.4 s each time."""
+    """Hides earlier imports from the garbage collector: a run collects after each pipeline, 0.4 s each time."""
     gc.collect()
     gc.freeze()
     yield
@@ -164,7 +165,7 @@ def quick_collections(tiny_folders: dict[str, Path]) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def plots_stay() -> None:
-    """Imports what draws plots now: ``pytester`` forgets what a run imports, and this can be imported only once."""
+    """Imports the plotting library now: ``pytester`` forgets what a run imports, and it can be imported only once."""
     import altair  # noqa: F401
     import vl_convert  # noqa: F401
 
@@ -187,7 +188,7 @@ def tiny_case(tiny_folders: dict[str, Path]) -> MakeCase:
 
 @pytest.fixture(scope="session")
 def load_tiny() -> Load:
-    """``load_tiny(case)`` loads the case's pipeline anew, so that a test may break what it got."""
+    """``load_tiny(case)`` loads the case's pipeline again, so that a test may break it."""
 
     def load(case: Case) -> LoadedPipeline:
         return load_pipeline(case.model, case.settings.dtype, case.settings.optimizations, Cpu(), Path())
@@ -197,7 +198,7 @@ def load_tiny() -> Load:
 
 @pytest.fixture(scope="session")
 def alter_golden() -> Callable[[Path], None]:
-    """``alter_golden(path)`` accepts another picture in its place: the corner of 8 by 8 pixels is 100 levels off."""
+    """``alter_golden(path)`` replaces the accepted picture: the corner of 8 by 8 pixels is 100 levels off."""
 
     def alter(path: Path) -> None:
         with Image.open(path) as opened:
@@ -210,3 +211,9 @@ def alter_golden() -> Callable[[Path], None]:
         beside.write_text(json.dumps(json.loads(beside.read_text()) | {"pixels": pixels}))
 
     return alter
+
+
+@pytest.fixture
+def altered_python(tmp_path: Path) -> Callable[[str], Path]:
+    """``altered_python(code)`` is the interpreter of an environment whose libraries the code has altered."""
+    return lambda code: altered_environment(tmp_path / f"environment-{len(list(tmp_path.iterdir()))}", code)

@@ -1,4 +1,4 @@
-"""How the command lines end: their exit codes, and one line whatever happens."""
+"""How the command lines end: with an exit code, and with one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.command import BROKEN_PIPE, INTERRUPTED, NOTHING_RUN, CommandParser, 
 from bench.errors import BenchError, UsageError
 
 FOLDER = Path(bench.__file__).parent
-# What each command calls first, to stand in for it, and arguments that it takes.
+# What each command calls first, which the tests replace, and arguments for it.
 COMMANDS = {
     "bench.calibration.__main__": ("bench.calibration.__main__.read_suite", ["detects"]),
     "bench.faults.__main__": ("bench.faults.__main__.read_outcomes", ["report"]),
@@ -65,7 +65,7 @@ def test_a_mistake_of_the_suite_keeps_its_traceback():
         run_command("paint", raising(KeyError("brush")))
 
 
-def test_a_mistake_in_an_option_has_the_exit_code_of_pytest(capsys):
+def test_a_mistake_in_an_option_has_pytest_s_exit_code(capsys):
     with pytest.raises(SystemExit) as ended:
         CommandParser(prog="paint").parse_args(["--brush"])
     assert ended.value.code == NOTHING_RUN == pytest.ExitCode.USAGE_ERROR
@@ -86,13 +86,13 @@ sys.exit(run_command("paint", run))
 
 
 def script(body: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """A process of its own with a command that does this."""
+    """A process with a command that does this."""
     words = [sys.executable, "-c", SCRIPT.format(body=body)]
     return subprocess.Popen(words, cwd=FOLDER.parent, text=True, stdout=stdout, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("body", ["print('brush', flush=True)", "print('brush')", "print('brush\\n' * 10**6)"])
-def test_nobody_who_reads_is_no_reason_for_a_word(body):
+def test_a_closed_output_is_silent(body):
     read, write = os.pipe()
     os.close(read)
     process = script(body, stdout=write)
@@ -101,14 +101,14 @@ def test_nobody_who_reads_is_no_reason_for_a_word(body):
     assert process.returncode == BROKEN_PIPE
 
 
-def test_another_pipe_that_breaks_is_a_mistake_of_the_suite():
+def test_another_broken_pipe_is_a_mistake_of_the_suite():
     process = script("raise BrokenPipeError('of a worker')")
     assert "BrokenPipeError: of a worker" in process.communicate()[1]
     assert process.returncode == 1
 
 
 def test_ctrl_c_is_one_line():
-    # Where these tests run in the background, a shell has the process ignore the signal.
+    # A shell makes background processes ignore the signal.
     process = script("signal.signal(2, signal.default_int_handler); print('ready', flush=True); time.sleep(60)")
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
@@ -118,7 +118,7 @@ def test_ctrl_c_is_one_line():
 
 
 def modules_that(call: str) -> set[str]:
-    """The modules of ``bench/``, but for that of the helpers, that call a function of this name."""
+    """The modules of ``bench/`` that call a function of this name, except the one that defines it."""
     return {
         ".".join(path.relative_to(FOLDER.parent).with_suffix("").parts)
         for path in FOLDER.rglob("*.py")
@@ -133,7 +133,7 @@ def test_every_command_line_ends_in_the_same_way():
 
 @pytest.fixture
 def ended(monkeypatch, capsys, tmp_path):
-    """Runs a command in an empty folder: its exit code, and what it says at its end."""
+    """Runs a command in an empty folder: its exit code, and its last words."""
     monkeypatch.chdir(tmp_path)
 
     def ended(name, arguments):
@@ -175,8 +175,13 @@ def test_a_users_mistake_is_one_sentence(name, arguments, said, ended, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged"]
 
 
+def test_training_imports_torch_where_ctrl_c_is_one_line():
+    code = "import sys, bench.training.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, check=False).returncode == 0
+
+
 def test_grids_of_other_cases_are_a_mistake(ended, monkeypatch):
     monkeypatch.setattr("bench.calibration.__main__.keep", lambda *_arguments: 0)
     code, said = ended("bench.calibration.__main__", ["keep", "grids", "mine", "My processor"])
     assert (code, said.count("\n")) == (NOTHING_RUN, 1)
-    assert "grids: holds no grid of a case with a golden" in said
+    assert "grids: contains no grid of a case with a golden" in said

@@ -1,4 +1,4 @@
-"""The errors of the suite: all of one base, each with a name of its own."""
+"""The errors of the suite: one base class, and no name twice."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import bench
 from bench import errors
 
 FOLDER = Path(bench.__file__).parent
-# The two ends of a channel tell each other of these; they never reach a user.
+# The two ends of a channel exchange these; users never see them.
 SIGNALS = {"Closed", "TimedOut"}
-# bench/simulated can be copied out of the project, and so has no base in it.
+# bench/simulated can be copied out of the project, so its errors have no base in the project.
 STANDS_ALONE = {"SimulationError", "Weightless"}
 BASES = {errors.BenchError.__name__, errors.UsageError.__name__}
 
@@ -46,6 +46,6 @@ def test_no_two_errors_have_the_same_name():
     assert [name for name, count in Counter(name for name, _ in error_classes()).items() if count > 1] == []
 
 
-def test_old_libraries_can_be_under_them():
+def test_errors_can_be_raised_under_old_libraries():
     tree = ast.parse(Path(errors.__file__).read_text(encoding="utf-8"))
     assert not [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]

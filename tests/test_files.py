@@ -1,4 +1,4 @@
-"""Files are never half written: a crash leaves the old file, and lines that it did not reach."""
+"""Files are never half written: a crash leaves the old file and complete lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.files import append_line, read_lines, write_atomically, write_togethe
 
 
 class Crash(BaseException):
-    """Ends a process in the middle of something, as a signal does."""
+    """Stands for the end of a process at any moment, as by a signal."""
 
 
 @pytest.fixture
@@ -77,13 +77,13 @@ def test_text_is_written_in_utf_8_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == "süß\r\nend\n".encode()
 
 
-def test_a_folder_that_was_removed_is_not_made_again(tmp_path: Path) -> None:
+def test_a_folder_that_was_removed_is_not_created_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "gone" / "file", "new")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lines_come_back_in_order_without_their_ends(tmp_path: Path) -> None:
+def test_lines_come_back_in_order_without_newlines(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     append_line(path, '{"number": 1}')
     append_line(path, '{"number": 2}\n')
@@ -95,7 +95,7 @@ LINE = '{"name": "süß", "numbers": [1, 2]}'
 
 
 @pytest.mark.parametrize("length", range(1, len(LINE.encode())))
-def test_a_line_that_was_cut_off_anywhere_is_neither_read_nor_in_the_way(length: int, tmp_path: Path) -> None:
+def test_a_line_that_was_cut_off_is_ignored_and_removed(length: int, tmp_path: Path) -> None:
     path = tmp_path / "lines"
     append_line(path, "{}")
     with path.open("ab") as file:
@@ -106,7 +106,7 @@ def test_a_line_that_was_cut_off_anywhere_is_neither_read_nor_in_the_way(length:
 
 
 @pytest.mark.parametrize("before", ["", "{}\n"])
-def test_a_last_line_that_only_lacks_its_end_counts(before: str, tmp_path: Path) -> None:
+def test_a_last_line_that_only_lacks_its_newline_counts(before: str, tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_text(before + LINE, encoding="utf-8")
     assert read_lines(path)[-1] == LINE.encode()
@@ -114,7 +114,7 @@ def test_a_last_line_that_only_lacks_its_end_counts(before: str, tmp_path: Path)
     assert path.read_text(encoding="utf-8") == f"{before}{LINE}\n[]\n"
 
 
-def test_a_damaged_line_that_was_not_cut_off_is_left_to_the_reader(tmp_path: Path) -> None:
+def test_a_damaged_line_within_the_file_is_left_to_the_reader(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b'{"num\n{}\n\n')
     append_line(path, "{}")
@@ -162,7 +162,7 @@ def test_lines_of_parallel_processes_do_not_mix(tmp_path: Path) -> None:
     assert sorted(found) == [0] * 200 + [1] * 200
 
 
-def test_a_line_that_another_process_is_writing_is_not_taken_for_one_that_was_cut_off(tmp_path: Path) -> None:
+def test_a_line_that_is_being_written_is_not_removed_as_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     with path.open("ab", buffering=0) as file, ThreadPoolExecutor() as pool:
         fcntl.flock(file, fcntl.LOCK_EX)

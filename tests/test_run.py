@@ -1,4 +1,4 @@
-"""A run: records are written as cases end, a case that raises costs only itself, and pipelines are not loaded twice."""
+"""A run: records are written as cases end, a case that raises affects no other, and pipelines are not loaded twice."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def known_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "measure_rounds", known)
 
 
-def told(run: Run) -> list[Record]:
-    """The records that lie on the disk."""
+def written(run: Run) -> list[Record]:
+    """The records on disk."""
     return read_records(run.folder.path / RECORDS)
 
 
@@ -98,7 +98,7 @@ def test_a_measured_case_leaves_a_record_with_every_figure(start, tiny_case):
     run, case = start(), tiny_case(STABLE_DIFFUSION)
     start("before", update="auto").picture(case)
     record = run.benchmark(case, 5)
-    assert told(run) == [record]
+    assert written(run) == [record]
     assert (record.case, record.model, record.device) == (case.id, "tiny-sd", "cpu")
     assert (record.verdict, record.error, record.revision) == ("identical", None, None)
     assert (record.samples_s, record.median_s) == ((0.5, 0.1, 0.3, 0.2, 0.4), 0.3)
@@ -129,14 +129,14 @@ def test_a_picture_check_has_no_times(start, tiny_case):
     assert (record.samples_s, record.median_s, record.first_call_s, record.phases_s) == ((), None, None, None)
 
 
-def test_each_record_is_on_the_disk_before_the_next_case_begins(start, tiny_case):
+def test_each_record_is_on_disk_before_the_next_case_begins(start, tiny_case):
     run = start()
     for count in (1, 2, 3):
         run.picture(tiny_case(DDPM, seed=count))
-        assert len(told(run)) == count
+        assert len(written(run)) == count
 
 
-def test_a_case_that_raises_leaves_its_error_and_the_others_their_records(start, tiny_case, monkeypatch):
+def test_a_case_that_raises_leaves_its_error_in_a_record(start, tiny_case, monkeypatch):
     run = start()
     run.picture(tiny_case(DDPM, seed=1))
     with monkeypatch.context() as patched:
@@ -144,7 +144,7 @@ def test_a_case_that_raises_leaves_its_error_and_the_others_their_records(start,
         with pytest.raises(RuntimeError, match="first line"):
             run.benchmark(tiny_case(DDPM, seed=2), 2)
     run.picture(tiny_case(DDPM, seed=3))
-    before, failed, after = told(run)
+    before, failed, after = written(run)
     assert (before.verdict, before.error, after.verdict, after.error) == ("missing", None, "missing", None)
     assert failed.case == tiny_case(DDPM, seed=2).id
     assert failed.verdict == "raises"
@@ -167,29 +167,29 @@ def test_an_error_in_the_middle_keeps_what_was_measured_before(start, tiny_case,
     monkeypatch.setattr(runs, "check_golden", lose_the_disk)
     with pytest.raises(OSError, match="disk full"):
         run.benchmark(tiny_case(DDPM), 2)
-    (record,) = told(run)
+    (record,) = written(run)
     assert (record.verdict, record.samples_s) == ("raises", (0.5, 0.1))
 
 
-def test_a_checkpoint_that_is_not_there_is_a_record_too(start, tiny_case):
+def test_a_missing_checkpoint_is_a_record_too(start, tiny_case):
     run, case = start(), tiny_case(DDPM)
     gone = case.model_copy(update={"model": case.model.model_copy(update={"path": Path("nowhere")})})
     with pytest.raises(PipelineError):
         run.picture(gone)
-    (record,) = told(run)
+    (record,) = written(run)
     assert record.error is not None
     assert record.error.type == "PipelineError"
     run.picture(case)
-    assert [record.verdict for record in told(run)] == ["raises", "missing"]
+    assert [record.verdict for record in written(run)] == ["raises", "missing"]
 
 
-def test_pictures_that_are_none_are_an_error_and_leave_no_grid(start, tiny_case):
+def test_broken_pictures_are_an_error_and_leave_no_grid(start, tiny_case):
     run, case = start(), tiny_case(DDPM)
     with torch.no_grad():
         run.pipeline(case).pipeline.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(BrokenPicture):
         run.picture(case)
-    (record,) = told(run)
+    (record,) = written(run)
     assert record.error is not None
     assert record.error.type == "BrokenPicture"
     assert not (run.folder.path / "grids").exists()
@@ -204,11 +204,11 @@ def test_an_interrupted_case_still_leaves_a_record(start, tiny_case, monkeypatch
     monkeypatch.setattr(type(run.pipeline(case).pipeline), "__call__", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run.picture(case)
-    (record,) = told(run)
+    (record,) = written(run)
     assert record.verdict == "raises"
 
 
-def test_a_changed_picture_keeps_its_golden_and_the_difference_beside_it(start, tiny_case, alter_golden, tmp_path):
+def test_a_changed_picture_is_kept_with_golden_and_difference(start, tiny_case, alter_golden, tmp_path):
     case = tiny_case(DDPM)
     start("first", update="auto").picture(case)
     golden = tmp_path / "golden" / f"{case.id}.png"
@@ -226,7 +226,7 @@ def test_a_changed_picture_keeps_its_golden_and_the_difference_beside_it(start, 
     assert (kept / f"{case.id}.png").is_file()
 
 
-def test_a_picture_that_passes_keeps_its_grid_alone(start, tiny_case):
+def test_a_picture_that_passes_is_kept_alone(start, tiny_case):
     case = tiny_case(DDPM, images=3)
     start("first", update="auto").picture(case)
     run = start()
@@ -240,7 +240,7 @@ def test_a_picture_that_passes_keeps_its_grid_alone(start, tiny_case):
         assert grid.size == (48, 16)
 
 
-def test_pictures_of_another_size_keep_the_golden_without_a_difference(start, tiny_case, tmp_path):
+def test_pictures_of_another_size_have_no_difference_picture(start, tiny_case, tmp_path):
     case = tiny_case(STABLE_DIFFUSION)
     start("first", update="auto").picture(case)
     grown = tiny_case(STABLE_DIFFUSION, size=32)
@@ -252,7 +252,7 @@ def test_pictures_of_another_size_keep_the_golden_without_a_difference(start, ti
     assert not (run.folder.path / "grids" / f"{grown.id}.difference.png").exists()
 
 
-def test_nothing_is_written_to_the_store_by_a_run_that_did_not_ask(start, tiny_case, tmp_path, announced):
+def test_a_run_writes_goldens_only_on_request(start, tiny_case, tmp_path, announced):
     run = start()
     assert run.picture(tiny_case(DDPM)).verdict == "missing"
     assert run.benchmark(tiny_case(DDPM), 2).verdict == "missing"
@@ -260,14 +260,14 @@ def test_nothing_is_written_to_the_store_by_a_run_that_did_not_ask(start, tiny_c
     assert announced == []
 
 
-def test_a_run_that_accepts_a_picture_does_not_pass_and_says_what_it_wrote(start, tiny_case, tmp_path, announced):
+def test_a_run_that_accepts_a_picture_does_not_pass(start, tiny_case, tmp_path, announced):
     case = tiny_case(DDPM)
     assert start(update="auto").picture(case).verdict == "missing"
     assert announced == [f"wrote {tmp_path / 'golden' / case.id}.png (missing, new)"]
     assert start("second").picture(case).verdict == "identical"
 
 
-def test_a_pipeline_is_loaded_once_for_consecutive_cases_of_one_dtype(start, tiny_case, loads):
+def test_consecutive_cases_of_one_dtype_share_a_pipeline(start, tiny_case, loads):
     run = start()
     for dtype in ("float32", "bfloat16"):
         for steps in (2, 3):
@@ -283,7 +283,7 @@ def test_other_optimizations_are_another_pipeline(start, tiny_case, loads):
     assert len(loads) == 3
 
 
-def test_a_pipeline_is_let_go_before_the_next_one_is_loaded(start, tiny_case, monkeypatch):
+def test_a_pipeline_is_released_before_the_next_one_is_loaded(start, tiny_case, monkeypatch):
     run, load = start(), runs.load_pipeline
     seen: list[weakref.ref[torch.nn.Module]] = []
 
@@ -352,7 +352,7 @@ def note_calls(run: Run, case: Any, monkeypatch: pytest.MonkeyPatch, log: list[s
 
 
 @pytest.mark.parametrize("kind", [STABLE_DIFFUSION, DDPM])
-def test_a_picture_check_and_a_measurement_of_a_case_count_the_same_work(kind, start, tiny_case):
+def test_picture_check_and_measurement_count_the_same_work(kind, start, tiny_case):
     case = tiny_case(kind)
     accepted = start("accepted", update="auto").picture(case).work
     pictured, measured = start("pictured").picture(case), start("measured").benchmark(case, 2)
@@ -389,7 +389,7 @@ def test_a_measurement_counts_after_its_last_sample(start, tiny_case, monkeypatc
     assert calls.count("count") == 1
 
 
-def test_a_run_that_looks_at_pictures_only_counts_nothing(start, tiny_case, calls):
+def test_a_run_of_pictures_only_counts_nothing(start, tiny_case, calls):
     case = tiny_case(DDPM)
     run = start(counts_work=False)
     assert run.picture(case).work is None
@@ -431,7 +431,7 @@ def clone_in_a_block(patch: pytest.MonkeyPatch, loaded: LoadedPipeline) -> None:
     ],
 )
 @pytest.mark.parametrize("timed", [False, True], ids=["pictured", "measured"])
-def test_a_fault_that_no_picture_shows_turns_its_case_red(timed, fault, words, start, tiny_case):
+def test_a_fault_that_no_picture_shows_fails_its_case(timed, fault, words, start, tiny_case):
     broken, sound = tiny_case(DDPM), tiny_case(DDPM, seed=5)
     for case in (broken, sound):
         start("accepted", update="auto").picture(case)
@@ -447,7 +447,7 @@ def test_a_fault_that_no_picture_shows_turns_its_case_red(timed, fault, words, s
     assert run.picture(sound).verdict == "identical"
 
 
-def test_the_repair_of_a_fault_passes_and_is_told(start, tiny_case, monkeypatch):
+def test_the_repair_of_a_fault_passes_and_is_reported(start, tiny_case, monkeypatch):
     case = tiny_case(DDPM)
     run = start("accepted", update="auto")
     with monkeypatch.context() as patch:
@@ -473,7 +473,7 @@ def compiled_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("compiled_in_part")
-def test_the_pictures_of_a_compiled_case_are_those_of_its_compiled_code(start, tiny_case, tmp_path):
+def test_a_compiled_case_makes_pictures_with_compiled_code(start, tiny_case, tmp_path):
     case = tiny_case(DDPM, optimizations=("compile",))
     start("accepted", update="auto", counts_work=False).picture(case)
     run = start()
@@ -487,7 +487,7 @@ def test_the_pictures_of_a_compiled_case_are_those_of_its_compiled_code(start, t
     assert first.work == second.work
 
 
-def test_a_compiled_case_that_is_measured_is_counted_in_its_own_process(start, tiny_case, load_tiny, monkeypatch):
+def test_a_compiled_case_is_counted_in_its_own_process(start, tiny_case, load_tiny, monkeypatch):
     case = tiny_case(DDPM)
     start("accepted", update="auto").picture(case)
     asked: list[bool] = []
@@ -524,7 +524,7 @@ def test_what_a_case_raises_is_recorded_accepted_and_then_passes(start, tiny_cas
     assert accepted.work is None
 
 
-def test_a_case_that_raises_now_leaves_the_others_alone_and_tells_where(start, tiny_case, monkeypatch, capsys):
+def test_a_case_that_raises_shows_where_and_the_others_run(start, tiny_case, monkeypatch, capsys):
     case, other = tiny_case(DDPM, sentinel="ways"), tiny_case(DDPM, sentinel="ways", seed=1)
     for one in (case, other):
         start("update", update="auto").picture(one)
@@ -543,17 +543,17 @@ def test_a_case_that_raises_now_leaves_the_others_alone_and_tells_where(start, t
     assert "IndexError: index 5 is out of bounds" in found.pictures.message
     assert "Traceback" in capsys.readouterr().err
     assert Verdict(run.picture(other).verdict).passes
-    assert [record.verdict for record in told(run)] == ["raises now", "identical"]
+    assert [record.verdict for record in written(run)] == ["raises now", "identical"]
 
 
-def test_an_option_that_the_library_does_not_know_is_never_a_golden(start, tiny_case):
+def test_an_unknown_option_is_never_a_golden(start, tiny_case):
     case = tiny_case(DDPM, sentinel="ways", options={"use_karras_sigmas": True})
     with pytest.raises(UnknownSchedulerOption):
         start("update", update="auto").picture(case)
     assert not list((start("later").goldens.root).rglob("*.json"))
 
 
-def test_an_option_that_an_older_library_does_not_know_may_be_a_known_difference(start, tiny_case, monkeypatch):
+def test_an_option_unknown_to_an_older_library_may_be_a_difference(start, tiny_case, monkeypatch):
     case = tiny_case(DDPM, sentinel="ways", options={"clip_sample": False})
     with_torch = Difference(when=(f"torch=={torch.__version__}",), reason="the option came later")
     newer = start("newer", update="auto")

@@ -11,7 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 
-# From the top down. Rooms on one line may import each other, as long as no circle of modules comes of it.
+# From the top down. Rooms on one line may import each other, as long as their modules form no circle.
 ORDER = (
     ("simulated",),
     ("errors", "verdicts", "files", "paths", "console", "command", "frozen"),
@@ -43,7 +43,7 @@ class Import:
     """A module that another one imports.
 
     Attributes:
-        for_types: it is imported for type checkers alone.
+        for_types: it is imported only for type checkers.
         late: it is imported inside a function.
     """
 
@@ -53,7 +53,7 @@ class Import:
 
 
 def imports_of(source: str, package: str) -> Iterator[Import]:
-    """Everything that a module imports, wherever that stands; of ``from a import b`` both ``a`` and ``a.b``.
+    """Everything that a module imports, anywhere in the module; of ``from a import b`` both ``a`` and ``a.b``.
 
     Packages are imported with what is in them: of ``a.b`` both ``a`` and ``a.b``.
     """
@@ -114,7 +114,7 @@ def upward_imports(modules: Mapping[str, tuple[Import, ...]]) -> list[str]:
 
 
 def circle_in(modules: Mapping[str, tuple[Import, ...]]) -> list[str]:
-    """Modules of which each imports, perhaps by way of others, all of them; empty if there are none."""
+    """Modules that import each other, directly or through others; empty if there are none."""
     graph = graph_of(modules)
     while leaves := {name for name, others in graph.items() if not others}:
         graph = {name: others - leaves for name, others in graph.items() if name not in leaves}
@@ -169,7 +169,7 @@ def test_the_worker_runs_where_there_is_no_pydantic(modules):
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
-def test_what_may_be_asked_and_what_is_kept_import_no_torch(module):
+def test_suite_and_record_import_no_torch(module):
     script = f"import sys, {module}; print(*sorted({{'torch', 'diffusers', 'transformers'}} & {{*sys.modules}}))"
     command = [sys.executable, "-c", script]
     assert subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.split() == []
@@ -203,12 +203,12 @@ WAYS = {
 
 
 @pytest.mark.parametrize("source", WAYS.values(), ids=WAYS)
-def test_an_import_from_further_down_is_seen_however_it_is_written(made_up, source):
+def test_every_import_from_further_down_is_seen(made_up, source):
     assert upward_imports(made_up({"suite/a": source, "calls/b": ""})) == ["bench.suite.a imports bench.calls.b"]
 
 
 @pytest.mark.parametrize("source", WAYS.values(), ids=WAYS)
-def test_an_import_from_further_up_or_from_the_same_room_is_allowed(made_up, source):
+def test_imports_from_further_up_or_the_same_room_are_allowed(made_up, source):
     assert upward_imports(made_up({"run": source.replace("..", "."), "calls/a": source, "calls/b": ""})) == []
 
 

@@ -1,4 +1,4 @@
-"""The verdicts: one list of them, ranks that fit, and a style for each that is shown."""
+"""The verdicts: a single list, consistent ranks, and a style for each one that is shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS = frozenset(verdict.value for verdict in Verdict)
 OTHERS = sorted(path for path in BENCH.rglob("*.py") if path != VERDICTS)
 
 
-def test_a_verdict_is_its_word_wherever_it_is_written():
+def test_a_verdict_equals_its_word():
     for verdict in Verdict:
         assert Verdict(verdict.value) is verdict
         assert f"{verdict}" == str(verdict) == verdict == verdict.value
@@ -30,7 +30,7 @@ def test_a_verdict_is_its_word_wherever_it_is_written():
         assert verdict.value in frozenset({verdict})
 
 
-def test_the_verdicts_need_the_standard_library_alone():
+def test_the_verdicts_need_only_the_standard_library():
     imported = {
         name.partition(".")[0]
         for node in ast.walk(ast.parse(VERDICTS.read_text(encoding="utf-8")))
@@ -46,7 +46,7 @@ def test_the_verdicts_need_the_standard_library_alone():
 # Ranks
 
 
-def test_ranks_fit_to_what_passes_and_to_what_is_worse():
+def test_ranks_agree_with_what_passes_and_what_is_worse():
     for verdict in Verdict:
         if verdict.is_worse:
             assert verdict.rank >= Rank.COST, verdict
@@ -60,7 +60,7 @@ def test_ranks_fit_to_what_passes_and_to_what_is_worse():
             assert verdict.rank is Rank.OPEN, verdict
 
 
-def test_only_good_news_means_something_else_for_a_case_with_a_golden():
+def test_good_news_can_be_bad_for_a_case_with_a_golden():
     differ = {verdict for verdict in Verdict if verdict.kind is not verdict.kind_of_case}
     assert differ == {Verdict.WORKS_NOW, Verdict.LESS_WORK}
     assert {(verdict.kind, verdict.kind_of_case) for verdict in differ} == {(Kind.GOOD, Kind.BAD)}
@@ -181,7 +181,7 @@ def asset(name: str) -> str:
     return (REPORT / name).read_text(encoding="utf-8")
 
 
-def test_the_page_has_a_sign_of_its_own_for_each_mark():
+def test_the_page_has_a_sign_for_each_mark():
     signs = marks_of(asset("page.css"))
     assert set(signs) == {mark.css_class for mark in MARKS}
     assert len(set(signs.values())) == len(MARKS)
@@ -199,6 +199,6 @@ def test_a_style_that_is_missing_is_found():
 
 
 @pytest.mark.parametrize("name", ["page.html.jinja", "summary.md.jinja", "page.js"])
-def test_no_template_names_a_verdict_of_its_own(name):
+def test_no_template_defines_a_verdict(name):
     quoted = {text for pair in re.findall(r'"([^"\n]*)"|\'([^\'\n]*)\'', asset(name)) for text in pair}
     assert not quoted & WORDS

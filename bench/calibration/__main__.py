@@ -1,9 +1,9 @@
-"""``python -m bench.calibration``: what the measured limits of the goldens detect, and whether they would have held.
+"""``python -m bench.calibration``: what the measured limits of the goldens detect, and how often they are too narrow.
 
 ``detects`` prints, for each group of cases and dtype, the smallest change that is surely detected. ``validate`` leaves
-out each kind of evidence in turn and counts how often the limits from the rest would not have held. ``derive`` makes
-the limits anew from the evidence that is there, after a change of how they follow from it. ``keep`` takes the grids of
-a run on another processor, against which the limits are tested.
+out each kind of evidence in turn and counts how often it is outside the limits from the rest. ``derive`` derives the
+limits again from the existing evidence, after a change of the method. ``keep`` stores the grids of a run on another
+processor, against which the limits are tested.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def calibrated_cases(
     """The cases of a suite whose goldens have measured limits.
 
     Args:
-        expression: takes only the cases that it chooses; see ``cases_matching``.
+        expression: chooses the cases; see ``cases_matching``.
 
     Raises:
         GoldenError: a golden is damaged.
@@ -98,7 +98,7 @@ def _validate(expression: str) -> int:
 
 
 def _derive(expression: str) -> int:
-    """Derives all limits anew from the evidence that the goldens hold; nothing is measured."""
+    """Derives all limits again from the evidence in the goldens; nothing is measured."""
     device, changed, problems = choose_device("cpu"), 0, []
     for case, limits in calibrated_cases(expression=expression):
         try:
@@ -119,7 +119,7 @@ def _derive(expression: str) -> int:
         if again != limits:
             accept_limits(GOLDENS, case, device, again)
             changed += 1
-    print(*problems, f"{changed} goldens have other limits now", sep="\n")
+    print(*problems, f"{changed} goldens have new limits", sep="\n")
     return int(bool(problems))
 
 
@@ -130,7 +130,7 @@ def _keep(grids: Path, path: Path, name: str) -> int:
     """
     count = keep(grids, read_suite(SUITE_FILE).cases, GOLDENS, name, path)
     if not count:
-        raise UsageError(f"{grids}: holds no grid of a case with a golden; name the folder grids/ of a run.")
+        raise UsageError(f"{grids}: contains no grid of a case with a golden; give the folder grids/ of a run.")
     print(f"{count} cases kept in {path}")
     return 0
 
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keeping = commands.add_parser("keep")
     keeping.add_argument("grids", type=Path, help="folder grids/ of a run on that processor")
     keeping.add_argument("slug", help="short name of the file, such as amd-epyc")
-    keeping.add_argument("name", help="the processor in words")
+    keeping.add_argument("name", help="description of the processor")
     return run_command(parser.prog, run, parser.parse_args(arguments))
 
 

@@ -1,4 +1,4 @@
-"""From the evidence of one case to its limits for every tier, or to the reason why there can be none."""
+"""From the evidence of one case to its limits for every tier, or to the reason why it has none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.pictures.similarity import Limits
 
 
 class NoLimits(BenchError):
-    """No limits can follow from the evidence of a case."""
+    """The evidence of a case gives no limits."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ def derive_limits(dtype: str, evidence: Sequence[VariationMeasured], twins: Sequ
     """The limits of a case.
 
     Raises:
-        NoLimits: some of the evidence is another picture, or there is too little of it.
+        NoLimits: some of the evidence is another picture, or there is too little evidence.
     """
     everything = [*evidence, *(one for measured in twins for one in measured.each())]
     worst = spread_of(everything, PORTABLE)
     if is_unstable(worst):
         raise NoLimits(
             f"unstable: '{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f}, at least "
-            f"{UNSTABLE_BELOW} is needed), so no limits can help; choose another seed, or remove the case."
+            f"{UNSTABLE_BELOW} is needed), so no useful limits exist; choose another seed, or remove the case."
         )
     try:
         strict, portable = limits_from(everything, STRICT), limits_from(everything, PORTABLE)
@@ -69,7 +69,7 @@ def derive_limits(dtype: str, evidence: Sequence[VariationMeasured], twins: Sequ
 
 
 def _across(evidence: Sequence[VariationMeasured]) -> tuple[Limits | None, str]:
-    """The limits on another type of device, or why there can be none."""
+    """The limits on another type of device, or why it has none."""
     worst = spread_of(evidence, OTHER)
     if is_unstable(worst):
         return None, f"'{worst.name}' turns a tile into another picture (SSIM {worst.ssim:.4f})"

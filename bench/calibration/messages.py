@@ -1,4 +1,4 @@
-"""What the process of a variation is told, and what it answers, one message per case."""
+"""The messages to and from the process of a variation: an assignment, then one answer per case."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.suite.case import Case
 
 
 @dataclass(frozen=True)
-class Task:
-    """The cases that a process is to make.
+class Assignment:
+    """The cases that a process makes.
 
     Attributes:
         variation: its name.
-        threads: of torch, unless the variation has its own.
+        threads: of torch, unless the variation sets them.
         device: torch's name.
         suite_folder: absolute.
     """
@@ -30,7 +30,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Ready:
-    """The variation holds in this process."""
+    """The variation has taken effect in this process."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Made:
     """The images of a case, with the hash and the revision of the weights that made them.
 
     Attributes:
-        grids: the images of each repeat of the variation; of most variations there is one.
+        grids: the images of each repeat of the variation; most variations have one.
     """
 
     grids: tuple[list[Image.Image], ...]
@@ -48,7 +48,7 @@ class Made:
 
 @dataclass(frozen=True)
 class NotHeld:
-    """The variation did not take hold; for the whole process where it comes instead of ``Ready``."""
+    """The variation had no effect on a case, or, sent instead of ``Ready``, on the process."""
 
     reason: str
 
@@ -62,7 +62,7 @@ class Raised:
 
 @dataclass(frozen=True)
 class Died:
-    """The process ended while it made this case; what it ended with. Made by the side that waits."""
+    """The process ended while it made this case; says how it ended. The waiting process creates it."""
 
     reason: str
 

@@ -12,7 +12,7 @@ Distribution", Statistical Science 2014), of which only the upper piece matters:
   tail than a normal distribution, so the bound errs on the wide side.
 - Values below the median, such as those of a variation that hardly touches a case, cannot widen the limit.
 - Below its resolution a figure means nothing, such as whether one value of a picture is off by one level or none.
-- Student's t pays for the small sample.
+- Student's t accounts for the small sample.
 - A value beyond the bound shows something rarer than rounding alone, such as an edge that flips in one of 64 twins, or
   a timestep that is cut off to the integer below. The bound is then twice that value, and its chance is no promise.
 

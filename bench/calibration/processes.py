@@ -1,11 +1,11 @@
-"""Starts the process of a variation and hands on its answers, whatever happens to it."""
+"""Runs the process of a variation and yields its answers, even if the process dies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.calibration.messages import Answer, Died, NotHeld, Ready, Task
+from bench.calibration.messages import Answer, Assignment, Died, NotHeld, Ready
 from bench.calibration.variations import Variation
 from bench.calibration.worker import answers
 from bench.calls.processes import ProcessDied, started
@@ -18,27 +18,27 @@ class VariationFailed(BenchError):
 
 
 class NoEffectHere(BenchError):
-    """The variation does not take hold on this machine."""
+    """The variation has no effect on this machine."""
 
 
-def run_variation(variation: Variation, task: Task) -> Iterator[tuple[Case, Answer]]:
-    """An answer for each case of the task, in order, as they come.
+def run_variation(variation: Variation, assignment: Assignment) -> Iterator[tuple[Case, Answer]]:
+    """Yields an answer for each case of the assignment, in order, as they come.
 
-    Where a case takes the process along, the others get a new one.
+    If a case ends the process, the remaining cases get a new one.
 
     Raises:
-        NoEffectHere: the variation does not take hold on this machine.
-        VariationFailed: its process does not come up.
+        NoEffectHere: the variation has no effect on this machine.
+        VariationFailed: its process does not start.
     """
-    left = list(task.cases)
+    left = list(assignment.cases)
     while left:
-        for answer in _process(variation, replace(task, cases=tuple(left))):
+        for answer in _process(variation, replace(assignment, cases=tuple(left))):
             yield left.pop(0), answer
 
 
-def _process(variation: Variation, task: Task) -> Iterator[Answer]:
+def _process(variation: Variation, assignment: Assignment) -> Iterator[Answer]:
     """The answers of one process; the last is ``Died`` if it ended too early."""
-    with started(answers, task, environment=variation.environment) as replies:
+    with started(answers, assignment, environment=variation.environment) as replies:
         try:
             ready = next(replies)
         except ProcessDied as error:

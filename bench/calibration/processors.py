@@ -1,7 +1,7 @@
 """Pictures that a processor of another maker drew, kept as differences from the goldens.
 
-They are the real thing that rounding twins imitate, so they are never evidence: they check the limits that follow
-from it (``tests/calibration/test_validation.py``). Add a processor with the grids of a run that was made there::
+They are what rounding twins imitate, so they are never evidence: they test the limits that follow from the evidence
+(``tests/calibration/test_validation.py``). Add a processor with the grids of a run on it::
 
     python -m bench.calibration keep results/latest/grids amd-epyc "AMD EPYC, AVX-512 with bfloat16, no AMX"
 """
@@ -65,7 +65,7 @@ def keep(grids: Path, cases: Iterable[Case], root: Path, name: str, path: Path) 
     """Writes the differences of all grids in a folder of a run from their goldens.
 
     Returns:
-        The number of cases that were kept: those with a grid and a golden. Without any, nothing is written.
+        The number of cases that were kept: those with a grid and a golden. If there are none, nothing is written.
     """
     differences, hashes = dict[str, np.ndarray](), dict[str, str]()
     for case, golden in _goldens(cases, root):
@@ -90,7 +90,7 @@ def keep(grids: Path, cases: Iterable[Case], root: Path, name: str, path: Path) 
 def read_processor(path: Path) -> Processor:
     """Raises:
     OSError: the file cannot be read.
-    ValueError: it is not a file of ``keep``.
+    ValueError: ``keep`` did not write the file.
     """
     with np.load(path) as file:
         about = json.loads(str(file[_ABOUT]))
@@ -98,7 +98,7 @@ def read_processor(path: Path) -> Processor:
 
 
 def pictures_of(processor: Processor, cases: Iterable[Case], root: Path) -> Iterator[tuple[Case, list[Image.Image]]]:
-    """The images that the processor drew of each case whose golden is still the one it was compared with."""
+    """The images that the processor drew of each case whose golden has not changed since."""
     for case, golden in _goldens(cases, root):
         ours = _values(golden.tiles)
         if processor.goldens.get(case.id) == _hash(ours):

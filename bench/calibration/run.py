@@ -1,4 +1,4 @@
-"""Measures the limits of cases: each harmless variation in a process of its own, against the goldens."""
+"""Measures the limits of cases: each harmless variation in a separate process, against the goldens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from bench.calibration.derivation import NoLimits, derive_limits
-from bench.calibration.messages import Answer, Made, NotHeld, Task
+from bench.calibration.messages import Answer, Assignment, Made, NotHeld
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.spread import MARGIN, measured
-from bench.calibration.variations import PLAIN, Variation, variations_here
+from bench.calibration.variations import ANOTHER_PROCESS, Variation, variations_here
 from bench.calls.device import Device, instruction_set
 from bench.pictures.check import judge
 from bench.pictures.limits import PORTABLE, CalibratedLimits, TwinsMeasured, VariationMeasured, default_limits
@@ -26,17 +26,17 @@ from bench.pictures.store import Golden, GoldenError, accept_limits, describe_or
 from bench.suite.case import Case
 from bench.verdicts import Verdict
 
-TELL_EVERY_S = 15.0
+PROGRESS_EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What came of one case.
+    """The result of one case.
 
     Attributes:
         limits: measured and written; ``None`` if the case could not be calibrated.
-        problem: why not, or that it is blind; one sentence, empty if all is well.
-        raises: the case raises, and no golden says that it has pictures, so there is nothing to be calibrated.
+        problem: why not, or that it is blind; one sentence, empty if there is none.
+        raises: the case raises, and no golden says that it has pictures, so there is nothing to calibrate.
     """
 
     case: Case
@@ -54,8 +54,8 @@ class Calibration:
         goldens: the store that is compared with and written to.
         libraries: versions, for the evidence.
         announce: gets the progress, line by line.
-        again: measure everything again. Otherwise evidence that a golden already holds is kept, from whichever
-            processor it came, since it is about this very picture; only what is missing is measured.
+        again: measure everything again. Otherwise the evidence in a golden is kept, whichever processor it came from,
+            since it is about the same picture; only missing evidence is measured.
     """
 
     device: Device
@@ -72,7 +72,7 @@ class Calibration:
     _ended: dict[str, Calibrated] = field(default_factory=dict)
 
     def run(self, cases: Sequence[Case]) -> dict[str, Calibrated]:
-        """Measures all cases and writes the limits of each; what came of it, by the case's id."""
+        """Measures all cases and writes the limits of each; returns the results by the id of the case."""
         variations, not_here = variations_here(self.device.type, torch.get_num_threads())
         for sentence in not_here:
             self.announce(f"left out: {sentence}")
@@ -97,16 +97,16 @@ class Calibration:
 
     def _variation(self, variation: Variation, cases: Sequence[Case], title: str) -> None:
         self.announce(f"{title}: {len(cases)} cases ({variation.reason})")
-        told = began = time.monotonic()
+        announced = began = time.monotonic()
         found: dict[str, list[VariationMeasured]] = {}
         try:
             for done, (case, answer) in enumerate(self._answers(variation, cases), start=1):
                 measurements = self._take(variation, case, answer)
                 if measurements:
                     found[case.id] = measurements
-                if time.monotonic() - told >= TELL_EVERY_S and done < len(cases):
-                    told = time.monotonic()
-                    self.announce(f"  {done} of {len(cases)} cases, {told - began:.0f} s")
+                if time.monotonic() - announced >= PROGRESS_EVERY_S and done < len(cases):
+                    announced = time.monotonic()
+                    self.announce(f"  {done} of {len(cases)} cases, {announced - began:.0f} s")
         except NoEffectHere as error:
             self._leave_out(variation, cases, f"no effect here: {error}")
             return
@@ -118,25 +118,25 @@ class Calibration:
         self._count(variation, cases, found, time.monotonic() - began)
 
     def _answers(self, variation: Variation, cases: Sequence[Case]) -> Iterator[tuple[Case, Answer]]:
-        """What the processes of a variation answer, as it comes; those of one thread share the cores."""
+        """The answers of the processes of a variation, as they come; processes of one thread share the cores."""
         threads = torch.get_num_threads()
         shares = variation.threads is not None and self.device.type == "cpu"
         count = min(max(1, threads // (variation.threads or threads)), len(cases)) if shares else 1
         longest_first = sorted(cases, key=lambda case: -case.settings.steps * case.settings.images)
         part_of = {case.id: number % count for number, case in enumerate(longest_first)}
         parts = [[case for case in cases if part_of[case.id] == number] for number in range(count)]
-        tasks = [
-            Task(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
+        assignments = [
+            Assignment(variation.name, tuple(part), threads, str(self.device.torch_device), self.suite_folder)
             for part in parts
         ]
-        yield from _side_by_side([run_variation(variation, task) for task in tasks])
+        yield from _side_by_side([run_variation(variation, assignment) for assignment in assignments])
 
     def _count(
         self, variation: Variation, cases: Sequence[Case], found: dict[str, list[VariationMeasured]], seconds: float
     ) -> None:
-        """Takes what a variation did as evidence, unless it did nothing to any case."""
+        """Takes what a variation did as evidence, unless it changed no case."""
         moved = [one for measurements in found.values() for one in measurements if one.max_diff]
-        if not moved and not variation.twins and variation is not PLAIN:
+        if not moved and not variation.twins and variation is not ANOTHER_PROCESS:
             self._leave_out(variation, cases, "no effect on any case, so it is no evidence")
             return
         of_id = {case.id: case for case in cases}
@@ -156,11 +156,11 @@ class Calibration:
             self._left_out[case.id].append(f"{variation.name}: {why}")
 
     def _take(self, variation: Variation, case: Case, answer: Answer) -> list[VariationMeasured]:
-        """How far each repeat of the variation moved the case; empty if that is not known, which is noted."""
+        """How far each repeat of the variation moved the case; empty, with the reason noted, if that is unknown."""
         if isinstance(answer, NotHeld):
             self._left_out[case.id].append(f"{variation.name}: {answer.reason}")
             return []
-        if variation is PLAIN and not self._start(case, answer):
+        if variation is ANOTHER_PROCESS and not self._start(case, answer):
             return []
         if not isinstance(answer, Made):
             self._fail(case, f"not calibrated under '{variation.name}': {answer.reason}")
@@ -168,15 +168,15 @@ class Calibration:
         try:
             found = [compare(images, self._references[case.id]) for images in answer.grids]
         except Incomparable as error:
-            self._fail(case, f"not calibrated: under '{variation.name}' its pictures are others: {error}")
+            self._fail(case, f"not calibrated: under '{variation.name}' its pictures cannot be compared: {error}")
             return []
         return [measured(variation.name, variation.tier, similarity) for similarity in found]
 
     def _start(self, case: Case, answer: Answer) -> bool:
-        """Chooses the picture that the variations of a case are compared with: what this machine makes of it.
+        """Chooses the picture that the variations of a case are compared with: the one that this machine makes.
 
-        The golden must be that picture, or the same within its limits: then another processor drew it, and how far the
-        two are apart is evidence too. A case that must be like another one is compared with that one's picture.
+        It must be the golden, or within its limits: then another processor drew the golden, and how far apart the two
+        are is evidence too. A case that must match another one is compared with the picture of that case.
         """
         if not isinstance(answer, Made):
             if self._has_pictures(case):
@@ -186,8 +186,8 @@ class Calibration:
         origin = describe_origin(case, answer.weights, answer.revision, self.device, self.libraries)
         images = answer.grids[0]
         pictures, golden = judge(case, images, origin, self.goldens, self.device)
-        alike = golden is not None and golden.origin.like and self._is_near(case, images, golden.tiles)
-        if golden is None or not (Verdict(pictures.verdict).passes or alike):
+        near = golden is not None and golden.origin.like and self._is_near(case, images, golden.tiles)
+        if golden is None or not (Verdict(pictures.verdict).passes or near):
             word = "not what this machine makes" if pictures.verdict == Verdict.CHANGED else pictures.verdict
             self._fail(case, f"not calibrated, its golden is {word}: {pictures.message.rstrip('.')}.")
             return False
@@ -224,10 +224,10 @@ class Calibration:
         return golden.origin.device["name"], known
 
     def _keep(self, case: Case, limits: CalibratedLimits | None) -> None:
-        """Takes over the evidence of an earlier calibration."""
+        """Keeps the evidence of an earlier calibration."""
         if limits is None:
             return
-        self._evidence[case.id] = [one for one in limits.evidence if one.name != PLAIN.name]
+        self._evidence[case.id] = [one for one in limits.evidence if one.name != ANOTHER_PROCESS.name]
         self._twins[case.id] = list(limits.twins)
 
     def _has_pictures(self, case: Case) -> bool:
@@ -238,7 +238,7 @@ class Calibration:
             return True
 
     def _is_near(self, case: Case, images: list[Image.Image], tiles: list[Image.Image]) -> bool:
-        """A case that must be like another computes in another way, so it may differ as another processor does."""
+        """A case that must match another one computes differently, so it may differ as another processor does."""
         try:
             return compare(images, tiles).verdict(default_limits(case.settings.dtype, PORTABLE)) != Verdict.CHANGED
         except Incomparable:
@@ -287,7 +287,7 @@ def _as_twins(roundoff: float, measurements: Sequence[VariationMeasured]) -> Twi
 
 
 def _side_by_side(sources: Sequence[Iterator[tuple[Case, Answer]]]) -> Iterator[tuple[Case, Answer]]:
-    """What several iterators give, as it comes, each read in a thread of its own."""
+    """The items of several iterators as they come, each read in its own thread."""
     if len(sources) == 1:
         yield from sources[0]
         return

@@ -5,7 +5,7 @@ a machine happens to round. The evidence, rounding twins and variations, is a sa
 one more observation, the next machine, exceeds with a chance of at most ``FALSE_ALARM`` divided by the four figures.
 
 The bound itself, and what it assumes, is in ``bench.calibration.prediction``. A variation that leaves a picture as it
-was is no observation at all: nothing shows that it changed a rounding.
+was is not an observation: nothing shows that it changed any rounding.
 
 How this was checked: ``tests/calibration/test_validation.py`` draws figures from known distributions (lognormal with a
 deviation of 0.1 to 1, chi-squared with 1 to 100 degrees of freedom, absolute normal) and counts how often the next one
@@ -25,7 +25,7 @@ from bench.pictures.similarity import Limits, Similarity
 
 FALSE_ALARM = 1e-4  # per case and machine
 FIGURES = 4
-# With fewer observations Student's t asks for so much room that the limit would mean nothing.
+# With fewer observations Student's t makes the limit so wide that it would mean nothing.
 FEWEST = 8
 # A twin whose tile is less like the golden's than this is another picture.
 UNSTABLE_BELOW = 0.9
@@ -51,8 +51,8 @@ class Floors:
     shift: float
 
 
-# On one type of device, even a case that nothing moved must bear what harmless upgrades did elsewhere: SSIM 0.99999,
-# one level, 0.08 % of the values. The first real changes were at 0.9998 and 2 levels; 0.99995 lies half-way between,
+# On one type of device, even a case that nothing moved must allow what harmless upgrades did elsewhere: SSIM 0.99999,
+# one level, 0.08 % of the values. The first real changes were at 0.9998 and 2 levels; 0.99995 is half-way between,
 # on a log scale. A level on 0.1 % of the values shifts a channel by 0.001.
 SAME_TYPE = Floors(gap=5e-5, levels=1, share=0.001, shift=0.01)
 # TF32 arithmetic in the text encoder and the decoder moves every case a little, which twins of the denoiser do not
@@ -90,10 +90,10 @@ def measured(name: str, tier: Tier, similarity: Similarity) -> VariationMeasured
 
 
 def evidence_for(evidence: Sequence[VariationMeasured], tier: Tier) -> list[VariationMeasured]:
-    """What counts for a tier.
+    """The evidence that counts for a tier.
 
     What may differ on one machine may differ between two. Another type of device rounds so much more coarsely that
-    only evidence of its own counts there.
+    only its own evidence counts there.
     """
     counted = {STRICT: (STRICT,), PORTABLE: (STRICT, PORTABLE), OTHER: (OTHER,)}[tier]
     return [one for one in evidence if one.tier in counted]
@@ -102,7 +102,7 @@ def evidence_for(evidence: Sequence[VariationMeasured], tier: Tier) -> list[Vari
 def observations(evidence: Sequence[VariationMeasured]) -> list[VariationMeasured]:
     """Evidence that shows how far rounding moves the case: all twins, and the variations that moved it.
 
-    If no variation did, all of them stay.
+    If no variation did, all of them count.
     """
     names = [one.name for one in evidence]
     found = [one for one in evidence if one.max_diff or names.count(one.name) > 1]
@@ -124,7 +124,7 @@ def spread_of(evidence: Sequence[VariationMeasured], tier: Tier) -> Spread:
     """What the evidence for this tier did.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such evidence.
     """
     counted = evidence_for(evidence, tier)
     if not counted:
@@ -159,7 +159,7 @@ def limits_from(evidence: Sequence[VariationMeasured], tier: Tier) -> Limits:
     gap = limit([1 - one.ssim for one in counted], floors.gap)
     # Whole levels double from 1 to 2, which a logarithm takes for a wide spread; counted from 1 up they do not.
     levels = limit([one.max_diff + 1 for one in counted], floors.levels + 1) - 1
-    # In a small picture the floor is a few values only, so how their number scatters is looked at below it too.
+    # In a small picture the floor is only a few values, so their scatter below the floor counts too.
     share = limit([one.changed_share for one in counted], floors.share / 4)
     return Limits(
         ssim=_down(max(1 - gap, -1.0)),
@@ -180,7 +180,7 @@ def _down(value: float) -> float:
 
 
 def is_unstable(spread: Spread) -> bool:
-    """Whether some of the evidence turned a tile into another picture, so that no limit can serve."""
+    """Whether some of the evidence turned a tile into another picture, so that no useful limits exist."""
     return spread.ssim < UNSTABLE_BELOW
 
 

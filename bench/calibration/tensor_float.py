@@ -23,7 +23,7 @@ def round_to_tf32(values: torch.Tensor) -> torch.Tensor:
 
 
 def use_tf32(pipeline: Any, kinds: tuple[type[torch.nn.Module], ...]) -> int:
-    """Makes layers of these kinds round their weights and inputs to TF32, for good; returns how many there are."""
+    """Makes layers of these kinds round their weights and inputs to TF32, permanently; returns how many."""
     parts = (getattr(pipeline, name, None) for name in ("text_encoder", "unet", "vae"))
     layers: list[Any] = [layer for part in parts if part is not None for layer in part.modules()]
     layers = [layer for layer in layers if isinstance(layer, kinds)]

@@ -3,7 +3,7 @@
 Two processors that run the same network differ in the last digits of its output, and the sampler carries that on to
 the picture. A twin makes such a difference on purpose: each value of the output is multiplied by ``1 + roundoff * u``
 with ``u`` uniform in [-1, 1], and rounded back to its dtype. One machine can make any number of twins, so they show
-how far a case moves on machines that are not there.
+how far a case moves on machines that are not at hand.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def rounded_differently(denoiser: torch.nn.Module, roundoff: float, twin: int) -
         twin: number of the twin, which seeds its noise.
 
     Yields:
-        The number of values that each call changed, so that one can see whether it took hold.
+        The number of values that each call changed, which shows whether it had an effect.
     """
     generator = torch.Generator("cpu").manual_seed(_FIRST_SEED + twin)
     changed: list[int] = []
 
     def change(module: torch.nn.Module, arguments: Any, output: Any) -> Any:
-        # A scenario may save a pipeline and load it again, so the class is looked at and not the instance.
+        # A scenario may save a pipeline and load it again, so the class is compared, not the instance.
         if type(module) is not type(denoiser):
             return None
         first = output[0]

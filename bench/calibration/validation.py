@@ -1,4 +1,4 @@
-"""Would the limits have held? Leaves out each kind of evidence in turn and judges it by the limits from the rest."""
+"""Are the limits wide enough? Leaves out each kind of evidence in turn and judges it by the limits from the rest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_within(one: VariationMeasured, limits: Limits) -> bool:
 
 
 def leave_each_out(dtype: str, calibrated: CalibratedLimits) -> Iterator[LeftOut]:
-    """Every kind of evidence of every tier; kinds without which too little is left are passed over."""
+    """Every kind of evidence of every tier; kinds without which too little evidence is left are skipped."""
     tiers: tuple[Tier, ...] = (STRICT, PORTABLE) if calibrated.other is None else (STRICT, PORTABLE, OTHER)
     for tier in tiers:
         counted = observations(evidence_for_limits(dtype, calibrated.measurements, tier))

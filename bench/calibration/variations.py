@@ -1,6 +1,6 @@
 """Harmless variations: what may differ between two runs without anything being wrong.
 
-Each runs in a process of its own. Whether it took hold is looked at in that process: one without effect is no evidence.
+Each runs in a separate process, which checks that the variation has an effect: one without effect is no evidence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.calibration.twins import COARSE_ROUNDOFF, FLOAT32_ROUNDOFF, unit_roun
 from bench.errors import BenchError
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, Tier
 from bench.suite.optimizations import compiles
-from bench.suite.scenarios import PLAIN as PLAIN_CALL
+from bench.suite.scenarios import PLAIN
 
 if TYPE_CHECKING:
     from bench.suite.case import Case
@@ -38,7 +38,7 @@ TWINS_OF_FLOAT32, TWINS_OF_HALF = 16, 64
 
 
 class NoEffect(BenchError):
-    """A variation did not take hold in its process."""
+    """A variation had no effect in its process."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Variation:
 
     Attributes:
         tier: the narrowest tier that it is evidence for: what may differ on one machine may on others too.
-        reason: why pictures made so are as right as the golden.
+        reason: why pictures made this way are as right as the golden.
         environment: variables of the process, set before torch is imported.
         threads: of torch; ``None`` for its default.
         onednn: whether torch may use oneDNN.
         patch: what is done to the ready pipeline or to the calls.
-        dtypes: cases it is run with.
-        processors: whether it is about processors and their kernels alone.
+        dtypes: of the cases that it is run with.
+        processors: whether it concerns only processors and their kernels.
         twins: how many rounding twins are made of each case; 0 for a variation that is not one.
         roundoff: of the twins; ``None`` for the unit roundoff of the case's dtype.
-        took_hold: raises ``NoEffect`` in the process, before anything is loaded, if it did not.
+        took_hold: raises ``NoEffect`` in the process, before anything is loaded, if the variation has no effect.
     """
 
     name: str
@@ -73,9 +73,9 @@ class Variation:
     took_hold: Callable[[], None] = lambda: None
 
     def applies_to(self, case: Case) -> bool:
-        """Speed settings rule out other patches of the pipeline: which of the two would hold?
+        """Cases with speed settings get no other patch of the pipeline: the two could conflict.
 
-        Images are made apart where each has its own generator and nothing is said of the batch as a whole.
+        Images are made apart if each has its own generator and no setting concerns the batch.
         """
         settings = case.settings
         if settings.dtype not in self.dtypes:
@@ -83,7 +83,7 @@ class Variation:
         if self.twins:
             return not compiles(settings.optimizations)
         if self.patch == "images apart":
-            return settings.images > 1 and settings.scenario == PLAIN_CALL and not settings.call
+            return settings.images > 1 and settings.scenario == PLAIN and not settings.call
         return self.patch is None or not settings.optimizations
 
     def roundoff_of(self, case: Case) -> float:
@@ -106,19 +106,19 @@ def onednn_is(wanted: str) -> Callable[[], None]:
     """A check that raises ``NoEffect`` unless oneDNN says that it uses these instructions."""
 
     def check() -> None:
-        told = onednn_instructions()
-        if told != wanted:
-            raise NoEffect(f"oneDNN uses {told or 'kernels that it does not name'}.")
+        found = onednn_instructions()
+        if found != wanted:
+            raise NoEffect(f"oneDNN uses {found or 'kernels that it does not name'}.")
 
     return check
 
 
 def mkl_is_compatible() -> None:
-    """Raises ``NoEffect`` unless MKL uses its kernels for any processor, as it does on those that it does not know."""
+    """Raises ``NoEffect`` unless MKL uses its generic kernels, as it does on processors that it does not know."""
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     branch = getattr(library, "mkl_serv_cbwr_get", None)
     if branch is None or branch(_MKL_ALL) != _MKL_COMPATIBLE:
-        raise NoEffect("torch's MKL does not use the kernels for any processor, or has none.")
+        raise NoEffect("torch does not use the generic kernels of MKL.")
 
 
 def _onednn_off() -> None:
@@ -127,9 +127,9 @@ def _onednn_off() -> None:
 
 
 def onednn_instructions() -> str:
-    """The instructions that oneDNN chose here, in its own words, from the header of its log; empty if it tells none.
+    """The instructions that oneDNN chose here, in its own words, from the header of its log; empty if it names none.
 
-    The log goes to file descriptor 1 past ``sys.stdout``.
+    The log goes to file descriptor 1, not through ``sys.stdout``.
     """
     sys.stdout.flush()
     stdout = os.dup(1)
@@ -147,10 +147,10 @@ def onednn_instructions() -> str:
     return next((line.partition("cpu,isa:")[2] for line in lines if "cpu,isa:" in line), "")
 
 
-PLAIN = Variation("another process", STRICT, "the same again, at other memory addresses")
+ANOTHER_PROCESS = Variation("another process", STRICT, "the same again, at other memory addresses")
 
 VARIATIONS: tuple[Variation, ...] = (
-    PLAIN,
+    ANOTHER_PROCESS,
     Variation("1 thread", STRICT, "sums are split among threads in another way", threads=1, processors=True),
     Variation("2 threads", STRICT, "sums are split among threads in another way", threads=2, processors=True),
     Variation(
@@ -262,20 +262,20 @@ VARIATIONS: tuple[Variation, ...] = (
 
 
 def variations_here(device_type: str, threads: int) -> tuple[tuple[Variation, ...], tuple[str, ...]]:
-    """The variations that can be run on this machine, and why others are not.
+    """The variations that can run on this machine, and why the others cannot.
 
     Args:
-        threads: torch's default here, with which the plain process runs.
+        threads: torch's default here, with which other processes run.
     """
     run, left_out = [], []
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     for variation in VARIATIONS:
         if variation.processors and device_type != "cpu":
-            why = "about processors"
+            why = "only for CPUs"
         elif variation.processors and variation.threads == threads:
-            why = "what other processes have here"
+            why = "the default here"
         elif variation.environment and not x86:
-            why = "about x86 processors"
+            why = "only for x86 processors"
         else:
             run.append(variation)
             continue
@@ -284,10 +284,10 @@ def variations_here(device_type: str, threads: int) -> tuple[tuple[Variation, ..
 
 
 def take_hold(variation: Variation) -> None:
-    """Sets what must be set in the process after torch was imported, and looks whether all of it holds.
+    """Sets what must be set in the process after torch was imported, and checks that the variation has an effect.
 
     Raises:
-        NoEffect: it does not.
+        NoEffect: it has none.
     """
     if variation.threads:
         torch.set_num_threads(variation.threads)

@@ -1,4 +1,4 @@
-"""What the process of one variation does, in which the variation's environment is set."""
+"""Runs in the process of one variation, where the variation's environment is set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from bench.calibration.messages import Answer, Made, NotHeld, Raised, Ready, Task
+from bench.calibration.messages import Answer, Assignment, Made, NotHeld, Raised, Ready
 from bench.calibration.twins import rounded_differently
 from bench.calibration.variations import VARIATIONS, NoEffect, Patch, Variation, apply_patch, calls_of, take_hold
 from bench.calls.device import Device, choose_device, make_deterministic
@@ -15,30 +15,32 @@ from bench.calls.sampling import generate
 from bench.suite.case import Case
 
 
-def answers(task: Task) -> Iterator[Ready | Answer]:
-    """``Ready`` or, if the variation does not hold here, ``NotHeld`` alone; then an answer for each case, in order."""
+def answers(assignment: Assignment) -> Iterator[Ready | Answer]:
+    """``Ready``, then an answer for each case, in order; ``NotHeld`` alone if the variation has no effect here."""
     import torch
 
-    variation = next(one for one in VARIATIONS if one.name == task.variation and one.applies_to(task.cases[0]))
+    variation = next(
+        one for one in VARIATIONS if one.name == assignment.variation and one.applies_to(assignment.cases[0])
+    )
     make_deterministic()
-    torch.set_num_threads(task.threads)
+    torch.set_num_threads(assignment.threads)
     try:
         take_hold(variation)
     except NoEffect as error:
         yield NotHeld(str(error))
         return
     yield Ready()
-    loader = _Loader(choose_device(task.device), task, variation.patch)
-    for case in task.cases:
+    loader = _Loader(choose_device(assignment.device), assignment, variation.patch)
+    for case in assignment.cases:
         yield _answer(loader, case, variation)
 
 
 class _Loader:
     """Holds one pipeline at a time, as a run does."""
 
-    def __init__(self, device: Device, task: Task, patch: Patch | None) -> None:
+    def __init__(self, device: Device, assignment: Assignment, patch: Patch | None) -> None:
         self._device = device
-        self._task = task
+        self._assignment = assignment
         self._patch: Patch | None = patch
         self._key: object = None
         self._loaded: LoadedPipeline | None = None
@@ -49,7 +51,7 @@ class _Loader:
         if self._loaded is None or key != self._key:
             self._loaded = None
             loaded = load_pipeline(
-                case.model, settings.dtype, settings.optimizations, self._device, self._task.suite_folder
+                case.model, settings.dtype, settings.optimizations, self._device, self._assignment.suite_folder
             )
             apply_patch(loaded.pipeline, self._patch)
             self._key, self._loaded = key, loaded

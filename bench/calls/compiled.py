@@ -1,7 +1,7 @@
-"""Measures a case in a process of its own, with an empty compile cache.
+"""Measures a case in a separate process, with an empty compile cache.
 
-What ``torch.compile`` costs and gives depends on what the process and its cache have compiled before; here that is
-always nothing, so the first call is a cold one.
+What ``torch.compile`` costs and gains depends on what the process and its cache have compiled before. Here that is
+nothing, so the first call is always cold.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def _measure(
 def measure_alone(
     case: Case, device: str, rounds: int, suite_folder: Path, *, counts_work: bool = False
 ) -> tuple[LoadedPipeline, Measurement]:
-    """The measurement of a case made in a new process, and what it loaded (without the pipeline, which ended there).
+    """Measures a case in a new process; also returns what it loaded, without the pipeline, which ended there.
 
     Args:
         device: torch's name, such as ``cuda:0``.
 
     Raises:
-        ProcessDied: the process was killed, out of memory for one.
+        ProcessDied: the process was killed, for example when memory ran out.
     """
     return processes.call(_measure, case, device, rounds, suite_folder, counts_work, shows=True)

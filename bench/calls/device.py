@@ -1,4 +1,4 @@
-"""Which device a run uses, and everything that must be asked of it: waiting, memory, names, determinism."""
+"""The device of a run, and what the suite asks of it: waiting, memory, names, determinism."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DeviceError(BenchError):
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Peak of allocated bytes, or ``None`` and the reason why the backend cannot tell."""
+    """Peak of allocated bytes, or ``None`` and the reason why the backend has no figure."""
 
     allocated: int | None
     reason: str | None = None
@@ -49,8 +49,8 @@ class Device(Protocol):
 def slow_dtypes(device: Device) -> frozenset[str]:
     """Dtypes that the device computes far slower than float32, by their torch names; such cases run on request only.
 
-    On processors float16 always counts as slow, since most have no float16 convolutions of their own and all are to run
-    the same cases; bfloat16 does where oneDNN has no kernels for it.
+    On a CPU float16 always counts as slow: most CPUs have no float16 convolutions, and all should run the same cases.
+    bfloat16 counts as slow where oneDNN has no kernels for it.
     """
     if device.type != "cpu":
         return frozenset()
@@ -58,12 +58,12 @@ def slow_dtypes(device: Device) -> frozenset[str]:
 
 
 def is_simulated(device: Device) -> bool:
-    """Whether times on the device mean nothing, since it is computed by the processor."""
+    """Whether times on the device mean nothing, because the CPU computes its work."""
     return device.type == simulated.TYPE
 
 
 def instruction_set(device: Device) -> str:
-    """What chooses among a processor's kernels besides its name, in words; empty for accelerators."""
+    """What selects a processor's kernels, other than its name, in words; empty for accelerators."""
     if device.type != "cpu":
         return ""
     has = {"AMX": torch.cpu._is_amx_tile_supported(), "bfloat16": torch.ops.mkldnn._is_mkldnn_bf16_supported()}
@@ -148,14 +148,14 @@ class Accelerator:
             torch.accelerator.reset_peak_memory_stats(self.torch_device)
 
     def peak_memory(self) -> PeakMemory:
-        """torch answers 0 for backends without counters, which would read as *no memory used*."""
+        """torch returns 0 for backends without counters, which would read as *no memory used*."""
         try:
             allocated = torch.accelerator.max_memory_allocated(self.torch_device)
         except (RuntimeError, AttributeError, NotImplementedError) as error:
             why = str(error).partition("\n")[0] or type(error).__name__
             return PeakMemory(None, f"{self.type} has no peak counter ({why})")
         if not allocated:
-            return PeakMemory(None, f"the peak counter of {self.type} answers 0")
+            return PeakMemory(None, f"the peak counter of {self.type} returns 0")
         return PeakMemory(allocated)
 
     def empty_cache(self) -> None:
@@ -168,7 +168,7 @@ def choose_device(wanted: str = "auto") -> Device:
     The simulated accelerator must be asked for by its name, ``sim``, which enables it for the rest of this process.
 
     ``torch.accelerator.current_accelerator()`` names ``cuda`` on machines without a GPU too, so availability is
-    asked first.
+    checked first.
 
     Raises:
         DeviceError: torch does not know the name, or no such device is available.
@@ -198,7 +198,7 @@ def choose_device(wanted: str = "auto") -> Device:
 
 
 def require_device(device: Device, wanted: str) -> None:
-    """Refuses to go on without the device that a CI job was started for.
+    """Refuses to continue without the device that a CI job was started for.
 
     Raises:
         DeviceError: the run would be on another type of device.
@@ -206,15 +206,15 @@ def require_device(device: Device, wanted: str) -> None:
     if wanted not in (device.type, str(device.torch_device)):
         raise DeviceError(
             f"--require-device {wanted}: the run would be on {device.torch_device} ({device.name}); "
-            "nothing was run, check the driver, the torch build and --device."
+            "nothing was run; check the driver, the torch build and --device."
         )
 
 
 def clock_leftover(device: Device, seconds: float = 0.02) -> float:
     """Share of some work that was still running when the clock said it was over; about 0 for a sound clock.
 
-    Work is queued, the clock is read, and then a result is copied to the host, which waits by itself on every
-    backend: if that copy takes a good part of the time, the clock did not wait.
+    Work is queued, the clock is read, and then a result is copied to the host, which waits on every
+    backend: if that copy takes a large part of the time, the clock did not wait.
     """
     matrix = torch.randn(1024, 1024, device=device.torch_device)
     result = matrix @ matrix
@@ -253,7 +253,7 @@ def make_deterministic() -> None:
 
 @contextlib.contextmanager
 def measured_memory(device: Device) -> Iterator[list[PeakMemory]]:
-    """Yields a list that holds the peak of the block once it has ended."""
+    """Yields a list that contains the peak of the block once the block has ended."""
     peaks: list[PeakMemory] = []
     device.empty_cache()
     device.reset_peak_memory()

@@ -1,7 +1,7 @@
-"""Named speed settings. Each switches itself on in a ready pipeline and proves that it took hold.
+"""Speed settings: each is switched on in a ready pipeline, and checked to have an effect.
 
-A setting without effect is an error, not a result: diffusers accepts some settings on these networks and ignores
-them in silence (``set_attention_backend``, for one).
+A setting without effect is an error, not a result: diffusers accepts some settings on these networks and
+silently ignores them (for example ``set_attention_backend``).
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def apply_optimizations(pipeline: Any, names: tuple[str, ...]) -> None:
 
 def check_applied(pipeline: Any, names: tuple[str, ...]) -> None:
     """Raises:
-    NotApplied: a setting is on nowhere in the pipeline.
+    NotApplied: nothing in the pipeline uses a setting.
     """
     for name in names:
         if KNOBS[name].count(pipeline) == 0:
-            raise NotApplied(f"optimization '{name}' had no effect: it is on nowhere in the pipeline.")
+            raise NotApplied(f"optimization '{name}' had no effect: nothing in the pipeline uses it.")

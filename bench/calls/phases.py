@@ -11,7 +11,7 @@ def _described(description: str, **options: Any) -> Any:
     return field(metadata={"description": description}, **options)
 
 
-# No pydantic: what measures calls also runs with releases of the libraries that have none beside them.
+# No pydantic: calls are also measured in environments of old releases, which lack it.
 @dataclass(frozen=True, kw_only=True)
 class Phases:
     """Seconds inside one call, measured in a pass of its own."""

@@ -25,7 +25,7 @@ WEIGHTS = ("*.safetensors", "*.bin")
 
 
 class PipelineError(BenchError):
-    """A pipeline cannot be had; one sentence that says what was looked for, where, and what to do."""
+    """A pipeline cannot be loaded; one sentence that says what was looked for, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LoadedPipeline:
     """A pipeline on its device, with its own scheduler's configuration (each call gets a new scheduler).
 
     Attributes:
-        weights: hash of the weight files; empty where nobody asked for it.
+        weights: hash of the weight files; empty if it was not computed.
     """
 
     pipeline: Any
@@ -97,7 +97,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _why_not_downloaded(model: Model, error: Exception) -> str:
-    """One sentence for what the hub or its cache refused; libraries wrap the real reason in others."""
+    """Why a download failed, in one sentence; libraries wrap the real cause in other exceptions."""
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -116,7 +116,7 @@ def _why_not_downloaded(model: Model, error: Exception) -> str:
     if "safetensors" in str(error) and not model.allow_pickle:
         return _pickle_refused(model, f"hub repository {model.id}")
     off = constants.HF_HUB_OFFLINE
-    why = "the hub is switched off (HF_HUB_OFFLINE)" if off else f"{constants.ENDPOINT} did not give it"
+    why = "the hub is switched off (HF_HUB_OFFLINE)" if off else f"{constants.ENDPOINT} did not provide it"
     return (
         f"{wanted}: not in the cache {constants.HF_HUB_CACHE}, and {why}; run 'hf download {model.id}' where there "
         'is access and copy the cache, or point the entry to a folder (source = "local", path = ...).'
@@ -125,7 +125,7 @@ def _why_not_downloaded(model: Model, error: Exception) -> str:
 
 def _pickle_refused(model: Model, place: str) -> str:
     return (
-        f"model '{model.name}': {place} holds pickled weights only (.bin), and unpickling can run code; "
+        f"model '{model.name}': {place} has only pickled weights (.bin), and unpickling can run code; "
         "set allow_pickle = true in the model's entry if you trust it."
     )
 
@@ -134,8 +134,8 @@ def find_checkpoint(model: Model, suite_folder: Path) -> Checkpoint:
     """The folder of a model's files, downloaded if they are on the hub and not in its cache.
 
     Raises:
-        PipelineError: there is no such folder, the hub does not give it, or its weights are pickled and the model's
-            entry does not allow that.
+        PipelineError: the folder does not exist, the hub does not provide it, or its weights are pickled and the
+            model's entry does not allow that.
     """
     if model.source == "hub":
         folder = _download(model)
@@ -156,13 +156,13 @@ def _check_kind(model: Model, folder: Path) -> None:
     try:
         found = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     except OSError:
-        raise PipelineError(f"model '{model.name}': {folder} holds no pipeline (no model_index.json there).") from None
+        raise PipelineError(f"model '{model.name}': {folder} is not a pipeline (it has no model_index.json).") from None
     except (ValueError, KeyError, TypeError):
-        raise PipelineError(f"model '{model.name}': {index} is damaged; get the checkpoint again.") from None
+        raise PipelineError(f"model '{model.name}': {index} is damaged; download the checkpoint again.") from None
     wanted = _pipeline_class(model).__name__
     if found != wanted:
         raise PipelineError(
-            f"model '{model.name}': {folder} holds a {found}, but kind '{model.kind}' is a {wanted}; "
+            f"model '{model.name}': {folder} contains a {found}, but kind '{model.kind}' is a {wanted}; "
             "correct 'kind' in the model's entry."
         )
 
@@ -178,7 +178,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def _hide_loading_bars() -> None:
-    """Bars of a load that takes a second would only stand between the lines of the cases."""
+    """Loading takes a second; its progress bars would only clutter the lines of the cases."""
     import diffusers
     import transformers
 
@@ -221,7 +221,7 @@ def load_checkpoint(
             local_files_only=True,
             **arguments,
         )
-    except Exception as error:  # each library that reads a part has its own
+    except Exception as error:  # each library that reads a part raises its own
         first = (str(error).strip() or "no reason given").splitlines()[0]
         raise PipelineError(
             f"model '{model.name}': {checkpoint.folder} cannot be loaded ({type(error).__name__}: {first})."

@@ -1,7 +1,7 @@
-"""Runs a function in a process of its own, and says in one sentence how a process ended that had more to do.
+"""Runs a function in a separate process, and says in one sentence how a process ended too early.
 
-Such a process has an empty folder for its temporary files and compile caches, which is removed with it, and what it
-starts itself ends with it.
+The process has an empty folder for temporary files and compile caches, which is removed when it ends. Processes that
+it started end with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 Method = Literal["spawn", "fork"]
 
 LAST_WORDS = 3
-# A process that has closed its pipe ends at once, unless something holds it up.
+# A process that has closed its pipe ends immediately, unless something delays it.
 ENDING_S = 10.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -39,7 +39,7 @@ class Child(Iterator[Result]):
     """A process and the results of its function, one by one as they come.
 
     Attributes:
-        receiver: ready when there is a result, or an end; for ``multiprocessing.connection.wait``.
+        receiver: ready when a result has come or the process has ended; for ``multiprocessing.connection.wait``.
     """
 
     def __init__(self, process: Any, receiver: Connection, log: Path) -> None:
@@ -60,12 +60,12 @@ class Child(Iterator[Result]):
         return result
 
     def kill(self) -> None:
-        """Ends the process and all that it started, unless that was done before."""
+        """Ends the process and all that it started; does nothing if it has ended."""
         if self.receiver.closed:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()  # it may not have had the time to become a group
+        self._process.kill()  # it may not lead a group yet
         self._process.join()
         self.receiver.close()
 
@@ -88,12 +88,12 @@ def started(
     environment: Mapping[str, str] = NOTHING,
     method: Method = "spawn",
 ) -> Iterator[Child[Result]]:
-    """A process that gives the results of ``function(*arguments)``; it ends with the block.
+    """A process that yields the results of ``function(*arguments)``; it ends with the block.
 
     Args:
-        function: of a module, so that a fresh process can import it.
+        function: defined in a module, so that a fresh process can import it.
         environment: variables that are set before that module is imported.
-        method: ``fork`` for a copy of this process, which must have started no threads, in place of a fresh one.
+        method: ``spawn`` for a fresh process; ``fork`` for a copy of this one, which must have started no threads.
     """
     context: Any = multiprocessing.get_context(method)
     with tempfile.TemporaryDirectory(prefix="process-", ignore_cleanup_errors=True) as folder:
@@ -118,7 +118,7 @@ def call(
 
     Args:
         environment: as in ``started``.
-        shows: whether what it prints appears on stderr, once it has ended.
+        shows: whether its output is printed to stderr when it has ended.
 
     Raises:
         ProcessDied: the process ended without a result.
@@ -145,7 +145,7 @@ def _outcome(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Ite
 
 
 def _portable(error: Exception) -> Exception:
-    """The same exception, if it survives the way to another process, else one with its type and text."""
+    """The exception itself if it can be pickled, else one with its type and text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -154,7 +154,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _run(call: Any, environment: dict[str, str], sender: Connection, folder: str) -> None:
-    """What the process does. A fresh one imports the function only here: with its environment, and with its log."""
+    """Runs in the process. A fresh one imports the function here, when its environment and its log are set."""
     os.setsid()
     log = os.open(_log(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class BrokenPicture(BenchError):
-    """The pipeline returned something that is no picture."""
+    """The pipeline returned something that is not a picture."""
 
 
 def generators(seeds: list[int]) -> list[torch.Generator]:
@@ -34,7 +34,7 @@ def generators(seeds: list[int]) -> list[torch.Generator]:
 def call_arguments(case: Case) -> dict[str, Any]:
     """Arguments of one pipeline call, with new generators.
 
-    Tensors are asked for: they show NaN where a converted picture is merely black, and ``DDPMPipeline`` cannot make
+    The output is tensors: they show NaN where a converted picture is merely black, and ``DDPMPipeline`` cannot make
     pictures of bfloat16 itself.
     """
     settings = case.settings
@@ -51,15 +51,15 @@ def call_arguments(case: Case) -> dict[str, Any]:
 
 
 def new_scheduler(loaded: LoadedPipeline, case: Case) -> Any:
-    """A scheduler as the case wants it."""
+    """A new scheduler for the case."""
     settings = case.settings
     return build_scheduler(settings.scheduler, case.model.kind, loaded.scheduler_config, settings.options)
 
 
 def prepare_call(loaded: LoadedPipeline, case: Case) -> dict[str, Any]:
-    """Gives the pipeline a new scheduler and returns the arguments of one call: nothing is left of an earlier call.
+    """Gives the pipeline a new scheduler and returns the arguments of one call; nothing is left of earlier calls.
 
-    It is the plain call of the model's own pipeline; ``prepared`` knows the others too.
+    This is the plain call of the model's own pipeline; ``prepared`` makes that of any task and scenario.
     """
     loaded.pipeline.scheduler = new_scheduler(loaded, case)
     return call_arguments(case)
@@ -67,7 +67,7 @@ def prepare_call(loaded: LoadedPipeline, case: Case) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a case does, ready to be done: called, it returns the images as the pipeline gives them."""
+    """Everything that a case does, ready to run; calling it returns the images as the pipeline gives them."""
 
     pipeline: Any
     make: Callable[[], Any]
@@ -77,7 +77,7 @@ class Prepared:
 
 
 def prepared(loaded: LoadedPipeline, case: Case) -> Prepared:
-    """The call of a case, whatever its task and its scenario."""
+    """The call of a case, for any task and scenario."""
     settings, way = case.settings, WAYS[case.settings.scenario]
     arguments = prepare_call(loaded, case)
     if settings.task != TEXT_TO_IMAGE:
@@ -105,7 +105,7 @@ def to_images(pipeline: Any, output: torch.Tensor | np.ndarray) -> list[Image.Im
 
     Args:
         output: tensor (batch, 3, height, width), or array (batch, height, width, 3) from releases of diffusers whose
-            ``DDPMPipeline`` knows no tensors; in [0, 1].
+            ``DDPMPipeline`` cannot return tensors; in [0, 1].
 
     Raises:
         BrokenPicture: a value is NaN or infinite, or the shape is not one of these.

@@ -22,13 +22,13 @@ from bench.calls.pipelines import Checkpoint, PipelineError, load_checkpoint
 from bench.suite.scenarios import PLAIN
 
 # Thresholds of the safety checker. The three pictures that the suite shows it have similarities of 0.333, 0.282 and
-# 0.299 with this concept, so that one of them is over.
+# 0.299 with this concept, so one of them is above 0.31.
 NEVER, SOMETIMES, CONCEPT = 2.0, 0.31, 4
 
 
 @dataclass(frozen=True)
 class Call:
-    """One pipeline call, ready to be made; called, it returns the images as the pipeline gives them.
+    """One pipeline call, ready to run; calling it returns the images as the pipeline gives them.
 
     Attributes:
         arguments: with new generators.
@@ -62,7 +62,7 @@ class Way:
     pipeline: Callable[[Call], Any] | None = None
 
     def prepared(self, call: Call) -> Call:
-        """The call with the pipeline of this scenario; random weights on the way leave torch's own generator alone."""
+        """The call with the pipeline of this scenario; random weights do not advance torch's own generator."""
         if self.pipeline is None:
             return call
         with torch.random.fork_rng():
@@ -98,7 +98,7 @@ def _one_generator(call: Call) -> Any:
 
 
 def _generator_of_two_calls(call: Call) -> Any:
-    """The second of two calls with one generator, which goes on where the first left it."""
+    """The second of two calls with one generator, which continues where the first call left it."""
     generator = torch.Generator("cpu").manual_seed(call.seed)
     call(generator=generator)
     call.pipeline.scheduler = call.new_scheduler()
@@ -125,7 +125,7 @@ def _stop_after(steps: int) -> Callable[..., dict[str, Any]]:
 
 
 def _interrupted(call: Call) -> Any:
-    """Stopped after two steps, as a user interface does it."""
+    """Stopped after two steps, as a user interface does."""
     return call(callback_on_step_end=_stop_after(2))
 
 
@@ -176,7 +176,7 @@ def _soft_mask(call: Call) -> Any:
 
 
 def _cropped_to_mask(call: Call) -> Any:
-    """Only the surroundings of the mask are made anew, at full size; there is one picture, and no tensor."""
+    """Only the surroundings of the mask are repainted, at full size; the output is one picture, not a tensor."""
     picture, mask = (call.arguments[name][0] for name in ("image", "mask_image"))
     images = call(image=picture, mask_image=mask, padding_mask_crop=8, output_type="pil")
     return np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])
@@ -208,7 +208,7 @@ def _ddim_pipeline(call: Call) -> Any:
 
 
 def _from_pipe(call: Call) -> Any:
-    """Made from the loaded pipeline, with whose weights it must work."""
+    """Made from the loaded pipeline, whose weights it must share."""
     other = type(call.pipeline).from_pipe(call.pipeline)
     if other.unet is not call.pipeline.unet:
         raise ValueError("from_pipe copied the weights")
@@ -235,7 +235,7 @@ def _load(call: Call, folder: Path, safety_checker: bool = False) -> Any:
     try:
         return load_checkpoint(model, Checkpoint(folder, None, False), call.case.settings.dtype, (), device).pipeline
     except PipelineError as error:
-        # What is raised is compared, and the folder has another name each time.
+        # Exceptions are compared, and the folder has a different name each time.
         raise PipelineError(str(error).replace(str(folder), "the saved pipeline")) from None
 
 

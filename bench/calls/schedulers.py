@@ -1,4 +1,4 @@
-"""From the name of a scheduler to a new one, built with what the installed library knows."""
+"""Builds a new scheduler from its name, with the installed library."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class UnknownSchedulerOption(BenchError):
 
 
 def build_scheduler(name: str, kind: str, config: Mapping[str, Any], more: Mapping[str, Any] = _NO_OPTIONS) -> Any:
-    """A new scheduler of this name with the betas of ``config``, the configuration of the checkpoint's own one.
+    """A new scheduler of this name with the betas of ``config``, the configuration of the checkpoint's own scheduler.
 
     Options, those of the name and ``more``, are passed as keywords: merged into the configuration they would be
     dropped where its ``_use_default_values`` lists them.
 
     Raises:
-        UnknownSchedulerOption: the scheduler does not know an option, which diffusers itself would ignore in silence.
+        UnknownSchedulerOption: the scheduler does not know an option, which diffusers would silently ignore.
     """
     import diffusers
 

@@ -23,7 +23,7 @@ def pipeline_for(pipeline: Any, task: str) -> Any:
 
 
 def task_arguments(task: str, arguments: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """The call's arguments with what its task needs besides: a picture and a mask of this width and height."""
+    """The call's arguments and what its task needs too: a picture and a mask of this width and height."""
     count = len(arguments["prompt"])
     if task == IMAGE_TO_IMAGE:
         kept = {key: value for key, value in arguments.items() if key not in ("height", "width")}
@@ -44,7 +44,7 @@ def drawn_picture(size: tuple[int, int]) -> Image.Image:
 
 
 def drawn_mask(size: tuple[int, int]) -> Image.Image:
-    """White, where a picture is to be made anew, in the right half."""
+    """White in the right half, which is to be repainted."""
     mask = Image.new("L", size, 0)
     mask.paste(255, (size[0] // 2, 0, *size))
     return mask

@@ -1,4 +1,4 @@
-"""What one case costs: first call, phases, peak memory and steady samples, each in a pass of its own."""
+"""What one case costs: first call, phases, peak memory and steady samples, each in a separate pass."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Measurement:
         samples_s: seconds of each round.
         first_images: of the first call.
         phases_images: of the pass with clock readings between the phases.
-        images: of the last round; those of the phases pass where there was no round.
+        images: of the last round; those of the phases pass if there was no round.
         in_pipeline_s: seconds inside pipeline calls, over all passes.
         work: ``None`` where nothing was counted.
     """
@@ -62,7 +62,7 @@ class _Marks:
 
 
 def measure_phases(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[Phases, float, Any]:
-    """One call with a clock reading between its phases; returns them, the seconds of the whole call and its output."""
+    """Times the phases of one call; returns them, the seconds of the call and its output."""
     pipeline, marks = loaded.pipeline, _Marks()
     arguments = prepare_call(loaded, case)
     step = pipeline.scheduler.step
@@ -113,10 +113,10 @@ def measure_rounds(loaded: LoadedPipeline, case: Case, device: Device, rounds: i
 def measure(
     loaded: LoadedPipeline, case: Case, device: Device, rounds: int, *, count: Count | None = None
 ) -> Measurement:
-    """Measures a case: the first call, phases, memory, ``rounds`` steady samples, and last of all its work.
+    """Measures a case: the first call, phases, memory, ``rounds`` steady samples, and finally its work.
 
     Every call gets new generators and a new scheduler. The passes before the samples warm the device up. Counting
-    comes after the samples, so that no clock runs over anything of it.
+    comes after the samples, so that it affects no time.
 
     Raises:
         NotApplied: a compiling optimization compiled nothing.

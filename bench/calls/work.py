@@ -1,13 +1,13 @@
 """What one call of a case does, counted and not timed, and how that compares with what it did before.
 
 Counts need no quiet machine: they are the same on every run, with any number of threads, and on a processor with or
-without units for bfloat16. Those of another device type differ (copies to and from it are work), so a golden of them
-holds for one.
+without units for bfloat16. Those of another device type differ (copies to and from it are work), so
+they are compared on one type only.
 
-Counted is what torch's dispatcher is asked for, one level above kernels: a convolution is one operator whichever
-library computes it. Attention is chosen among several fused operators by torch, device and dtype; all of them are
-counted under one name. Where a mode switches composite operators on (``torch.inference_mode``), they are taken apart
-as they are without it.
+What is counted are calls of torch's dispatcher, one level above kernels: a convolution is one operator whichever
+library computes it. torch chooses among several fused attention operators by device and dtype; all of them are counted
+under one name. Where a mode keeps composite operators together (``torch.inference_mode``), they are taken apart as they
+are without it.
 
 It also runs under old libraries, in the upgrade check's worker, so it imports little.
 """
@@ -65,7 +65,7 @@ VIEWS = frozenset(
     }
 )
 COPIES = frozenset({"aten::clone", "aten::copy_", "aten::_to_copy"})
-# Operators whose result is a number or a shape that Python waits for. On a CPU that costs nothing; a GPU runs dry.
+# Operators whose result is a number or a shape that Python waits for. On a CPU that costs nothing; a GPU runs idle.
 SYNCS = frozenset(
     {
         "aten::_local_scalar_dense",
@@ -77,7 +77,7 @@ SYNCS = frozenset(
         "aten::unique_dim",
     }
 )
-# Methods that wait as well, and that reach no operator where the tensor is on the CPU already.
+# Methods that wait too, and that call no operator if the tensor is already on the CPU.
 SYNC_METHODS = {torch.Tensor.cpu: "Tensor.cpu", torch.Tensor.tolist: "Tensor.tolist"}
 MASKED = {"aten::index": "aten::index by mask", "aten::index_put_": "aten::index_put_ by mask"}
 
@@ -87,14 +87,14 @@ class Work:
     """What one pipeline call did.
 
     Attributes:
-        operators: how often each was called, by name; views, which compute nothing, among them.
+        operators: how often each was called, by name, including views, which compute nothing.
         host_syncs: how often Python waited for a value of a tensor, by what it called.
         copies: calls of operators that only copy or convert.
-        copied_bytes: what those wrote.
-        peak_bytes: most bytes held at once by tensors that operators of this call had made. Not in it: weights, the
-            scratch space of kernels, tensors made of Python's or NumPy's numbers.
+        copied_bytes: bytes that these wrote.
+        peak_bytes: most bytes in use at one time by tensors that operators of this call made. Not included: weights,
+            the scratch space of kernels, tensors made from Python's or NumPy's numbers.
         flops: of matrix products, convolutions and attention.
-        tokens: that went into the text encoder, padding included.
+        tokens: passed to the text encoder, padding included.
         graphs, graph_breaks: see ``count_work``; ``None`` where nothing is compiled.
     """
 
@@ -112,15 +112,15 @@ class Work:
     graph_breaks: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary, without what is ``None``."""
+        """A plain dictionary, without the values that are ``None``."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Work:
-        """The work of which ``to_json`` made this.
+        """The work that ``to_json`` wrote.
 
         Raises:
-            ValueError: a key is missing or unknown, or holds something else than counts.
+            ValueError: a key is missing or unknown, or a value is not a count.
         """
         from pydantic import TypeAdapter
 
@@ -155,14 +155,14 @@ def _name(operator: Any) -> str:
 
 
 class _LivingBytes:
-    """Bytes of the storages that were noted and still live, and the most there were at once."""
+    """Bytes of the noted storages that are still alive, now and at their peak."""
 
     def __init__(self) -> None:
         self.now = self.peak = 0
         self._living: dict[int, weakref.ref[Any]] = {}
 
     def note(self, made: Any, arguments: Any) -> None:
-        """Adds the storages of what an operator made; one of its arguments' is not new."""
+        """Adds the storages of an operator's results; that of an argument is not new."""
         given: set[int] | None = None
         for tensor in _tensors(made):
             storage = tensor.untyped_storage()
@@ -256,7 +256,7 @@ def _counted_tokens(pipeline: Any) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _no_collections() -> Iterator[None]:
-    """Keeps the garbage collector away, whose moment depends on what ran before and would move the peak."""
+    """Stops the garbage collector, whose timing depends on what ran before and would change the peak."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -274,7 +274,7 @@ def compiled_graphs() -> tuple[int, int]:
 
 
 def forget_compiled() -> None:
-    """Makes this process one that has compiled nothing yet: the next call of a compiled case compiles it anew."""
+    """Makes this process one that has compiled nothing yet: the next call of a compiled case compiles it again."""
     from torch._dynamo.utils import counters
 
     torch.compiler.reset()
@@ -294,8 +294,8 @@ def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
     (``forget_compiled``).
 
     Returns:
-        The pipeline's output, and the work. The output is that of a plain call to the last bit, but for a compiled
-        case, whose code did not run.
+        The pipeline's output, and the work. The output equals that of a plain call bit for bit, except for a
+        compiled case, whose compiled code did not run.
     """
     call = prepared(loaded, case)
     compiled = compiles(tuple(case.settings.optimizations))
@@ -347,12 +347,12 @@ class WorkVerdict:
 
 @dataclass(frozen=True)
 class _Quantity:
-    """One number of a work.
+    """One number of the counted work.
 
     Attributes:
-        margin: share by which it may change unnoticed.
+        margin: relative change that is ignored.
         parts: the counts behind it by name, to say which of them changed.
-        by_step: a change of one or more per step is told so too.
+        by_step: a change of one or more per step is also reported per step.
     """
 
     label: str
@@ -384,17 +384,17 @@ _QUANTITIES = (
 def compare_work(work: Work, golden: Work) -> WorkVerdict:
     """Whether a case does more than its golden, less, or the same.
 
-    Any change counts of host synchronisations, UNet calls, tokens, graphs and graph breaks. Of FLOPs and copied bytes
-    a change of 0.1 % counts, of peak bytes and operators one of 1 %. The number of copies alone decides nothing: a
-    step copies many single numbers.
+    Any change of host synchronisations, UNet calls, tokens, graphs and graph breaks counts. FLOPs and copied bytes
+    must change by more than 0.1 %, peak bytes and operators by more than 1 %. The number of copies alone decides
+    nothing: a step copies many single numbers.
 
-    More of one quantity is ``more work``, whatever there is less of: what a change saves here does not pay for what it
-    costs there on another device. ``less work`` is less of some and more of none. Both are told in any case.
+    More of one quantity is ``more work``, even if there is less of another: on another device the saving may not cover
+    the cost. ``less work`` is less of some and more of none. Both are always reported.
 
     The margins come from 8 cases of the embedded models under 8 releases of diffusers, 0.36.0 to 0.42.1. Where nothing
-    relevant had changed, FLOPs, copied and peak bytes were the same to the last one (FLOPs even with diffusers 0.30.3
-    and torch 2.9), so were synchronisations but for one a call that ``DDPMPipeline`` saves since 0.41.0, and operators
-    moved by 0.4 % at most. The real regression among them, copies in ResNet blocks up to 0.36.0, was +17.8 % of the
+    relevant had changed, FLOPs, copied and peak bytes were exactly the same (FLOPs even with diffusers 0.30.3 and
+    torch 2.9), and so were synchronisations except for one a call that ``DDPMPipeline`` saves since 0.41.0; operators
+    changed by 0.4 % at most. The real regression among them, copies in ResNet blocks up to 0.36.0, was +17.8 % of the
     copied bytes in a call of 5 steps, +2.4 % in one of 50, and +453 % in channels-last.
     """
     more: list[str] = []

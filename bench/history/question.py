@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.frozen import Frozen
-from bench.history.release_pictures import Bench, Unusable
+from bench.history.release_pictures import Bench, Unusable, loss
 from bench.history.search import BAD, GOOD, SKIP, Undecided
+from bench.installs.installed import Environment
 from bench.pictures.similarity import Limits
-from bench.upgrade.decision import Decision, decide
+from bench.upgrade.imports import check_imports
 from bench.upgrade.lockstep import places_for
+from bench.upgrade.measuring import measure_until_decided
 from bench.upgrade.outcome import Figure
-from bench.upgrade.pairs import Plan, measure_until_decided
 from bench.upgrade.pictures import compare_pictures
+from bench.upgrade.plan import ComparisonPlan
+from bench.upgrade.request import case_of
 from bench.upgrade.side_results import SideResult
 from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerBroken
 from bench.verdicts import Rank, Verdict
@@ -99,13 +101,17 @@ class Judge:
 
     def answer(self, side: str) -> Answer:
         """Raises:
-        Undecided: speed cannot be told apart within the budget, or the reference has none.
+        Undecided: speed cannot be told apart within the budget, or nothing is known about the reference.
         """
         if side == self.question.reference:
             return Answer(answer=GOOD, message="the reference")
         if self.question.by == SPEED:
             return self._by_speed(side)
         before, now = self.look(self.question.reference), self.look(side)
+        if reason := self.loss(before):
+            raise Undecided(f"nothing is known about '{self.question.reference}': {reason}")
+        if reason := self.loss(now):
+            return Answer(answer=SKIP, message=f"skipped: {reason}")
         if self.question.by == USABLE:
             same = isinstance(before, Unusable) == isinstance(now, Unusable)
             message = f"{now.status}: {now}" if isinstance(now, Unusable) else "can be installed and imported"
@@ -115,6 +121,10 @@ class Judge:
         if isinstance(now, Unusable):
             return Answer(answer=SKIP, message=f"{now.status}: {now}")
         return self._by_pictures(before, now)
+
+    def loss(self, found: SideResult | Unusable) -> str | None:
+        """Why nothing is known about a side; it is usable even if its process was lost after the import."""
+        return None if self.question.by == USABLE and isinstance(found, SideResult) else loss(found)
 
     def _by_pictures(self, before: SideResult, now: SideResult) -> Answer:
         found = compare_pictures(before, now, self.question.limits)
@@ -131,32 +141,42 @@ class Judge:
         question = self.question
         try:
             environments = [self.bench.environment(text) for text in (question.reference, side)]  # in use meanwhile
-            decision = self._measured([environment.python for environment in environments])
+            figure = self._measured(environments)
         except Unusable as error:
             return Answer(answer=SKIP, message=f"{error.status}: {error}")
         except WorkerBroken as error:
             if error.side == SIDES[0]:
                 raise Undecided(f"'{question.reference}' has no speed to compare with: {error}") from None
             return Answer(answer=SKIP, message=f"has no speed: {error}")
-        figure = Figure.of(decision, question.min_change)
-        message = f"{decision.verdict} {decision.ratio - 1:+.1%} ({figure.interval}, {decision.pairs} process pairs)"
-        if decision.verdict == Verdict.CANNOT_TELL:
-            more = f"about {decision.more_pairs} more" if decision.more_pairs else "more than can be waited for"
-            raise Undecided(f"whether '{side}' is slower: {message}; pairs that it would take: {more} (--budget)")
-        return Answer(answer=BAD if decision.verdict.is_worse else GOOD, message=message, speed=figure)
+        message = f"{figure.verdict} {figure.ratio - 1:+.1%} ({figure.interval}, {figure.pairs} starts)"
+        if figure.verdict == Verdict.CANNOT_TELL:
+            more = f"about {figure.more_pairs} more" if figure.more_pairs else "more than can be waited for"
+            raise Undecided(f"whether '{side}' is slower: {message}; starts that it would take: {more} (--budget)")
+        answer = BAD if Verdict(figure.verdict).is_worse else GOOD
+        return Answer(answer=answer, message=message, speed=figure)
 
-    def _measured(self, pythons: Sequence[Path]) -> Decision:
+    def _measured(self, environments: Sequence[Environment]) -> Figure:
+        """Raises:
+        WorkerBroken: a side failed while it was measured; says which.
+        """
         question = self.question
         device_type = question.device.partition(":")[0]
-        plan = Plan(
+        plan = ComparisonPlan(
             places=places_for(device_type),
             device=question.device,
             min_change=question.min_change,
             budget_s=question.budget_s,
         )
+        case = case_of(question.request)
         request = question.request | {"threads": plan.places.threads}
-        with Sides(dict(zip(SIDES, pythons, strict=True)), TIMEOUT_S, forks=device_type == "cpu") as sides:
-            samples = measure_until_decided(
-                sides, (request, request), plan, rng=random.Random(), announce=lambda line: self.announce(f"  {line}")
+        of_side = dict(zip(SIDES, environments, strict=True))
+        pythons = {name: environment.python for name, environment in of_side.items()}
+        with Sides(pythons, TIMEOUT_S, forks=device_type == "cpu") as sides:
+            check_imports(of_side, {worker.name: worker.imported for worker in sides.take()})
+            measured = measure_until_decided(
+                sides, [case], {case.id: (request, request)}, plan, announce=lambda line: self.announce(f"  {line}")
             )
-        return decide(samples.log_ratios, question.min_change)
+        if case.id in measured.given_up:
+            side, reason = measured.given_up[case.id]
+            raise WorkerBroken(reason, alive=False, side=side)
+        return measured.speeds.cases[case.id]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from bench.installs.environments import environment_of
 from bench.installs.installed import Environment
 from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
+from bench.upgrade.imports import check_side
 from bench.upgrade.side_results import PictureProcesses, SideResult
-from bench.upgrade.workers import TIMEOUT_S, WorkerBroken, WorkerProcess, started_worker
+from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken, WorkerProcess, is_loss
 
 NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
 
@@ -31,6 +31,12 @@ class Unusable(BenchError):
         super().__init__(reason)
         self.status = status
         self.libraries = dict(libraries or {})
+
+
+def loss(found: SideResult | Unusable) -> str | None:
+    """Why nothing is known about a side: its process was killed, ended or hung, maybe not by its release."""
+    error = str(found) if isinstance(found, Unusable) else found.error
+    return error if is_loss(error) else None
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,12 @@ class Bench:
         """
         environment = self.environment(side)
         try:
-            return environment, self._cases(environment.python, side, requests, tell)
+            return environment, self._cases(environment, side, requests, tell)
         except WorkerBroken as error:
             raise Unusable(NOT_IMPORTED, str(error), environment.libraries) from None
 
     def _cases(
-        self, python: Path, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
+        self, environment: Environment, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
     ) -> dict[str, SideResult]:
         """What each case gives, one after the other.
 
@@ -85,43 +91,40 @@ class Bench:
             WorkerBroken: the libraries cannot be imported.
         """
         results: dict[str, SideResult] = {}
-        with _LastingWorker(side, python, self.forks) as worker, PictureProcesses(worker.take) as processes:
-            worker.take()  # what cannot be imported at all is no fault of a case
+        pythons = {side: environment.python}
+        with Sides(pythons, TIMEOUT_S, forks=self.forks) as sides, PictureProcesses(sides.process) as processes:
+            worker = self._first_process(sides, side)  # what cannot be imported at all is no fault of a case
+            check_side(f"worker of '{side}'", environment, worker.imported)
             for case, request in requests.items():
-                results[case] = processes.result(0, request)
+                results[case] = self._result(processes, side, request)
                 tell(len(results))
         return results
 
-
-class _LastingWorker:
-    """One worker for all cases of a side, and another one if a case took it along."""
-
-    def __init__(self, side: str, python: Path, forks: bool) -> None:
-        self._side = side
-        self._python = python
-        self._forks = forks
-        self._stack = contextlib.ExitStack()
-        self._worker: WorkerProcess | None = None
-        self._broken: WorkerBroken | None = None
-
-    def __enter__(self) -> _LastingWorker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def take(self) -> list[WorkerProcess]:
+    def _first_process(self, sides: Sides, side: str) -> WorkerProcess:
         """Raises:
-        WorkerBroken: the libraries cannot be imported; they are not tried again.
+        WorkerBroken: the libraries cannot be imported; if the process was lost, it was lost twice.
         """
-        if self._broken:
-            raise self._broken
-        if not self._worker or self._worker.process.poll() is not None:
-            self._stack.close()
-            started = started_worker(self._side, self._python, TIMEOUT_S, forks=self._forks)
-            try:
-                self._worker = self._stack.enter_context(started)
-            except WorkerBroken as error:
-                self._broken = error
+        try:
+            return sides.process(side)
+        except WorkerBroken as error:
+            if error.alive:
                 raise
-        return [self._worker]
+            self.announce(f"trying again: {error}")
+        try:
+            return sides.process(side)
+        except WorkerBroken as error:
+            raise WorkerBroken(_twice(str(error)), alive=error.alive, side=error.side) from None
+
+    def _result(self, processes: PictureProcesses, side: str, request: dict[str, Any]) -> SideResult:
+        """What a side makes of a case; it is tried again if its process was lost."""
+        first = processes.result(side, request)
+        if not is_loss(first.error):
+            return first
+        self.announce(f"trying again: {first.error}")
+        second = processes.result(side, request)
+        return replace(second, error=_twice(second.error)) if second.error else second
+
+
+def _twice(error: str) -> str:
+    """The message on a second try; one that raised this time is no loss."""
+    return f"{error} (tried twice)" if is_loss(error) else error

@@ -9,7 +9,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def in_use(folder: Path, found: Environment, unmet: tuple[str, ...]) -> Environm
     uses.mkdir(exist_ok=True)
     use = FileLock(uses / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.lock", thread_local=False)
     use.acquire(timeout=0)
-    return Environment(found.python, found.libraries, found.origins, unmet, folder, use)
+    return replace(found, unmet=unmet, folder=folder, _use=use)
 
 
 def _is_used(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from filelock import FileLock
 from packaging.utils import canonicalize_name
 
 from bench.installs.uv import EnvironmentFailed
+from bench.installs.variables import own_libraries
 
 # Run by the Python that is looked at, whichever version it has. A library from an index is known by its version; one
 # from elsewhere also by its commit or by what is installed of it (RECORD without what differs between two installs).
@@ -44,6 +45,7 @@ print(json.dumps({
     "scripts": sysconfig.get_path("scripts"),
     "own_scripts": sys.prefix != sys.base_prefix,
     "packages": [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")],
+    "search_path": sys.path,
     "purelib": sysconfig.get_path("purelib"),
     "libraries": libraries,
     "origins": origins,
@@ -59,13 +61,15 @@ class Environment:
         python: its interpreter.
         libraries: canonical names and versions of everything installed there.
         origins: commit or content of the libraries that come from no index.
-        unmet: requirements that its libraries have and that are not met, one sentence each.
+        search_path: folders in which it looks for libraries.
+        unmet: requirements of its libraries that are not met, one sentence each.
         folder: its place in the cache, ``None`` for one that was there before.
     """
 
     python: Path
     libraries: Mapping[str, str]
     origins: Mapping[str, str] = field(default_factory=dict)
+    search_path: tuple[Path, ...] = ()
     unmet: tuple[str, ...] = ()
     folder: Path | None = None
     _use: FileLock | None = field(default=None, repr=False, compare=False)
@@ -94,7 +98,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Place:
+class PythonPlace:
     """Where a Python keeps what is installed, and what makes two of them the same."""
 
     python: Path
@@ -115,23 +119,22 @@ def changes(before: Environment, after: Environment) -> tuple[Change, ...]:
     return tuple(change for change in both if change.before != change.after)
 
 
-def look(python: Path) -> Place:
+def look(python: Path) -> PythonPlace:
     """What is installed for a Python.
 
     Raises:
         EnvironmentFailed: it is not a Python that works.
     """
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = [str(python), "-I", "-c", _LOOK]
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=variables)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=own_libraries(os.environ))
         found = json.loads(done.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         raise EnvironmentFailed(f"{python} is not a Python that works ({said[-1] if said else error}).") from None
     libraries = {canonicalize_name(name): version for name, version in found["libraries"].items()}
     origins = {canonicalize_name(name): origin for name, origin in found["origins"].items() if origin}
-    return Place(
+    return PythonPlace(
         python=python,
         python_version=found["python_version"],
         platform=found["platform"],
@@ -140,7 +143,9 @@ def look(python: Path) -> Place:
         own_scripts=found["own_scripts"],
         packages=tuple(Path(path) for path in found["packages"]),
         purelib=Path(found["purelib"]),
-        environment=Environment(python, dict(sorted(libraries.items())), origins),
+        environment=Environment(
+            python, dict(sorted(libraries.items())), origins, tuple(Path(path) for path in found["search_path"])
+        ),
     )
 
 

@@ -26,23 +26,23 @@ def accept_difference(
     difference: Difference,
     announce: Callable[[str], None] = print,
 ) -> Check:
-    """Checks a case as ``check_golden`` does, and writes what it shows beside its golden if it is not the golden.
+    """Checks a case as ``check_golden`` does, and stores what it shows next to its golden if the two differ.
 
     Args:
-        difference: holds with the libraries of this run.
-        announce: told each golden that was written to.
+        difference: applies to the libraries of this run.
+        announce: called with a line for each golden that was written to.
 
     Returns:
-        The comparison with the golden as it was found; what was written is no pass.
+        The comparison with the golden as it was found; what is written does not count as a pass.
 
     Raises:
-        GoldenError: the difference would hold for the golden itself, the golden is of another type of device, or it
+        GoldenError: the difference would apply to the golden itself, the golden is of another type of device, or it
             cannot be written.
     """
     pictures, golden = judge(case, images, origin, root, device)
     work = judge_work(origin, golden)
     if golden is None or pictures.verdict == Verdict.STALE:
-        message = f"{pictures.message}; a known difference needs a golden from which to differ"
+        message = f"{pictures.message}; a known difference needs a golden to differ from"
         return Check(pictures.model_copy(update={"message": message}), work, golden, Verdict(pictures.verdict))
     usual = golden.usual or golden
     found = compare_with_golden(case, images, origin, usual, device)
@@ -76,7 +76,7 @@ def _refuse(difference: Difference, golden: Golden, device: Device) -> None:
         names = [library_of(read_requirement(text)) for text in difference.when]
         versions = ", ".join(f"{name} {made_with[name]}" for name in names)
         raise GoldenError(
-            f"{golden.place}: not accepted, {difference.releases} also holds for the golden ({versions}); "
+            f"{golden.place}: not accepted, {difference.releases} also applies to the golden ({versions}); "
             "give --golden-for a narrower range."
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,8 @@ from bench.pictures.store import (
     TYPE,
     Golden,
     GoldenError,
+    GoldenPlace,
     Origin,
-    Place,
     find_golden,
     golden_place,
     read_golden,
@@ -44,8 +44,8 @@ class Check:
 
     Attributes:
         work: ``None`` where nothing was counted.
-        golden: as it was found; ``None`` if there is none that can be read.
-        verdict: of the case: that of the pictures unless these pass and the work does not.
+        golden: as it was found; ``None`` if no readable one exists.
+        verdict: of the case: that of the pictures, unless they pass and the work does not.
     """
 
     pictures: Pictures
@@ -63,7 +63,7 @@ def _what_changed(now: Origin, then: Origin) -> list[str]:
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Settings that differ, each with both values; one that is missing is ``None``."""
+    """Settings that differ, each with both values; a missing value is ``None``."""
     pairs = ((key, then.get(key), now.get(key)) for key in sorted({*then, *now}))
     return [(key, before, after) for key, before, after in pairs if before != after]
 
@@ -79,7 +79,7 @@ def _tier(golden: Golden, device: Device) -> Tier:
 
 
 def _limits(golden: Golden, case: Case, device: Device) -> Limits | None:
-    """``None`` where no limits can serve."""
+    """``None`` if no useful limits exist."""
     limits = choose_limits(golden.origin.limits, case.settings.dtype, _tier(golden, device), device)
     plain = _plain_of(golden)
     if plain is None or limits is None:
@@ -98,15 +98,15 @@ def _why_not_compared(golden: Golden) -> str:
 
 
 def _plain_of(golden: Golden) -> Golden | None:
-    """The golden of the case that this one must be like: what may move that one may move this one as much."""
-    return read_golden(Place(golden.place.picture, golden.origin.like)) if golden.origin.like else None
+    """The golden of the case that this one must match: what moves that case may move this one as far."""
+    return read_golden(GoldenPlace(golden.place.picture, golden.origin.like)) if golden.origin.like else None
 
 
 def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
-    """How far two runs of a case on this very device may be apart.
+    """How far apart two runs of a case on this device may be.
 
-    Those measured for the strict tier of its golden if that is a golden of this type of device and of this recipe, else
-    the strict default. On which machine they were measured does not matter: both runs are on one machine here too.
+    The strict limits measured for its golden, if that was made on this type of device with the same settings, else the
+    strict defaults. They may come from another machine: there too, both runs were on one machine.
     """
     place = find_golden(root, case, device)
     if place:
@@ -122,10 +122,18 @@ def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
     return default_limits(case.settings.dtype, STRICT)
 
 
+def expected_error(root: Path, case: Case, device: Device, libraries: Mapping[str, str | None]) -> RaisedError | None:
+    """What the golden of a case says it raises with these libraries; ``None`` if it is to give pictures, or unknown."""
+    place = find_golden(root, case, device)
+    with contextlib.suppress(GoldenError):
+        return read_golden(place, libraries).error if place else None
+    return None
+
+
 def _pictures(
     verdict: Verdict,
     message: str,
-    place: Place | None = None,
+    place: GoldenPlace | None = None,
     similarity: Similarity | None = None,
     limits: Limits | None = None,
     *,
@@ -138,7 +146,7 @@ def _pictures(
 def judge(
     case: Case, images: list[Image.Image], origin: Origin, root: Path, device: Device
 ) -> tuple[Pictures, Golden | None]:
-    """Compares the images of a case with its golden, or with the known difference that holds; reads only."""
+    """Compares the images of a case with its golden, or with the known difference that applies; writes nothing."""
     pictures, golden, _ = _judge(case, images, origin, root, device)
     return pictures, golden
 
@@ -146,12 +154,12 @@ def judge(
 def _judge(
     case: Case, images: list[Image.Image], origin: Origin, root: Path, device: Device
 ) -> tuple[Pictures, Golden | None, bool]:
-    """As ``judge``, and whether the known difference that holds no longer appears."""
+    """As ``judge``, and whether the known difference that applies no longer appears."""
     place = find_golden(root, case, device)
     if place is None:
         wanted = golden_place(root, case, device, REFERENCE)
-        what = f"raises {origin.error.sentence}; that" if origin.error else "look at the grid and"
-        message = f"no golden at {wanted}; {what} can be accepted with --golden-update"
+        what = f"raises {origin.error.sentence}; accept that" if origin.error else "look at the grid and accept it"
+        message = f"no golden at {wanted}; {what} with --golden-update"
         return _pictures(Verdict.MISSING, message), None, False
     try:
         golden = read_golden(place, origin.libraries)
@@ -166,13 +174,13 @@ def _judge(
 
 
 def _as_known(found: Pictures, known: Outcome, *, gone: bool) -> Pictures:
-    """What was found where a known difference holds; one that is gone fails, or nobody would learn of it."""
+    """What was found where a known difference applies; one that is gone fails, so that it is noticed."""
     if not gone:
         return found.model_copy(update={"message": f"{found.message} (known difference {known})"})
     verdict = Verdict.CHANGED if found.verdict == Verdict.BROKEN else found.verdict
     message = (
-        f"{verdict}: the known difference {known} no longer appears, this is the golden; take the difference out with "
-        "--golden-update"
+        f"{verdict}: the known difference {known} no longer appears, the case matches its golden; "
+        "remove the difference with --golden-update"
     )
     return found.model_copy(update={"verdict": verdict, "message": message})
 
@@ -205,7 +213,7 @@ def compare_with_golden(
     verdict = similarity.verdict(limits)
     if verdict == Verdict.CHANGED:
         like = golden.origin.like if not golden.usual else None
-        whose = f"{like}, which it must be like" if like else str(place)
+        whose = f"{like}, which it must match" if like else str(place)
         message = f"differs from {whose}: {', '.join(similarity.excesses(limits))}"
     else:
         score = f"SSIM of the worst tile {similarity.ssim_worst_tile:.5f}"
@@ -214,7 +222,7 @@ def compare_with_golden(
 
 
 def _of_errors(now: RaisedError | None, then: RaisedError | None, issue: str | None) -> tuple[Verdict, str]:
-    """At least one of both is there."""
+    """At least one of the two is not ``None``."""
     verdict = verdict_of_errors(then, now)
     known = f" (known: {issue})" if issue else ""
     if now is None:
@@ -227,8 +235,7 @@ def _of_errors(now: RaisedError | None, then: RaisedError | None, issue: str | N
 def judge_work(origin: Origin, golden: Golden | None) -> ComparedWork | None:
     """Compares the work that was counted now with the golden's; ``None`` where nothing was counted.
 
-    Work is compared with that of the same recipe on the same type of device alone: copies to and from a device are
-    work too.
+    Only work of the same recipe on the same type of device is compared: copies to and from a device are work too.
     """
     if origin.work is None:
         return None
@@ -238,7 +245,7 @@ def judge_work(origin: Origin, golden: Golden | None) -> ComparedWork | None:
 
 def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | None) -> tuple[Verdict, str]:
     if golden is None:
-        return Verdict.NOT_COMPARED, f"{Verdict.NOT_COMPARED}: there is no golden"
+        return Verdict.NOT_COMPARED, f"{Verdict.NOT_COMPARED}: no golden exists"
     then = golden.origin
     if golden.known:
         return Verdict.NOT_COMPARED, f"{Verdict.NOT_COMPARED}: a known difference has no counted work"
@@ -248,13 +255,13 @@ def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | No
     if _what_changed(origin, then):
         return Verdict.NOT_COMPARED, f"{Verdict.NOT_COMPARED}: {golden.place} is stale"
     if then.work is None:
-        return Verdict.MISSING, f"{shown(golden.place.origin)} holds no counted work; add it with --golden-update"
+        return Verdict.MISSING, f"{shown(golden.place.origin)} has no counted work; add it with --golden-update"
     found = compare_work(Work.from_json(counts), Work.from_json(then.work))
     return found.verdict, found.message
 
 
 def _verdict_of_case(pictures: Pictures, work: ComparedWork | None, accepted: bool = False) -> Verdict:
-    """What was accepted is no pass: less work is then reported as more work always is."""
+    """Accepting is not a pass: less work then fails, as more work always does."""
     of_pictures = Verdict(pictures.verdict)
     if work is None or not of_pictures.passes:
         return of_pictures
@@ -278,18 +285,18 @@ def check_golden(
 
     Args:
         origin: with the counted work, if that is to be compared too.
-        update: ``None`` to write nothing; else write where the pictures are not identical or the work is not the
-            same, as ``auto``, ``reference``, ``type`` or ``device``. ``auto`` is the reference where there is none or
-            it is of this device type, else the device type's own. What was written keeps its verdict from before, so
-            that no run passes by what it wrote. Where a known difference holds it is taken out if it no longer appears,
-            and nothing else is written.
-        announce: told each file that was written.
+        update: ``None`` to write nothing. Else the golden is written if the pictures are not identical or the work is
+            not the same, as ``auto``, ``reference``, ``type`` or ``device``. ``auto`` is the reference if there is none
+            or it is of this type of device, else the golden of this type. The verdict stays that of the comparison, so
+            that no run passes by what it wrote. Where a known difference applies, it is removed if it no longer
+            appears, and nothing else is written.
+        announce: called with a line for each file that was written.
 
     Returns:
         The comparison with the golden as it was found.
 
     Raises:
-        GoldenError: the golden was to be written and could not be.
+        GoldenError: the golden is to be written but cannot be.
     """
     pictures, golden, gone = _judge(case, images, origin, root, device)
     work = judge_work(origin, golden)
@@ -323,12 +330,12 @@ def check_golden(
 def _update_known(
     pictures: Pictures, golden: Golden, known: Outcome, announce: Callable[[str], None], *, gone: bool
 ) -> Pictures:
-    """Takes out a known difference that is gone; other pictures of other releases never become the golden."""
+    """Removes a known difference that is gone; pictures of other releases never become the golden."""
     if gone:
         remove_outcome(golden)
-        announce(f"took out of {golden.place}: known difference {known}")
+        announce(f"removed from {golden.place}: known difference {known}")
         message = (
-            f"taken out of {golden.place}: known difference {known}; run again without --golden-update to check it"
+            f"removed from {golden.place}: known difference {known}; run again without --golden-update to check it"
         )
     elif not Verdict(pictures.verdict).passes:
         message = f"{pictures.message}; accept it with --golden-for and --golden-reason"
@@ -338,18 +345,18 @@ def _update_known(
 
 
 def what_was_found(pictures: Pictures, work: ComparedWork | None) -> str:
-    """What was found in place of what is accepted; the work only where it was other."""
+    """What was found before accepting; the work only if it differed."""
     if pictures.verdict == Verdict.IDENTICAL:
-        told = ["same pictures"]
+        found = ["same pictures"]
     elif pictures.ssim_worst_tile is None:
-        told = [pictures.verdict, "new"]
+        found = [pictures.verdict, "new"]
     else:
-        told = [pictures.verdict, f"SSIM was {pictures.ssim_worst_tile:.5f}"]
+        found = [pictures.verdict, f"SSIM was {pictures.ssim_worst_tile:.5f}"]
     if work:
         is_new = work.verdict == Verdict.MISSING
         changes = "none until now" if is_new else work.message.removeprefix(f"{work.verdict}: ")
-        told.append(f"work: {changes}")
-    return ", ".join(told)
+        found.append(f"work: {changes}")
+    return ", ".join(found)
 
 
 def _level_to_write(update: str, case: Case, root: Path, device: Device) -> str:

@@ -1,4 +1,4 @@
-"""How a case compares with its golden, or with another run of itself, as it is kept in a file."""
+"""How a case compares with its golden, or with another run of itself, as stored in files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ComparedPictures(Frozen):
         """With the scores of a comparison, if there was one.
 
         Args:
-            others: the fields that are no scores.
+            others: the fields other than the scores.
         """
         scores = {"ssim_worst_tile": similarity.ssim_worst_tile, **asdict(similarity)} if similarity else {}
         return cls(**scores, **others)

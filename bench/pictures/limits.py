@@ -1,7 +1,7 @@
-"""The limits of a golden: three tiers, by how near the machine is to the golden's, and where they were measured.
+"""The limits of a golden: three tiers, by how near the machine is to the golden's, and their evidence.
 
-A golden whose limits were measured (``pytest -m golden --golden-calibrate``) carries them with their evidence in its
-origin; others have the defaults of their dtype.
+A golden whose limits were measured (``pytest -m golden --golden-calibrate``) has them, with their evidence, in its
+origin; other goldens have the defaults of their dtype.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ _NO_SHARE = 1.0  # where nearly every value may move by a level
 # "Upgrades" below: 195 settings of two small models under neighbouring releases of diffusers, transformers and torch on
 # one processor, where the hardest harmless step took another convolution kernel (diffusers 0.36 to 0.37).
 # "Measured" below: what the measured limits of the suite's own cases are (python -m bench.calibration detects).
-# "Harmless" below: the default cases against goldens made on a processor with AMX, run there with 1 and 2 threads, with
-# oneDNN and ATen held to AVX2 and to AVX-512 without bfloat16 (ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY), and for
-# float32 with the oldest supported libraries too. With AVX2 three of the DDPM's bfloat16 cases were not run.
 DEFAULT_LIMITS: dict[tuple[str, Tier], Limits] = {
     ("float32", STRICT): Limits(
         ssim=0.9999,
@@ -134,20 +131,20 @@ class TwinsMeasured(Frozen):
 
 
 class CalibratedLimits(Frozen):
-    """Measured limits of one case, and the evidence from which they follow.
+    """Measured limits of one case, and their evidence.
 
     Attributes:
         strict: for the machine on which the golden was made, and for two runs on one machine.
         portable: for other machines with this type of device.
-        other: for another type of device; ``None`` if it was not measured, or if no limits can serve there.
-        unstable: why no limits can serve on another type of device; empty if they can.
+        other: for another type of device; ``None`` if it was not measured, or if no useful limits exist there.
+        unstable: why no useful limits exist on another type of device; empty if they can.
         evidence: each variation that was run.
         twins: the rounding twins that were run.
-        left_out: variations that were not run, or that had no effect at all, each as a sentence with its reason.
+        left_out: variations that were not run, or that had no effect, each as a sentence with the reason.
         margin: how the limits follow from the evidence, in words.
         processor: name of the device on which the golden was made.
-        instruction_set: of that device, see ``bench.calls.device.instruction_set``; ``unknown`` where the limits were
-            measured on another processor alone.
+        instruction_set: of that device, see ``bench.calls.device.instruction_set``; ``unknown`` if the limits were
+            measured only on another processor.
         date: ISO 8601.
     """
 
@@ -187,7 +184,7 @@ def choose_limits(calibrated: CalibratedLimits | None, dtype: str, tier: Tier, d
     Measured strict limits need the same instructions too: virtual machines of different processors share names.
 
     Returns:
-        ``None`` where no limits can serve: the case is unstable at the rounding of another type of device.
+        ``None`` if no useful limits exist: the case is unstable at the rounding of another type of device.
     """
     if calibrated is None:
         return default_limits(dtype, tier)
@@ -200,7 +197,7 @@ def choose_limits(calibrated: CalibratedLimits | None, dtype: str, tier: Tier, d
 
 
 def looser(one: Limits, other: Limits) -> Limits:
-    """Of each limit the one that allows more."""
+    """The looser of each pair of limits."""
     return Limits(
         ssim=min(one.ssim, other.ssim),
         max_diff=max(one.max_diff, other.max_diff),

@@ -1,4 +1,4 @@
-"""Known differences: what a case shows with certain releases of its libraries in place of its golden."""
+"""Known differences: what a case shows with certain releases of its libraries instead of its golden."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def read_requirement(text: str) -> Requirement:
     """A library with a range of versions, such as ``diffusers>=0.28,<0.31``.
 
     Raises:
-        ValueError: it is something else; one sentence.
+        ValueError: the text is something else; one sentence.
     """
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{text!r} is no requirement ({reason})") from None
+        raise ValueError(f"{text!r} is not a requirement ({reason})") from None
     if requirement.url or requirement.marker or requirement.extras or not requirement.specifier:
         raise ValueError(f"{text!r} is not a library with a range of versions, such as diffusers<0.31")
     return requirement
@@ -38,7 +38,7 @@ def library_of(requirement: Requirement) -> str:
 
 
 def holds(requirement: Requirement, libraries: Mapping[str, str | None]) -> bool:
-    """Whether the library is there in a version of the range, pre-releases included."""
+    """Whether the library is installed in a version of the range, pre-releases included."""
     version = libraries.get(library_of(requirement))
     return version is not None and requirement.specifier.contains(version, prereleases=True)
 
@@ -47,7 +47,7 @@ class Difference(Frozen):
     """With which releases a case differs from its golden, and why.
 
     Attributes:
-        when: requirements that must all hold, such as ``diffusers<0.31``.
+        when: requirements that must all be met, such as ``diffusers<0.31``.
         reason: one sentence.
     """
 
@@ -83,13 +83,13 @@ def _in_words(requirement: Requirement) -> list[str]:
 
 
 class Outcome(Difference):
-    """What a case shows there.
+    """What a case shows with these releases.
 
     Attributes:
         error: what it raises; it has no pictures then.
         pixels: SHA-256 of its picture's values, which ties it to the file; empty where it raises.
         device: on which it was accepted: ``type`` and ``name``.
-        libraries: versions that ``when`` names, as they were then.
+        libraries: versions of the libraries in ``when``, as they were then.
         date: day it was accepted, ISO 8601.
     """
 

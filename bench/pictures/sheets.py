@@ -1,6 +1,6 @@
 """Goldens of many small cases in two files: a sheet with all their grids, and a line for each with its origin.
 
-Knows nothing of what an origin says; ``bench.pictures.check`` does.
+Origins are only stored here; ``bench.pictures.store`` interprets them.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from bench.errors import BenchError
 from bench.files import as_png, shows, write_together
 
 SHEET_WIDTH = 1024
-# Keys of an origin that most entries have in common; the file tells each combination once.
+# Keys of an origin that most entries have in common; the file stores each combination once.
 COMMON = ("weights", "revision", "device", "libraries", "date")
 
 
 class GroupError(BenchError):
-    """The files of a group cannot be used; the reason, without the files."""
+    """The files of a group cannot be used; the message gives the reason without naming the files."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class SheetEntry:
     """One case of a group.
 
     Attributes:
-        origin: as JSON holds it.
-        grid: its picture; ``None`` where the origin tells of something else, such as an exception.
+        origin: as JSON.
+        grid: its picture; ``None`` if the case has none, for example because it raises.
     """
 
     origin: Mapping[str, Any]
     grid: Image.Image | None
 
 
-def read_group(path: Path) -> Mapping[str, Entry]:
-    """The entries of a group by the ids of their cases; empty if there is no such group.
+def read_group(path: Path) -> Mapping[str, SheetEntry]:
+    """The entries of a group by the ids of their cases; empty if the group does not exist.
 
     Args:
-        path: of the sheet; the origins lie beside it as ``.json``.
+        path: of the sheet; the origins are next to it as ``.json``.
 
     Raises:
         GroupError: the files are damaged.
@@ -62,7 +62,7 @@ def read_group(path: Path) -> Mapping[str, Entry]:
 
 
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, beside: Path, stamps: tuple[int | None, ...]) -> Mapping[str, Entry]:
+def _read(path: Path, beside: Path, stamps: tuple[int | None, ...]) -> Mapping[str, SheetEntry]:
     document = json.loads(beside.read_text(encoding="utf-8"))
     sheet = None
     if path.exists():
@@ -75,26 +75,26 @@ def _read(path: Path, beside: Path, stamps: tuple[int | None, ...]) -> Mapping[s
         box = origin.pop("box", None)
         if box and sheet is None:
             raise ValueError(f"{path.name} is missing")
-        entries[name] = Entry(origin, sheet.crop(_within(sheet, box)) if sheet and box else None)
+        entries[name] = SheetEntry(origin, sheet.crop(_within(sheet, box)) if sheet and box else None)
     return entries
 
 
 def _within(sheet: Image.Image, box: list[int]) -> tuple[int, int, int, int]:
     left, top, width, height = box
     if left + width > sheet.width or top + height > sheet.height:
-        raise ValueError(f"the sheet has no place {box}")
+        raise ValueError(f"the sheet is too small for the box {box}")
     return left, top, left + width, top + height
 
 
-def write_entry(path: Path, name: str, entry: Entry | None, beside: Mapping[Path, bytes] | None = None) -> None:
-    """Puts an entry into a group, or takes it out; the files are written anew, each at once.
+def write_entry(path: Path, name: str, entry: SheetEntry | None, beside: Mapping[Path, bytes] | None = None) -> None:
+    """Adds an entry to a group, or removes it; each file is rewritten atomically.
 
     Args:
         beside: other files that belong to the entry, written together with the group's.
 
     Raises:
-        GroupError: what is there is damaged.
-        OSError: the files cannot be written; the old ones are whole.
+        GroupError: the existing files are damaged.
+        OSError: the files cannot be written; the old ones are unchanged.
     """
     key = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
     with FileLock(Path(tempfile.gettempdir()) / f"golden-group-{os.getuid()}-{key}.lock"):

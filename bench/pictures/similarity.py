@@ -25,7 +25,7 @@ class Limits(Frozen):
 
     ssim: float = Field(description="smallest allowed SSIM of the worst tile")
     max_diff: int = Field(description="largest allowed difference of any value, 8-bit levels")
-    # One level everywhere is hardly a difference and still a change.
+    # A difference of one level everywhere is hardly visible, and still a change.
     changed_share: float = Field(default=1.0, description="largest allowed share of values that differ; 1 is no limit")
     # A shift of colour or brightness, to which SSIM is nearly blind.
     mean_diff: float = Field(description="largest allowed mean difference of a channel of a tile, 8-bit levels")

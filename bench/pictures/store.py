@@ -1,4 +1,4 @@
-"""The golden store: where accepted grids and their origins lie, read and written."""
+"""The golden store: finds, reads and writes accepted grids and their origins."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bench.frozen import Frozen
 from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import CalibratedLimits
 from bench.pictures.outcomes import Outcome
-from bench.pictures.sheets import Entry, GroupError, read_group, unused_entries, write_entry
+from bench.pictures.sheets import GroupError, SheetEntry, read_group, unused_entries, write_entry
 from bench.suite.case import Case
 
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
 AGAIN = "accept the case again with --golden-update"
-# Before the releases in the name of a known difference's picture; no case has it in its id.
+# Precedes the releases in the name of a known difference's picture; no id of a case contains it.
 _WITH = "+"
 
 
@@ -48,12 +48,12 @@ class Origin(Frozen):
         libraries: versions.
         date: day it was accepted, ISO 8601.
         pixels: SHA-256 of the picture's values, which ties the two files together.
-        like: the case whose pictures these must be, where the case has none of its own.
+        like: the case whose pictures this one must match, if it has none itself.
         error: what the case raises; it has no pictures then.
         limits: measured limits of this case with their evidence, or ``None`` for the defaults of its dtype.
         work: what one call of the case did, as ``Work.to_json`` gives it, or ``None`` where it was not counted.
-        others: known differences: what the case shows with other releases of the libraries. Of those that hold with the
-            libraries of a run the first one counts.
+        others: known differences: what the case shows with other releases of the libraries. The first one that
+            applies to the libraries of a run counts.
     """
 
     schema_version: int = 1
@@ -79,11 +79,11 @@ class Origin(Frozen):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a golden lies.
+class GoldenPlace:
+    """Where a golden is.
 
     Attributes:
-        picture: its file, or the sheet of its group; the origin lies beside it as ``.json``.
+        picture: its file, or the sheet of its group; the origin is next to it as ``.json``.
         entry: id of its case in the group; empty for a golden with files of its own.
     """
 
@@ -107,7 +107,7 @@ class Place:
         return self._folder / f"{self._name}{_WITH}{other.slug}.png"
 
     def pictures_of_others(self) -> list[Path]:
-        """The pictures of known differences that are there."""
+        """The existing pictures of known differences."""
         return sorted(self._folder.glob(f"{glob.escape(self._name + _WITH)}*.png"))
 
     def exists(self) -> bool:
@@ -116,7 +116,7 @@ class Place:
         try:
             return self.entry in read_group(self.picture)
         except GroupError:
-            return True  # reading it tells what is wrong
+            return True  # reading it says what is wrong
 
     def __str__(self) -> str:
         path = shown(self.picture)
@@ -130,11 +130,11 @@ class Golden:
     Attributes:
         tiles: empty where the case raises.
         error: what it raises.
-        known: the known difference that this is, of the case or of the one that it must be like.
-        usual: what the case must show without the known difference of its own; ``None`` where that is this golden.
+        known: the known difference that this is, of the case or of the one that it must match.
+        usual: what the case must show without its own known difference; ``None`` if that is this golden.
     """
 
-    place: Place
+    place: GoldenPlace
     tiles: list[Image.Image]
     origin: Origin
     error: RaisedError | None = None
@@ -172,16 +172,16 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def golden_place(root: Path, case: Case, device: Device, level: str) -> Place:
-    """The golden of a case: its reference, its device type's, or its exact device's."""
+def golden_place(root: Path, case: Case, device: Device, level: str) -> GoldenPlace:
+    """Where the golden of a case is: the reference, that of the type of device, or that of the exact device."""
     suffix = {REFERENCE: "", TYPE: f"@{device.type}", EXACT: f"@{device.type}-{_slug(device.name)}"}[level]
     if case.settings.sentinel:
-        return Place(root / case.model.name / f"{case.settings.sentinel}{suffix}.png", case.id)
-    return Place(root / f"{case.id}{suffix}.png")
+        return GoldenPlace(root / case.model.name / f"{case.settings.sentinel}{suffix}.png", case.id)
+    return GoldenPlace(root / f"{case.id}{suffix}.png")
 
 
-def find_golden(root: Path, case: Case, device: Device) -> Place | None:
-    """The nearest golden there is: of the exact device, of the device type, or the reference."""
+def find_golden(root: Path, case: Case, device: Device) -> GoldenPlace | None:
+    """The nearest existing golden: of the exact device, of the type of device, or the reference."""
     places = (golden_place(root, case, device, level) for level in (EXACT, TYPE, REFERENCE))
     return next((place for place in places if place.exists()), None)
 
@@ -190,12 +190,12 @@ def _pixels(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
-def read_golden(place: Place, libraries: Mapping[str, str | None] | None = None) -> Golden:
+def read_golden(place: GoldenPlace, libraries: Mapping[str, str | None] | None = None) -> Golden:
     """Reads a golden and checks that picture and origin belong together.
 
     Args:
-        libraries: versions by name. A known difference that holds with them takes the place of the golden; by default
-            none does.
+        libraries: versions by name. A known difference that applies to them replaces the golden; by default none
+            does.
 
     Raises:
         GoldenError: a file is missing, damaged, or not the picture that its origin describes.
@@ -208,12 +208,12 @@ def read_golden(place: Place, libraries: Mapping[str, str | None] | None = None)
     return Golden(place, tiles, usual.origin, known.error, known, usual)
 
 
-def _usual(place: Place, libraries: Mapping[str, str | None]) -> Golden:
+def _usual(place: GoldenPlace, libraries: Mapping[str, str | None]) -> Golden:
     grid, origin = _from_group(place) if place.entry else _from_files(place)
     if origin.error:
         return Golden(place, [], origin, origin.error)
     if origin.like:
-        plain = read_golden(Place(place.picture, origin.like), libraries)
+        plain = read_golden(GoldenPlace(place.picture, origin.like), libraries)
         return replace(plain, place=place, origin=origin, usual=None)
     if grid is None or grid.mode != "RGB" or _pixels(grid) != origin.pixels:
         raise GoldenError(
@@ -223,15 +223,15 @@ def _usual(place: Place, libraries: Mapping[str, str | None]) -> Golden:
 
 
 def known_difference(root: Path, case: Case, device: Device, libraries: Mapping[str, str | None]) -> Outcome | None:
-    """What a case is known to show with these libraries in place of its golden; ``None`` if there is no such thing."""
+    """The known difference of a case with these libraries; ``None`` if it has none."""
     place = find_golden(root, case, device)
     try:
         return read_golden(place, libraries).known if place else None
-    except GoldenError:  # judging the case tells what is wrong
+    except GoldenError:  # judging the case says what is wrong
         return None
 
 
-def _tiles_of(place: Place, other: Outcome, count: int) -> list[Image.Image]:
+def _tiles_of(place: GoldenPlace, other: Outcome, count: int) -> list[Image.Image]:
     path = place.picture_of(other)
     again = f"restore it, or accept it again with --golden-update --golden-for {other.releases}"
     try:
@@ -245,21 +245,21 @@ def _tiles_of(place: Place, other: Outcome, count: int) -> list[Image.Image]:
     return split_grid(grid, count)
 
 
-def _from_group(place: Place) -> tuple[Image.Image | None, Origin]:
+def _from_group(place: GoldenPlace) -> tuple[Image.Image | None, Origin]:
     try:
         entries = read_group(place.picture)
         origin = Origin.model_validate(entries[place.entry].origin)
     except (GroupError, ValidationError) as error:
         where, reason = shown(place.origin), _first_line(error)
-        raise GoldenError(f"{where}: no group of goldens ({reason}); restore both files, or {AGAIN}.") from None
+        raise GoldenError(f"{where}: not a group of goldens ({reason}); restore both files, or {AGAIN}.") from None
     if origin.like and (origin.like not in entries or entries[origin.like].origin.get("like")):
         raise GoldenError(
-            f"{place}: is to be like {origin.like}, which has no golden; accept that with --golden-update."
+            f"{place}: must match {origin.like}, which has no golden; accept that case with --golden-update."
         )
     return entries[place.entry].grid, origin
 
 
-def _from_files(place: Place) -> tuple[Image.Image | None, Origin]:
+def _from_files(place: GoldenPlace) -> tuple[Image.Image | None, Origin]:
     path, beside = place.picture, place.origin
     try:
         origin = Origin.model_validate_json(beside.read_text(encoding="utf-8"))
@@ -283,14 +283,14 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def write_golden(place: Place, images: list[Image.Image], origin: Origin) -> None:
+def write_golden(place: GoldenPlace, images: list[Image.Image], origin: Origin) -> None:
     """Writes picture and origin, each atomically; a crash in between is noticed by ``read_golden``.
 
     Args:
-        images: none where the origin tells of an error; left out where it names a case to be like.
+        images: empty if the origin has an error; not written if the case must match another one.
 
     Raises:
-        GoldenError: the disk is full or the folder cannot be written; the old files are whole.
+        GoldenError: the disk is full or the folder cannot be written; the old files are unchanged.
     """
     grid = make_grid(images, images[0].size) if images and not origin.like else None
     _write(place, grid, origin.model_copy(update={"pixels": _pixels(grid) if grid else ""}))
@@ -303,7 +303,7 @@ def accept_limits(root: Path, case: Case, device: Device, limits: CalibratedLimi
         The file that was written.
 
     Raises:
-        GoldenError: there is no golden, it is damaged, or it cannot be written; the old file is whole.
+        GoldenError: the golden is missing or damaged, or cannot be written; the old file is unchanged.
     """
     place = find_golden(root, case, device)
     if place is None:
@@ -314,14 +314,14 @@ def accept_limits(root: Path, case: Case, device: Device, limits: CalibratedLimi
 
 
 def write_outcome(golden: Golden, outcome: Outcome, images: list[Image.Image]) -> None:
-    """Adds a known difference to a golden, atomically, in place of the one that ``golden`` is.
+    """Adds a known difference to a golden, atomically; it replaces the one that ``golden`` is.
 
     Args:
         golden: read with the libraries of this run.
-        images: none where the outcome is an error.
+        images: empty if the outcome is an error.
 
     Raises:
-        GoldenError: it cannot be written; the old files are whole.
+        GoldenError: it cannot be written; the old files are unchanged.
     """
     grid = make_grid(images, images[0].size) if images else None
     outcome = outcome.model_copy(update={"pixels": _pixels(grid) if grid else ""})
@@ -331,31 +331,31 @@ def write_outcome(golden: Golden, outcome: Outcome, images: list[Image.Image]) -
 
 
 def remove_outcome(golden: Golden) -> None:
-    """Takes the known difference that ``golden`` is out of it, atomically.
+    """Removes the known difference that ``golden`` is, atomically.
 
     Raises:
-        GoldenError: it cannot be written; the old files are whole.
+        GoldenError: it cannot be written; the old files are unchanged.
     """
     kept = tuple(other for other in golden.origin.others if other != golden.known)
     _write(golden.place, _own_grid(golden), golden.origin.model_copy(update={"others": kept}))
 
 
 def _own_grid(golden: Golden) -> Image.Image | None:
-    """The picture that a golden holds itself, whatever the case shows with other releases."""
+    """A golden's own picture, not that of a known difference."""
     own = golden.usual or golden
     return make_grid(own.tiles, own.tiles[0].size) if own.tiles and not own.origin.like else None
 
 
 def _write(
-    place: Place, grid: Image.Image | None, origin: Origin, others: Mapping[Path, Image.Image] | None = None
+    place: GoldenPlace, grid: Image.Image | None, origin: Origin, others: Mapping[Path, Image.Image] | None = None
 ) -> None:
     """Args:
-    others: pictures of known differences that are new; those that the origin names no longer are deleted.
+    others: new pictures of known differences; those that the origin no longer names are deleted.
     """
     pictures = {path: as_png(picture) for path, picture in (others or {}).items()}
     try:
         if place.entry:
-            entry = Entry(origin.model_dump(mode="json", exclude_defaults=True), grid)
+            entry = SheetEntry(origin.model_dump(mode="json", exclude_defaults=True), grid)
             write_entry(place.picture, place.entry, entry, pictures)
         else:
             if grid and not shows(place.picture, grid):
@@ -368,7 +368,7 @@ def _write(
             path.unlink()
     except OSError as error:
         where, reason = shown(place.picture), error.strerror or error
-        raise GoldenError(f"{where}: not written ({reason}); free the disk or correct the folder.") from None
+        raise GoldenError(f"{where}: not written ({reason}); free disk space or make the folder writable.") from None
     except GroupError as error:
         raise GoldenError(
             f"{shown(place.picture)}: not written, the group is damaged ({error}); restore both files."
@@ -376,7 +376,7 @@ def _write(
 
 
 def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
-    """What in the store belongs to no case of the suite: files, and entries of groups."""
+    """Files and group entries of the store that belong to no case of the suite."""
     alone: set[str] = set()
     groups: dict[str, set[str]] = {}
     for case in cases:
@@ -395,20 +395,22 @@ def unused_goldens(root: Path, cases: Iterable[Case]) -> list[str]:
             unused.append(shown(path))
         elif owner in groups and path.suffix == ".json":
             sheet = path.with_suffix(".png")
-            unused += [str(Place(sheet, name)) for name in _unused_entries(sheet, groups[owner])]
+            unused += [str(GoldenPlace(sheet, name)) for name in _unused_entries(sheet, groups[owner])]
     return unused
 
 
-def _place_of(path: Path, root: Path, groups: Iterable[str]) -> Place:
+def _place_of(path: Path, root: Path, groups: Iterable[str]) -> GoldenPlace:
     """Where the golden is to which a picture of a known difference belongs."""
     name = path.stem.partition(_WITH)[0]
     folder = path.parent.relative_to(root).as_posix()
     group = folder.partition("@")[0]
-    return Place(root / f"{folder}.png", f"{group}/{name}") if group in groups else Place(path.with_name(f"{name}.png"))
+    if group in groups:
+        return GoldenPlace(root / f"{folder}.png", f"{group}/{name}")
+    return GoldenPlace(path.with_name(f"{name}.png"))
 
 
-def _is_of_a_difference(path: Path, place: Place) -> bool:
-    """Whether a golden names this picture; one that is damaged may, and each of its cases says so."""
+def _is_of_a_difference(path: Path, place: GoldenPlace) -> bool:
+    """Whether a golden names this picture; a damaged one may, and its cases report the damage."""
     try:
         if not place.exists():
             return False
@@ -426,5 +428,5 @@ def _is_of_a_golden(path: Path) -> bool:
 def _unused_entries(sheet: Path, known: Iterable[str]) -> list[str]:
     try:
         return unused_entries(sheet, known)
-    except GroupError:  # each of its cases tells what is wrong
+    except GroupError:  # its cases say what is wrong
         return []

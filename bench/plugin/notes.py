@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.errors import BenchError
 from bench.plugin.session import Session, case_of
 from bench.record.notes import FILE, RunNotes, now, read_notes, write_notes
 
@@ -40,7 +41,11 @@ class NoteKeeper:
             left_out=self._left_out,
             rerun_options=rerun_options(self._config),
         )
-        write_notes(self._folder.make(), notes)
+        try:
+            folder = self._folder.make()
+        except BenchError as error:
+            raise pytest.UsageError(str(error)) from None
+        write_notes(folder, notes)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed and not self._is_told(report.nodeid):

@@ -15,6 +15,7 @@ import pytest
 from bench.installs.sides import CURRENT
 from bench.pictures.outcomes import Difference, read_requirement
 from bench.pictures.store import EXACT, REFERENCE, TYPE
+from bench.record.folder import LATEST
 from bench.suite.file import SUITE_FILE
 from bench.upgrade.amounts import percent, seconds
 
@@ -107,8 +108,11 @@ class UpgradeOptions:
     Attributes:
         folder: where relative paths of the sides start.
         environments: where environments are cached.
-        budget_s: wall time for one case, in seconds.
-        min_change: smallest change that matters, as a share.
+        budget_s: seconds of measuring, for all cases together.
+        min_change: smallest change of a case that matters, as a share.
+        min_component_change: the same of a component that changes no case so much.
+        must_decide: whether a speed that cannot be told fails.
+        resume: the run folder of an interrupted check.
     """
 
     baseline: str
@@ -117,6 +121,9 @@ class UpgradeOptions:
     environments: Path
     budget_s: float
     min_change: float
+    min_component_change: float
+    must_decide: bool
+    resume: Path | None
     pictures_only: bool
 
     @classmethod
@@ -141,8 +148,21 @@ class UpgradeOptions:
             environments=cls.environments_folder(config),
             budget_s=_amount(config, "budget", seconds),
             min_change=_amount(config, "min_change", percent),
+            min_component_change=_amount(config, "min_component_change", percent),
+            must_decide=config.getoption("must_decide"),
+            resume=_resumed(config),
             pictures_only=config.getoption("pictures_only"),
         )
+
+
+def _resumed(config: pytest.Config) -> Path | None:
+    given = config.getoption("resume")
+    if given is None:
+        return None
+    folder = config.rootpath / "results" / LATEST if given == LATEST else config.invocation_params.dir / given
+    if given == LATEST and config.getoption("results"):
+        folder = config.invocation_params.dir / config.getoption("results") / LATEST
+    return folder.resolve()
 
 
 def _amount(config: pytest.Config, name: str, read: Callable[[str], float]) -> float:
@@ -219,10 +239,21 @@ def _add_upgrade_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--baseline", metavar="SIDE", help=f"compare with this install (default: current): {side}")
     group.addoption("--candidate", metavar="SIDE", help="compare this install with the baseline (default: current)")
-    group.addoption("--budget", default="60s", metavar="SECONDS", help="longest time for one case (default: 60s)")
+    group.addoption(
+        "--budget", default="5m", metavar="TIME", help="longest time of measuring, for all cases together (default: 5m)"
+    )
     group.addoption(
         "--min-change", default="3%", metavar="PERCENT", help="smallest change of time or memory that matters "
         "(default: 3%%)"
+    )  # fmt: skip
+    group.addoption(
+        "--min-component-change", default="10%", metavar="PERCENT", help="smallest change of a part of a pipeline that "
+        "fails although it changes no case by --min-change (default: 10%%)"
+    )  # fmt: skip
+    group.addoption("--must-decide", action="store_true", help="fail for a speed that cannot be told within the budget")
+    group.addoption(
+        "--resume", nargs="?", const=LATEST, metavar="RUN", help="continue an interrupted upgrade check in its folder "
+        "(default: the latest run)"
     )  # fmt: skip
     group.addoption("--environments", metavar="PATH", help="where environments are cached (default: .environments/)")
     group.addoption("--environments-list", action="store_true", help="list the cached environments and stop")

@@ -21,7 +21,7 @@ from bench.calls.device import (
     require_device,
     slow_dtypes,
 )
-from bench.errors import BenchError
+from bench.errors import BenchError, UsageError
 from bench.faults.quick import quick_cases
 from bench.pictures.outcomes import Difference, holds, library_of, read_requirement
 from bench.plugin.options import Options, UpgradeOptions
@@ -67,11 +67,14 @@ NO_CASE = object()
 def wants_timing(config: pytest.Config) -> bool:
     """Whether the paths on the command line include the benchmarks."""
     benchmarks = config.rootpath / "bench"
-    for argument in config.args:
-        path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
-        if path == benchmarks or benchmarks in path.parents or path in benchmarks.parents:
-            return True
-    return False
+    return any(
+        path == benchmarks or benchmarks in path.parents or path in benchmarks.parents for path in _paths(config)
+    )
+
+
+def _paths(config: pytest.Config) -> list[Path]:
+    """The paths on the command line."""
+    return [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
 
 
 def _in_parallel(config: pytest.Config) -> bool:
@@ -86,7 +89,7 @@ def start_session(config: pytest.Config) -> Session:
     """
     options = Options.from_config(config)
     upgrade = UpgradeOptions.from_config(config)
-    if not upgrade and any(Path(path.partition("::")[0]).name == UPGRADE_FILE for path in config.args):
+    if not upgrade and config.rootpath / "bench" / UPGRADE_FILE in _paths(config):
         raise pytest.UsageError(
             "an upgrade check compares two installs; give --baseline or --candidate, such as --candidate diffusers."
         )
@@ -105,6 +108,8 @@ def start_session(config: pytest.Config) -> Session:
             require_device(device, options.require_device)
         if timing and not upgrade and isinstance(device, Accelerator):
             check_clock(device)
+        if is_simulated(device):
+            refuse_on_simulated(options, upgrade)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
         quick = quick_cases()
     except BenchError as error:
@@ -117,6 +122,8 @@ def start_session(config: pytest.Config) -> Session:
     if options.golden_difference:
         require_releases(options.golden_difference, environment["libraries"])
     folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
+    if upgrade and upgrade.resume:
+        folder = RunFolder(upgrade.resume.parent, upgrade.resume.name)
     run = Run(
         device=device,
         folder=folder,
@@ -129,6 +136,18 @@ def start_session(config: pytest.Config) -> Session:
     if timing and not upgrade and not is_simulated(device):
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
     return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
+
+
+def refuse_on_simulated(options: Options, upgrade: UpgradeOptions | None) -> None:
+    """What would keep figures of a simulated accelerator as if they were those of a real one.
+
+    Raises:
+        UsageError: goldens would be written, or speeds compared.
+    """
+    if options.golden_update or options.golden_calibrate:
+        raise UsageError("a simulated accelerator draws no goldens: choose a real device with --device.")
+    if upgrade and not upgrade.pictures_only:
+        raise UsageError("times on a simulated accelerator mean nothing: add --pictures-only, or choose a real device.")
 
 
 def require_releases(difference: Difference, libraries: Mapping[str, str | None]) -> None:

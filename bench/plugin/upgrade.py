@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,56 +12,67 @@ import pytest
 
 from bench.calls.device import is_simulated
 from bench.calls.pipelines import find_checkpoint
+from bench.calls.raised import RaisedError
 from bench.errors import BenchError
 from bench.installs.cache import list_environments, prune_environments
 from bench.installs.environments import environment_of
 from bench.installs.installed import Environment, changes
 from bench.installs.sides import parse_side
-from bench.pictures.check import limits_side_by_side
+from bench.pictures.check import expected_error, limits_side_by_side
 from bench.pictures.similarity import Limits
 from bench.plugin.junit import add_groups
 from bench.plugin.notes import rerun_options
 from bench.plugin.options import UpgradeOptions
 from bench.plugin.reporter import SIMULATED, session_header, status_without_letter, write_case_line, write_results
 from bench.plugin.selection import nothing_selected
-from bench.plugin.session import UPGRADE_FILE, Session
+from bench.plugin.session import UPGRADE_FILE, Session, case_of
 from bench.record.groups import Group, group_lines
 from bench.suite.case import Case
 from bench.upgrade.bisect_command import bisect_command
 from bench.upgrade.change_start import note_starts, start_in
 from bench.upgrade.check import UpgradeCheck, started_check
 from bench.upgrade.groups import upgrade_groups
+from bench.upgrade.imports import check_imports
+from bench.upgrade.journal import JOURNAL, Compared, Journal, new_journal, read_journal
 from bench.upgrade.lockstep import places_for
+from bench.upgrade.measuring import Measured
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
-from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound, side_found, worst_cases, write_upgrade
-from bench.upgrade.pairs import Plan
+from bench.upgrade.outcome import CaseFound, UpgradeFound, side_found, worst_cases, write_upgrade
+from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.request import load_request
-from bench.upgrade.tables import case_line, counts_lines, remarks, render_upgrade
+from bench.upgrade.speeds import ERROR_RATE_OF_RUN
+from bench.upgrade.tables import component_lines, counts_lines, pictures_line, remarks, render_upgrade, speed_line
 from bench.upgrade.workers import SIDES, WorkerBroken
 from bench.verdicts import Verdict
 
 
 @dataclass
 class UpgradeSession:
-    """The check of one pytest session; environments and processes are made when the tests start."""
+    """The check of one pytest session; environments and processes are made when the tests start.
+
+    Attributes:
+        compared: the cases whose pictures were compared, by test.
+        timed: the cases whose speed is to be compared.
+    """
 
     session: Session
     options: UpgradeOptions
     announce: Callable[[str], None]
     environments: dict[str, Environment] = field(default_factory=dict)
-    found: dict[str, CaseFound] = field(default_factory=dict)
-    import_time: Figure | None = None
+    compared: dict[str, Case] = field(default_factory=dict)
+    timed: list[Case] = field(default_factory=list)
     groups: tuple[Group, ...] = ()
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _check: UpgradeCheck | None = None
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ComparisonPlan:
         device = self.session.device
-        return Plan(
+        return ComparisonPlan(
             places=places_for(device.type),
             device=str(device.torch_device),
             min_change=self.options.min_change,
+            min_component_change=self.options.min_component_change,
             budget_s=self.options.budget_s,
             speed=not self.options.pictures_only,
         )
@@ -70,48 +81,81 @@ class UpgradeSession:
         """Makes the environments and starts a process in each, so that a broken side ends the run immediately.
 
         Raises:
-            pytest.UsageError: a side cannot be installed or imported.
+            pytest.UsageError: a side cannot be installed or imported, imports other libraries than its own, or there is
+                no check to continue.
         """
         asked = {"baseline": self.options.baseline, "candidate": self.options.candidate}
         try:
             for name in SIDES:
                 side = parse_side(asked[name], self.options.folder)
                 self.environments[name] = environment_of(side, self.options.environments, self.announce)
-            pythons = {name: self.environments[name].python for name in SIDES}
             self._check = self._stack.enter_context(
                 started_check(
-                    pythons,
+                    {name: self.environments[name].python for name in SIDES},
                     self.plan,
                     self.session.run.folder,
                     self.session.options.suite.parent,
+                    self._journal(),
                     announce=self.announce,
                     limits_of=self._limits_of,
+                    expected_error_of=self._expected_error_of,
                 )
             )
             self.announce("starting both sides")
-            self._check.sides.take()
+            check_imports(self.environments, {one.name: one.imported for one in self._check.sides.take()})
+        except WorkerBroken as error:
+            self.close()
+            raise pytest.UsageError(f"the {error.side} cannot be imported: {error}") from None
         except BenchError as error:
             self.close()
             raise pytest.UsageError(str(error)) from None
 
+    def _journal(self) -> Journal:
+        before, after = (self.environments[name] for name in SIDES)
+        compared = Compared(
+            libraries=(dict(before.libraries), dict(after.libraries)),
+            origins=(dict(before.origins), dict(after.origins)),
+            device=self.plan.device,
+            device_name=self.session.device.name,
+            threads=self.plan.places.threads,
+        )
+        folder = self.session.run.folder
+        if not self.options.resume:
+            return new_journal(folder.make() / JOURNAL, compared)
+        journal = read_journal(folder.path / JOURNAL, compared)
+        self.announce(f"continuing {folder.path}: {len(journal.cases)} cases, {len(journal.starts)} starts are done")
+        return journal
+
     def _limits_of(self, case: Case) -> Limits:
         return limits_side_by_side(self.session.options.golden_dir, case, self.session.device)
 
-    def tells_of(self, nodeid: str) -> bool:
-        """Whether this is the test of the import, with a result for ``upgrade.json``."""
-        return self.import_time is not None and nodeid.endswith("::test_import")
+    def _expected_error_of(self, case: Case) -> RaisedError | None:
+        libraries = self.environments[SIDES[0]].libraries
+        return expected_error(self.session.options.golden_dir, case, self.session.device, libraries)
+
+    def reports(self, nodeid: str) -> bool:
+        """Whether ``upgrade.json`` has the result of this test, which is about no single case."""
+        return self.measured is not None and nodeid.rpartition("::")[2] in ("test_import", "test_components")
 
     @property
     def check(self) -> UpgradeCheck:
         assert self._check, "the environments are made before the first test"
         return self._check
 
+    @property
+    def measured(self) -> Measured | None:
+        return self._check.measured if self._check else None
+
+    def found(self, case: Case) -> CaseFound:
+        return self.check.found(case)
+
     def close(self) -> None:
         self._stack.close()
 
     def outcome(self) -> UpgradeFound:
-        plan = self.plan
+        plan, speeds = self.plan, self.measured.speeds if self.measured else None
         before, after = (self.environments[name] for name in SIDES)
+        cases = tuple(map(self.found, self.cases.values()))
         return UpgradeFound(
             baseline=side_found(self.options.baseline, before.libraries),
             candidate=side_found(self.options.candidate, after.libraries),
@@ -121,29 +165,40 @@ class UpgradeSession:
             mode=plan.places.mode if plan.speed else "pictures",
             budget_s=plan.budget_s,
             min_change=plan.min_change,
-            import_time=self.import_time,
-            cases=tuple(self.found.values()),
-            groups=self.groups or upgrade_groups(self.found.values()),
+            min_component_change=plan.min_component_change,
+            error_rate=ERROR_RATE_OF_RUN if speeds else None,
+            questions=speeds.questions if speeds else None,
+            import_time=speeds.import_time if speeds else None,
+            components=tuple(speeds.components.values()) if speeds else (),
+            cases=cases,
+            groups=self.groups or upgrade_groups(cases),
         )
 
     def find_groups(self) -> None:
         """Groups what is worse, and looks where changed pictures start to differ while the sides still run."""
-        found = {case.case: case for case in self.found.values()}
-        cases = {case.id: case for case in self.session.selection.cases}
+        found = [self.found(case) for case in self.cases.values()]
 
         def start_of(name: str) -> str:
             self.announce(f"looking where the change of {name} starts")
-            case = cases[name]
+            case = self.cases[name]
             checkpoint = find_checkpoint(case.model, self.session.options.suite.parent)
             request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
             return start_in(self.check.processes.fresh_process, request)
 
-        self.groups = note_starts(
-            upgrade_groups(found.values()), {name: case.settings for name, case in found.items()}, start_of
-        )
+        self.groups = note_starts(upgrade_groups(found), {case.case: case.settings for case in found}, start_of)
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """The cases whose pictures were compared, by id."""
+        return {case.id: case for case in self.compared.values()}
 
 
 UPGRADE = pytest.StashKey[UpgradeSession]()
+
+
+def timed_case_of(item: pytest.Item) -> Case | None:
+    """The case whose speed a test is about."""
+    return case_of(item) if "compared_speed" in getattr(item, "fixturenames", ()) else None
 
 
 def is_left_out(path: Path, root: Path, *, upgrade: bool) -> bool:
@@ -151,8 +206,11 @@ def is_left_out(path: Path, root: Path, *, upgrade: bool) -> bool:
     return path.parent == root / "bench" and path.name.startswith("test_") and (path.name == UPGRADE_FILE) != upgrade
 
 
-def leave_out_imports(items: list[pytest.Item]) -> None:
-    items[:] = [item for item in items if "compared_imports" not in getattr(item, "fixturenames", ())]
+_TIMING = {"compared_speed", "compared_components", "compared_imports"}
+
+
+def leave_out_timing(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not _TIMING & set(getattr(item, "fixturenames", ()))]
 
 
 def environments_command(config: pytest.Config) -> int | None:
@@ -174,39 +232,84 @@ def environments_command(config: pytest.Config) -> int | None:
     return None
 
 
-def check_upgrade(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> None:
-    """Runs a case on both sides and fails with a sentence if the candidate is worse."""
+def check_pictures(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> None:
+    """Compares pictures and work of a case and fails with a sentence if the candidate is worse."""
     __tracebackhide__ = True
     try:
-        found = upgrade.check.check(case)
+        found = upgrade.check.compare(case)
     except BenchError as error:
         pytest.fail(f"{case.id}: {error}", pytrace=False)
-    upgrade.found[node.nodeid] = found
-    node.user_properties += properties(found)
-    if found.problems:
-        pictures = upgrade.session.run.folder.path / "grids" / case.model.name
-        kept = f" Pictures: {pictures}" if found.pictures.message in found.problems else ""
-        pytest.fail(f"{case.id}: {'; '.join(found.problems).rstrip('.')}.{kept}", pytrace=False)
+    upgrade.compared[node.nodeid] = case
+    node.user_properties += properties_of_pictures(found)
+    _fail_for(upgrade, found, found.problems)
+
+
+def check_speed(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> None:
+    """Compares speed and memory of a case and fails with a sentence if the candidate is worse.
+
+    The first call measures for all cases.
+    """
+    __tracebackhide__ = True
+    try:
+        compared = upgrade.check.compare(case)
+        upgrade.compared.setdefault(node.nodeid, case)
+        measured = upgrade.check.measure(upgrade.timed)
+    except WorkerBroken as error:
+        pytest.fail(f"{case.id}: the {error.side} cannot be started any more: {error}", pytrace=False)
+    except BenchError as error:
+        pytest.fail(f"{case.id}: {error}", pytrace=False)
+    found = upgrade.found(case)
+    node.user_properties += properties_of_speed(found)
+    _fail_for(upgrade, found, tuple(problem for problem in found.problems if problem not in compared.problems))
+    if not all(compared.checksums):
+        pytest.skip("without pictures of both sides there is nothing to measure")
+    if upgrade.options.must_decide and case.id in measured.speeds.undecided:
+        pytest.fail(f"{case.id}: speed: {Verdict.CANNOT_TELL} within --budget (--must-decide)", pytrace=False)
+
+
+def _fail_for(upgrade: UpgradeSession, found: CaseFound, problems: Sequence[str]) -> None:
+    __tracebackhide__ = True
+    if problems:
+        pictures = upgrade.session.run.folder.path / "grids" / found.case.partition("/")[0]
+        kept = f" Pictures: {pictures}" if found.pictures.message in problems else ""
+        pytest.fail(f"{found.case}: {'; '.join(problems).rstrip('.')}.{kept}", pytrace=False)
+
+
+def check_components(upgrade: UpgradeSession) -> None:
+    """Fails if a part of a pipeline is slower on the candidate."""
+    __tracebackhide__ = True
+    slower = upgrade.outcome().slower_components if _measured(upgrade) else []
+    if slower:
+        pytest.fail("; ".join(one.sentence for one in slower), pytrace=False)
 
 
 def check_import(upgrade: UpgradeSession) -> None:
-    """Compares how long the libraries take to import and fails if the candidate is slower."""
+    """Fails if the candidate's libraries take longer to import than the baseline's."""
     __tracebackhide__ = True
-    try:
-        upgrade.import_time = found = upgrade.check.check_import()
-    except WorkerBroken as error:
-        pytest.fail(f"import: {error.side}: {error}", pytrace=False)
-    if Verdict(found.verdict).is_worse:
+    found = _measured(upgrade).speeds.import_time
+    if found and Verdict(found.verdict).is_worse:
         pytest.fail(f"import: {found.verdict} by {found.ratio - 1:.1%} ({found.interval})", pytrace=False)
 
 
-def properties(found: CaseFound) -> list[tuple[str, object]]:
+def _measured(upgrade: UpgradeSession) -> Measured:
+    if not upgrade.measured:
+        pytest.skip("no case was measured")
+    return upgrade.measured
+
+
+def properties_of_pictures(found: CaseFound) -> list[tuple[str, object]]:
     """Figures for JUnit."""
     figures: dict[str, object] = {"pictures": found.pictures.verdict, "seconds": round(found.seconds, 1)}
     if found.pictures.ssim_worst_tile is not None:
         figures |= {"ssim_worst_tile": found.pictures.ssim_worst_tile, "max_diff": found.pictures.max_diff}
     if found.work:
         figures["work"] = found.work.verdict
+    return list(figures.items())
+
+
+def properties_of_speed(found: CaseFound) -> list[tuple[str, object]]:
+    """Figures for JUnit."""
+    figures: dict[str, object] = {}
     for name, figure in found.figures.items():
         figures |= {name: figure.verdict, f"{name} ratio": figure.ratio, f"{name} interval": figure.interval}
     return list(figures.items())
@@ -224,7 +327,7 @@ class UpgradeReporter:
     def pytest_report_header(self) -> list[str]:
         upgrade = self._upgrade
         plan = upgrade.plan
-        how = f"{plan.places.mode}, up to {plan.budget_s:g} s a case, smallest change {plan.min_change:.1%}"
+        how = f"{plan.places.mode}, up to {plan.budget_s:g} s in all, smallest change {plan.min_change:.1%}"
         return [
             *session_header(upgrade.session),
             f"baseline: {upgrade.options.baseline}",
@@ -236,6 +339,7 @@ class UpgradeReporter:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         if session.items and not session.config.getoption("collectonly"):
             self._total = len(session.items)
+            self._upgrade.timed = [case for item in session.items if (case := timed_case_of(item))]
             self._upgrade.prepare()
             before, after = (self._upgrade.environments[name] for name in SIDES)
             changed = changes(before, after)
@@ -252,13 +356,24 @@ class UpgradeReporter:
         if report.when != "call" or self._config.get_verbosity():
             return
         self._done += 1
-        found = self._upgrade.found.get(report.nodeid)
-        line = case_line(found) if found else f"{report.nodeid.rpartition('::')[2]}  {report.outcome}"
+        line = self._line(report)
         count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
         write_case_line(self._config, f"{count} {line}", passed=report.passed)
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        if self._upgrade.found and exitstatus != pytest.ExitCode.INTERRUPTED:
+    def _line(self, report: Any) -> str:
+        test = report.nodeid.rpartition("::")[2]
+        case = self._upgrade.compared.get(report.nodeid)
+        if not case:
+            return f"{test}  {report.outcome}"
+        return (speed_line if test.startswith("test_speed") else pictures_line)(self._upgrade.found(case))
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        measured = self._upgrade.measured
+        components = measured.speeds.components.values() if measured else ()
+        slower = any(Verdict(one.figure.verdict).is_worse for one in components)
+        if slower and exitstatus == pytest.ExitCode.OK:  # -k may have left out the test of the components
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._upgrade.compared and exitstatus != pytest.ExitCode.INTERRUPTED:
             self._upgrade.find_groups()
         self._upgrade.close()
 
@@ -270,7 +385,7 @@ class UpgradeReporter:
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             nothing = nothing_selected(self._config, upgrade.session.selection, "compared")
             terminalreporter.write_line(nothing, red=True)
-        if not upgrade.found and not upgrade.import_time:
+        if not upgrade.compared:
             return
         found = upgrade.outcome()
         folder = upgrade.session.run.folder.make()
@@ -280,6 +395,8 @@ class UpgradeReporter:
         if is_simulated(self._upgrade.session.device):
             write(SIMULATED, yellow=True)
         write(render_upgrade(found, terminalreporter.hasmarkup))
+        for line in component_lines(found):
+            write(line)
         write("changes: " + (", ".join(found.changes) or "none"))
         for line in (*counts_lines(found), *remarks(found)):
             write(line)

@@ -1,265 +1,209 @@
 """The proof of the speed verdicts: false alarms between two equal sides, and known slow-downs found.
 
-``python -m bench.proofs.power run`` measures decisions in random order and appends each to a file, so that it can be
-stopped and gone on with; ``python -m bench.proofs.power report`` judges what is there by the check's own rule and by
-those of others, and prints the tables.
+``python -m bench.proofs.power run`` measures as the upgrade check does and appends each trial to a file, so that it can
+be stopped and continued; ``python -m bench.proofs.power report`` judges all trials by the check's own rule and by those
+of other tools, and prints the tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import datetime
 import math
 import random
-import statistics
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import mannwhitneyu
-
-from bench.calls.device import Cpu
 from bench.calls.pipelines import find_checkpoint
 from bench.command import CommandParser, run_command
+from bench.console import shown
 from bench.errors import UsageError
-from bench.files import append_line, read_lines
-from bench.proofs.slow_down import choose_layers
+from bench.proofs.ended import ended
+from bench.proofs.power_report import render_report
+from bench.proofs.trials import CASES, KINDS, Fault, Setup, Trial, keep, next_setup, read_trials, setups
+from bench.suite.case import Case
 from bench.suite.file import SUITE_FILE, read_suite
 from bench.suite.selection import add_case_option, cases_matching
-from bench.upgrade.decision import decide
-from bench.upgrade.lockstep import PairedCall, Places, log_ratio, places_for
-from bench.upgrade.pairs import Plan, measure_until_decided
+from bench.upgrade.lockstep import Places, places_for
+from bench.upgrade.measuring import measure_until_decided
+from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.request import load_request
-from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, WorkerProcess, fresh
-from bench.verdicts import Verdict
+from bench.upgrade.start import Requests, ask_both
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, fresh
 
-# With how often each is drawn: short ones more often, so that a day's measurement holds more decisions.
-CASES = {"emoji-sd/pndm-s5-g7.5-fp32": 4, "emoji-sd/pndm-s5-g7.5-bf16-seed4": 4, "emoji-ddpm/ddim-s20-fp32": 1}
-# One block of decisions: (share of more work in the UNet, how many).
-BLOCK = ((0.0, 10), (0.03, 1), (0.05, 2), (0.10, 1))
-DECISIONS = Path("results/power/decisions.jsonl")
-ASV_P = 0.002
-SPEEDS = (Verdict.SLOWER, Verdict.FASTER, Verdict.SAME, Verdict.CANNOT_TELL)
+TRIALS = Path("results/power/trials.jsonl")
 SLOW_WORKER = "bench.proofs.slow_worker"
+DEVICE = "cpu"
+DEFAULTS = ComparisonPlan(Places(""))
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The raw data of one decision; ``calls`` as seconds of the segments per pair, call and side."""
+class Cost:
+    """What a call of a case takes.
 
-    case: str
-    slow_down: float
-    budget_s: float
-    began: float
-    seconds: float
-    calls: list[list[tuple[list[float], list[float]]]]
-
-    @property
-    def paired_calls(self) -> list[list[PairedCall]]:
-        return [[PairedCall(before, after, ("", "")) for before, after in pair] for pair in self.calls]
-
-
-def _blocks(rng: random.Random, cases: Mapping[str, int]) -> Iterator[tuple[float, str]]:
-    while True:
-        block = [slow_down for slow_down, count in BLOCK for _ in range(count)]
-        rng.shuffle(block)
-        for slow_down in block:
-            yield slow_down, rng.choices(list(cases), list(cases.values()))[0]
-
-
-def measure(
-    blocks: int, budget_s: float, decisions: Path, min_change: float, rng: random.Random, *, expression: str = ""
-) -> None:
-    """Measures ``blocks`` blocks of decisions and appends each to the file.
-
-    Args:
-        expression: draws only the cases that it chooses; see ``cases_matching``.
-
-    Raises:
-        UsageError: it chooses none.
+    Attributes:
+        multiplications: how many take as long as the call.
+        calls: of each part within the call.
     """
-    cases = cases_matching([case for case in read_suite().cases if case.id in CASES], expression)
-    plan = Plan(places_for("cpu"), budget_s=budget_s, min_change=min_change)
-    requests = {
-        case.id: load_request(
-            case, find_checkpoint(case.model, SUITE_FILE.parent), str(Cpu().torch_device), plan.places.threads
-        )
+
+    multiplications: float
+    calls: Mapping[str, int]
+
+    def extra(self, part: str, share: float) -> int:
+        """Multiplications in each call of this part that make the case slower by this share."""
+        return round(share * self.multiplications / self.calls[part])
+
+
+def measure_costs(sides: Sides, requests: Mapping[str, dict[str, Any]], places: Places) -> dict[str, Cost]:
+    """The cost of each case, while both sides do the same, as they do in a trial."""
+    costs = {}
+    for case, request in requests.items():
+        with ExitStack() as stack:
+            pair = [stack.enter_context(fresh(side)) for side in sides.take()]
+            ask_both(pair, places, False, "load", (request, request))
+            replies = [reply for reply, _ in ask_both(pair, places, False, "calibrate")]
+        middle = math.sqrt(math.prod(reply["multiplications"] for reply in replies))
+        costs[case] = Cost(middle, replies[0]["calls"])
+    return costs
+
+
+def extra_work(fault: Fault | None, costs: Mapping[str, Cost]) -> dict[str, int]:
+    """Multiplications in each call of the slow part, by case."""
+    return {case: costs[case].extra(fault.part, fault.share) for case in fault.cases} if fault else {}
+
+
+def requests_of(setup: Setup, plain: Mapping[str, dict[str, Any]], multiplications: Mapping[str, int]) -> Requests:
+    """What each side is to load, by case: the same, but for the extra work of the candidate."""
+    part = setup.fault.part if setup.fault else ""
+    extra = {case: {"slow_part": part, "multiplications": count} for case, count in multiplications.items()}
+    return {case: (plain[case], plain[case] | extra.get(case, {})) for case in setup.cases}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """When to stop: after this many trials, or once this many minutes are over."""
+
+    trials: float = math.inf
+    minutes: float = math.inf
+
+    def more(self, done: int, began: float) -> bool:
+        return done < self.trials and time.monotonic() - began < 60 * self.minutes
+
+
+def measure(choices: Sequence[Setup], cases: Sequence[Case], wanted: Wanted, file: Path, rng: random.Random) -> None:
+    """Measures trials and appends each to the file; those setups first of which it has the fewest."""
+    places = places_for(DEVICE)
+    by_id = {case.id: case for case in cases}
+    plain = {
+        case.id: load_request(case, find_checkpoint(case.model, SUITE_FILE.parent), DEVICE, places.threads)
         for case in cases
     }
-    decisions.parent.mkdir(parents=True, exist_ok=True)
-    per_block = sum(count for _, count in BLOCK)
-    trials = _blocks(rng, {name: CASES[name] for name in requests})
+    done = [trial.setup for trial in read_trials(file)] if file.exists() else []
+    slow = {case for setup in choices if setup.fault for case in setup.fault.cases}
+    began, number = time.monotonic(), 0
     with Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S, program=SLOW_WORKER) as sides:
-        print("choosing the layers that the slow candidates repeat", flush=True)
-        layers = {name: _layers_to_repeat(sides.take()[0], requests[name], plan.places) for name in requests}
-        for number in range(blocks * per_block):
-            slow_down, name = next(trials)
-            began = time.time()
-            slowed = requests[name] | {"repeated_layers": layers[name][slow_down]}
-            samples = measure_until_decided(sides, (requests[name], slowed), plan, rng=rng)
-            calls = [[(call.baseline, call.candidate) for call in pair] for pair in samples.calls]
-            trial = Trial(name, slow_down, budget_s, began, samples.seconds, calls)
-            append_line(decisions, json.dumps(asdict(trial)))
+        costs = measure_costs(sides, {case: plain[case] for case in by_id if case in slow}, places)
+        while wanted.more(number, began):
+            setup = next_setup(choices, done, rng)
+            multiplications = extra_work(setup.fault, costs)
+            requests = requests_of(setup, plain, multiplications)
+            date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            measured = measure_until_decided(
+                sides, [by_id[case] for case in setup.cases], requests, setup.plan(places), rng=rng
+            )
+            trial = Trial(
+                setup=setup,
+                mode=places.mode,
+                starts=measured.starts,
+                multiplications=multiplications,
+                seconds=measured.seconds,
+                date=date,
+            )
+            keep(file, trial)
+            done.append(setup)
+            number += 1
+            where, share, calls = setup.words
             print(
-                f"[{number + 1}/{blocks * per_block}] {name} +{slow_down:.0%}: {len(calls)} pairs, "
-                f"{samples.seconds:.0f} s, {statistics.fmean(samples.log_ratios):+.1%}",
+                f"[{number}] {len(setup.cases)} cases, {share} more work {where}, {calls} calls per start: "
+                f"{ended(measured, setup.fault)}",
                 flush=True,
             )
 
 
-def _layers_to_repeat(worker: WorkerProcess, request: dict[str, Any], places: Places) -> dict[float, list[str]]:
-    """Per slow-down, the layers of the UNet whose time is that share of its forward."""
-    with fresh(worker) as process:
-        process.ask("load", cores=list(places.halves[0]), **request)
-        costs, _ = process.ask("layers")
-    return {share: choose_layers(costs["layers"], share * costs["whole"]) for share, _ in BLOCK}
+def known_cases(expression: str) -> tuple[Case, ...]:
+    """The cases of a run, in the order of ``CASES``, that ``--case`` chooses; see ``cases_matching``.
 
-
-def read_trials(decisions: Path) -> list[Trial]:
-    """
     Raises:
-        UsageError: there is no such file, or a line of it is damaged.
+        UsageError: it chooses none.
     """
-    try:
-        lines = read_lines(decisions)
-    except OSError:
-        raise UsageError(f"{decisions}: no such file; measure first, with 'run'.") from None
-    trials = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            trials.append(Trial(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise UsageError(f"{decisions}, line {number}: not a decision; delete the line.") from None
-    return trials
+    by_id = _by_id(CASES)
+    return cases_matching([by_id[name] for name in CASES], expression)
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """What a rule said of all decisions with one slow-down."""
-
-    rule: str
-    slow_down: float
-    counts: Counter[str]
-
-    @property
-    def share_slower(self) -> float:
-        return self.counts[Verdict.SLOWER] / self.counts.total()
+def _by_id(ids: Iterable[str]) -> dict[str, Case]:
+    wanted = set(ids)
+    return {case.id: case for case in read_suite().cases if case.id in wanted}
 
 
-def own_verdicts(trials: Sequence[Trial], min_change: float) -> list[Verdicts]:
-    """The verdicts of the upgrade check, by slow-down."""
-    found: dict[float, Counter[str]] = {}
-    for trial in trials:
-        ratios = [log_ratio(calls) for calls in trial.paired_calls]
-        found.setdefault(trial.slow_down, Counter())[decide(ratios, min_change).verdict] += 1
-    return [Verdicts("this check", slow_down, found[slow_down]) for slow_down in sorted(found)]
+def report(file: Path, kinds: Sequence[str], expression: str) -> str:
+    """The tables of all trials of these kinds whose cases ``--case`` chooses.
 
-
-def _call_seconds(trial: Trial, side: int) -> list[float]:
-    return [sum(call[side]) for pair in trial.calls for call in pair]
-
-
-def runs_apart(trials: Sequence[Trial]) -> Iterator[tuple[float, list[float], list[float]]]:
-    """Slow-down, call times of the baseline, and call times of the candidate from the next decision of the same case.
-
-    That is what people do who run one install, and then the other: the two lie seconds to minutes apart.
+    Raises:
+        UsageError: there is no such trial.
     """
-    equal: dict[str, Trial] = {}
-    for trial in sorted(trials, key=lambda trial: trial.began):
-        if trial.case in equal:
-            yield trial.slow_down, _call_seconds(equal[trial.case], 0), _call_seconds(trial, 1)
-        if not trial.slow_down:
-            equal[trial.case] = trial
-
-
-def median_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:
-    """pytest-benchmark's ``--benchmark-compare-fail=median:5%``, for a factor of 1.05."""
-    return Verdict.SLOWER if statistics.median(after) > factor * statistics.median(before) else Verdict.SAME
-
-
-def rank_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:
-    """asv's ``continuous``: Mann-Whitney U test at p < 0.002, and medians apart by more than the factor."""
-    if mannwhitneyu(before, after).pvalue >= ASV_P:
-        return Verdict.SAME
-    return median_rule(before, after, factor)
-
-
-OTHERS: tuple[tuple[str, Callable[[Sequence[float], Sequence[float]], str]], ...] = (
-    ("runs apart, median over 5 % (pytest-benchmark)", lambda before, after: median_rule(before, after, 1.05)),
-    ("runs apart, p < 0.002 and factor 1.05 (asv)", lambda before, after: rank_rule(before, after, 1.05)),
-    ("runs apart, p < 0.002 and factor 1.1 (asv)", lambda before, after: rank_rule(before, after, 1.1)),
-)
-
-
-def other_verdicts(trials: Sequence[Trial]) -> list[Verdicts]:
-    """What others' rules say of runs apart, by slow-down."""
-    apart = list(runs_apart(trials))
-    found = []
-    for rule, judge in OTHERS:
-        for slow_down in sorted({slow_down for slow_down, _, _ in apart}):
-            counts = Counter(judge(before, after) for share, before, after in apart if share == slow_down)
-            found.append(Verdicts(rule, slow_down, counts))
-    return found
-
-
-def render_report(trials: Sequence[Trial], min_change: float) -> str:
-    """Tables in Markdown: verdicts of this check with what they took, then the shares that each rule calls slower."""
-    lines = [
-        "| more work in the UNet | decisions | slower | faster | same | cannot tell | measured ratio, median "
-        "| pairs, median | seconds, median (longest) |",
-        "| --- " + "| ---: " * 8 + "|",
-    ]
-    own = own_verdicts(trials, min_change)
-    for verdicts in own:
-        chosen = [trial for trial in trials if trial.slow_down == verdicts.slow_down]
-        ratio = statistics.median(
-            math.exp(statistics.fmean(log_ratio(calls) for calls in trial.paired_calls)) for trial in chosen
-        )
-        counts, seconds = verdicts.counts, [trial.seconds for trial in chosen]
-        cells = [
-            f"{verdicts.slow_down:.0%}" if verdicts.slow_down else "none (A/A)",
-            str(counts.total()),
-            *(f"{counts[name]} ({counts[name] / counts.total():.1%})" for name in SPEEDS),
-            f"{ratio:.3f}",
-            f"{statistics.median(len(trial.calls) for trial in chosen):g}",
-            f"{statistics.median(seconds):.0f} ({max(seconds):.0f})",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    shares = [verdicts.slow_down for verdicts in own]
-    lines += ["", "| called slower by | " + " | ".join(f"{share:.0%}" if share else "A/A" for share in shares) + " |"]
-    lines.append("| --- " + "| ---: " * len(shares) + "|")
-    by_rule: dict[str, dict[float, Verdicts]] = {}
-    for verdicts in [*own, *other_verdicts(trials)]:
-        by_rule.setdefault(verdicts.rule, {})[verdicts.slow_down] = verdicts
-    for rule, judged in by_rule.items():
-        cells = [f"{judged[share].share_slower:.1%}" if share in judged else "" for share in shares]
-        lines.append("| " + " | ".join([rule, *cells]) + " |")
-    return "\n".join(lines)
+    chosen = {case.id for case in known_cases(expression)}
+    trials = [trial for trial in read_trials(file) if trial.setup.kind in kinds and chosen >= set(trial.setup.cases)]
+    if not trials:
+        raise UsageError(f"{shown(file)}: no trial is of this kind and these cases.")
+    return render_report(trials, _by_id(chosen))
 
 
 def run(options: argparse.Namespace) -> int:
+    kinds = [options.kind] if options.kind else KINDS
     if options.do == "run":
-        rng = random.Random()
+        cases = known_cases(options.case)
+        choices = setups(cases, kinds, options.budget, options.min_change)
+        wanted = Wanted(options.trials or math.inf, options.minutes or math.inf)
+        if wanted == Wanted():
+            wanted = Wanted(trials=len(choices))
         try:
-            measure(options.blocks, options.budget, options.decisions, options.min_change, rng, expression=options.case)
+            measure(choices, cases, wanted, options.file, random.Random())
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"the decisions so far are in {options.decisions}") from None
-    print(render_report(read_trials(options.decisions), options.min_change))
-    print(f"decisions: {options.decisions}")
+            raise KeyboardInterrupt(f"the trials so far are in {shown(options.file)}") from None
+    print(report(options.file, kinds, options.case))
+    print(f"\ntrials: {shown(options.file)}")
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.proofs.power", description=__doc__.split("\n")[0])
     parser.add_argument("do", choices=("run", "report"))
-    parser.add_argument("--blocks", type=int, default=20, help="blocks of 14 decisions (default: 20)")
-    parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="per decision (default: 60)")
-    parser.add_argument("--decisions", type=Path, default=DECISIONS, metavar="PATH")
-    parser.add_argument("--min-change", type=float, default=0.03, metavar="SHARE", help="(default: 0.03)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--trials", type=int, metavar="N", help="stop after N trials (default: one of each)")
+    length.add_argument("--minutes", type=float, metavar="M", help="begin no trial after M minutes")
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        help="whole runs of equal sides, slow parts of one case, or one slow scheduler of a run",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=DEFAULTS.budget_s,
+        metavar="SECONDS",
+        help="per trial (default: %(default)g, as in the check)",
+    )
+    parser.add_argument(
+        "--min-change", type=float, default=DEFAULTS.min_change, metavar="SHARE", help="(default: %(default)g)"
+    )
+    parser.add_argument(
+        "--file", type=Path, default=TRIALS, metavar="PATH", help="of the trials (default: %(default)s)"
+    )
     add_case_option(parser)
     return run_command(parser.prog, run, parser.parse_args(arguments))
 

@@ -1,4 +1,4 @@
-"""``python -m bench.proofs.processors``: do the pictures and the schedulers stay on processors with other instructions?
+"""``python -m bench.proofs.processors``: do pictures and schedulers stay the same with other instructions?
 
 Each setting makes the libraries use the kernels of another processor, as far as one processor can imitate another, and
 runs the quick float32 cases and the schedulers in closed form with it. A setting that has no effect here is left out
@@ -32,7 +32,7 @@ class Processor:
 
     Attributes:
         environment: variables that the libraries read when they are imported.
-        took_hold: raise ``NoEffect`` in a process with this environment where it has no effect.
+        took_hold: raise ``NoEffect`` in a process with this environment if it has no effect.
     """
 
     name: str
@@ -60,7 +60,7 @@ PROCESSORS: tuple[Processor, ...] = (
 
 
 def why_without_effect(processor: Processor) -> str:
-    """Looks in a process of its own whether the setting takes hold; a sentence if it does not, else empty."""
+    """Why the setting has no effect, checked in a separate process; empty if it has one."""
     place = PROCESSORS.index(processor)
     code = f"from bench.proofs.processors import look; look({place})"
     found = _python(("-c", code), processor.environment, capture=True)
@@ -68,7 +68,7 @@ def why_without_effect(processor: Processor) -> str:
 
 
 def look(place: int) -> None:
-    """Run in a process with the environment of a processor: ends with 1 and a sentence where it has no effect."""
+    """Runs in a process with the environment of a processor: exits with 1 and a sentence if it has no effect."""
     try:
         for check in PROCESSORS[place].took_hold:
             check()

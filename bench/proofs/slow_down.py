@@ -1,71 +1,92 @@
-"""A known slow-down, to prove that the check sees one: layers of the UNet that do their work twice.
+"""A known slow-down, to prove that the check finds one: extra work inside one part of a pipeline.
 
-It is made of work and not of sleep, so it is slowed by whatever slows the UNet itself.
+It is made of work and not of sleep, so it is slowed by whatever slows the pipeline itself.
 """
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from bench.calls.observe import DECODER, DENOISER, ENCODER, around
+
+SCHEDULER = "scheduler"
+# Small enough for the innermost cache, so that the work does not disturb the data of the pipeline.
+SIZE = 64
 ROUNDS = 5
+MULTIPLICATIONS_PER_ROUND = 3000
 
 
-def layer_seconds(unet: Any, call: Callable[[], Any]) -> tuple[dict[str, float], float]:
-    """What the layers of a UNet take, by module name, and what its whole forward takes, in seconds.
+def part_methods(pipeline: Any, scheduler: Any) -> dict[str, tuple[Any, str]]:
+    """The object and its method that do the work of each part that this pipeline has.
 
-    Args:
-        call: runs the pipeline once; the shortest forward of ``ROUNDS`` calls counts, and the shortest of each layer.
+    The scheduler's is its class, since each call of the pipeline gets a new scheduler.
     """
-    began: dict[str, float] = {}
-    shortest: dict[str, float] = {}
-
-    def before(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            began[name] = time.perf_counter()
-
-        return hook
-
-    def after(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            seconds = time.perf_counter() - began[name]
-            shortest[name] = min(seconds, shortest.get(name, seconds))
-
-        return hook
-
-    def shortest_of(modules: list[tuple[str, Any]]) -> None:
-        handles = [module.register_forward_pre_hook(before(name)) for name, module in modules]
-        handles += [module.register_forward_hook(after(name)) for name, module in modules]
-        try:
-            for _ in range(ROUNDS):
-                call()
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    shortest_of([("", unet)])
-    shortest_of([(name, module) for name, module in unet.named_modules() if not list(module.children())])
-    whole = shortest.pop("")
-    return shortest, whole
+    found = {
+        ENCODER: (getattr(pipeline, "text_encoder", None), "__call__"),
+        DENOISER: (pipeline.unet, "__call__"),
+        SCHEDULER: (type(scheduler), "step"),
+        DECODER: (getattr(pipeline, "vae", None), "decode"),
+    }
+    return {part: (owner, method) for part, (owner, method) in found.items() if owner is not None}
 
 
-def choose_layers(seconds: dict[str, float], wanted: float) -> list[str]:
-    """Layers, the longest that fit first, that together take as nearly ``wanted`` seconds as can be without more."""
-    chosen = []
-    for name, took in sorted(seconds.items(), key=lambda item: -item[1]):
-        if took <= wanted:
-            chosen.append(name)
-            wanted -= took
-    return chosen
+def after_calls(
+    pipeline: Any, scheduler: Any, part: str, do: Callable[[], None]
+) -> contextlib.AbstractContextManager[None]:
+    """Does this at the end of each call of a part, so that whoever times the part times it too.
+
+    Raises:
+        ValueError: the pipeline has no such part.
+    """
+    methods = part_methods(pipeline, scheduler)
+    if part not in methods:
+        raise ValueError(f"this pipeline has no {part}")
+    owner, method = methods[part]
+    return around(owner, method, after=do)
 
 
-def repeat_layers(unet: Any, names: list[str]) -> None:
-    """Makes these layers compute each output twice; the pictures stay the same, since the second one is dropped."""
-    modules = dict(unet.named_modules())
+def multiplier() -> Callable[[int], None]:
+    """A function that multiplies two small matrices as many times as it is asked to."""
+    import torch
 
-    def again(module: Any, inputs: tuple[Any, ...], named: dict[str, Any], _output: Any) -> None:
-        module.forward(*inputs, **named)
+    one, other, product = (torch.full((SIZE, SIZE), 0.5) for _ in range(3))
 
-    for name in names:
-        modules[name].register_forward_hook(again, with_kwargs=True)
+    def multiply(count: int) -> None:
+        with torch.no_grad():
+            for _ in range(count):
+                torch.mm(one, other, out=product)
+
+    return multiply
+
+
+def calls_of_parts(pipeline: Any, scheduler: Any, call: Callable[[], Any]) -> dict[str, int]:
+    """How often a call of the pipeline calls each of its parts."""
+    counts: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        for part in part_methods(pipeline, scheduler):
+            stack.enter_context(after_calls(pipeline, scheduler, part, partial(counts.update, [part])))
+        call()
+    return dict(counts)
+
+
+def multiplications_as_long_as(call: Callable[[], Any]) -> float:
+    """How many multiplications take as long as a call: the median of ``ROUNDS`` rounds, each of which times both."""
+    multiply = multiplier()
+    multiply(MULTIPLICATIONS_PER_ROUND)
+    ratios = []
+    for _ in range(ROUNDS):
+        call_s = _seconds(call)
+        ratios.append(call_s / _seconds(lambda: multiply(MULTIPLICATIONS_PER_ROUND)))
+    return MULTIPLICATIONS_PER_ROUND * statistics.median(ratios)
+
+
+def _seconds(do: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    do()
+    return time.perf_counter() - began

@@ -45,7 +45,7 @@ def library_versions() -> dict[str, str | None]:
 
 
 def git_revision(folder: Path) -> str | None:
-    """Commit of the checkout, ``-dirty`` after it where files differ; ``None`` outside a checkout."""
+    """Commit of the checkout, followed by ``-dirty`` if files differ; ``None`` outside a checkout."""
     try:
         described = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
@@ -60,7 +60,7 @@ def git_revision(folder: Path) -> str | None:
 
 
 def driver_version(device: Device) -> str | None:
-    """The accelerator's driver as its own tool tells it; ``None`` for others."""
+    """Version of the accelerator's driver, from the driver's own tool; ``None`` for other devices."""
     if device.type != "cuda":
         return None
     try:
@@ -103,5 +103,5 @@ def environment_hash(environment: dict[str, Any]) -> str:
 
 
 def load_average() -> float | None:
-    """Runnable processes over the last minute; ``None`` where the system does not tell."""
+    """Runnable processes over the last minute; ``None`` if the system does not report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -1,4 +1,4 @@
-"""The folder of one run: records, grids, environments. Made when the first thing is written into it."""
+"""The folder of one run: records, grids, environments. Created when something is first written to it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from bench.errors import BenchError
 from bench.files import append_line, write_atomically
 from bench.record.record import Record
 
@@ -21,8 +22,12 @@ ENVIRONMENTS = "environments.json"
 LATEST = "latest"
 
 
+class FolderError(BenchError):
+    """A run's folder cannot be created; one sentence that names it."""
+
+
 def new_run_name() -> str:
-    """Time and a short random id, so that names sort by time and two runs started at once differ."""
+    """Time and a short random id, so that names sort by time and runs that start at the same time differ."""
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
@@ -43,8 +48,19 @@ class RunFolder:
         return self.root / self.name
 
     def make(self) -> Path:
+        """Creates the folder if it is missing, and returns its path.
+
+        Raises:
+            FolderError: it cannot be created.
+        """
         if not self.path.is_dir():
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise FolderError(
+                    f"{self.root}: cannot create the run's folder here ({error.strerror}); "
+                    "give a folder that you can write to with --results."
+                ) from None
             self._point_latest()
         return self.path
 

@@ -1,4 +1,4 @@
-"""What a run was to do, in ``run.json``: so that a run that was cut short, or did not do all, says so."""
+"""What a run was meant to do, in ``run.json``, so that an incomplete run is reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_NAMED = 5
 
 
 class RunNotes(Frozen):
-    """Written when the tests start, and once more when they have ended."""
+    """Written when the tests start, and again when they have ended."""
 
     schema_version: int = Field(default=1, alias="schema", serialization_alias="schema")
     command: str = Field(description="how the run was started")
@@ -26,7 +26,7 @@ class RunNotes(Frozen):
     left_out: dict[str, int] = Field(default={}, description="how many cases of the suite were left out, by reason")
     rerun_options: tuple[str, ...] = Field(default=(), description="options that a run of one of these cases needs too")
     other_failures: tuple[str, ...] = Field(
-        default=(), description="failed checks that are no case, such as that of goldens that no case uses"
+        default=(), description="failed checks other than cases, such as the check for unused goldens"
     )
 
     @property
@@ -34,8 +34,8 @@ class RunNotes(Frozen):
         """When it ran."""
         return f"{self.began} to {self.ended or '(cut short)'}"
 
-    def shortcomings(self, ended: Iterable[str]) -> list[str]:
-        """What this run did not do or what failed besides its cases, a sentence each.
+    def problems(self, ended: Iterable[str]) -> list[str]:
+        """What this run did not do, and what failed other than its cases, one sentence each.
 
         Args:
             ended: ids of the cases that ended, here or in another shard.
@@ -65,10 +65,10 @@ def write_notes(folder: Path, notes: RunNotes) -> None:
 
 
 def read_notes(folder: Path) -> RunNotes | None:
-    """``None`` where a run left none.
+    """``None`` if a run wrote none.
 
     Raises:
-        ValueError: the file is no such notes.
+        ValueError: the file contains something else.
     """
     path = folder / FILE
     return RunNotes.model_validate_json(path.read_bytes()) if path.is_file() else None

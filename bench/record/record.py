@@ -59,7 +59,7 @@ def read_records(path: Path) -> list[Record]:
     """All records of a ``records.jsonl``, except a last one that a crash cut off.
 
     Raises:
-        ValueError: a line is no record; names file and line.
+        ValueError: a line is not a record; names file and line.
     """
     records = []
     for number, line in enumerate(read_lines(path), start=1):

@@ -238,9 +238,9 @@ def _left_out(runs: Sequence[RunFiles]) -> dict[str, int]:
 
 def _warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:
     ended = [record.case for run in runs for record in run.records]
-    shortcomings = tuple(text for run in runs if run.notes for text in run.notes.shortcomings(ended))
+    problems = tuple(text for run in runs if run.notes for text in run.notes.problems(ended))
     across = across_devices(record for run in runs for record in run.records)
-    return (*shortcomings, f"{across}.") if across else shortcomings
+    return (*problems, f"{across}.") if across else problems
 
 
 def _facts(runs: Sequence[RunFiles]) -> tuple[tuple[str, str], ...]:

@@ -44,7 +44,7 @@ IMPORT = "import"
 
 def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None = None) -> Story:
     """The verdicts of an upgrade check, the cases with problems first."""
-    warnings = notes.shortcomings(case.case for case in found.cases) if notes else ()
+    warnings = notes.problems(case.case for case in found.cases) if notes else ()
     keys = {case.case: key_of(case.case) for case in found.cases}
     sides = ("--baseline", found.baseline.asked, "--candidate", found.candidate.asked)
     options = (*sides, *(notes.rerun_options if notes else ()))
@@ -131,7 +131,7 @@ def _facts(found: UpgradeFound, folder: Path, notes: RunNotes | None) -> tuple[t
         facts.append(("when", notes.span))
     if found.mode == "pictures":
         return (*facts, ("compared", "pictures only"))
-    how = f"{found.mode}, up to {found.budget_s:g} s a case, smallest change that matters {found.min_change:.1%}"
+    how = f"{found.mode}, up to {found.budget_s:g} s of measuring, smallest change that matters {found.min_change:.1%}"
     return (*facts, ("measured", how))
 
 
@@ -195,12 +195,12 @@ def _figures(case: CaseFound) -> tuple[tuple[str, Value], ...]:
         rows += [
             (f"{name}, change", Value(f"{figure.verdict} {_change(figure).text}", figure.ratio)),
             (f"{name}, interval", Value(figure.interval)),
-            (f"{name}, process pairs", Value(str(figure.pairs), figure.pairs)),
+            (f"{name}, starts", Value(str(figure.pairs), figure.pairs)),
             (f"{name}, baseline", _measured(name, figure.baseline)),
             (f"{name}, candidate", _measured(name, figure.candidate)),
         ]
         if figure.more_pairs:
-            rows.append((f"{name}, more pairs needed", Value(str(figure.more_pairs), figure.more_pairs)))
+            rows.append((f"{name}, more starts needed", Value(str(figure.more_pairs), figure.more_pairs)))
     if case.work:
         rows.append(("work", Value(case.work.message)))
         rows += _counted("baseline", case.work.baseline) + _counted("candidate", case.work.candidate)
@@ -240,7 +240,7 @@ def _sections(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Section, ..
         )
         for case, name, figure in named
     )
-    columns = ("case", "question", "verdict", "change", "interval", "pairs", "baseline", "candidate")
+    columns = ("case", "question", "verdict", "change", "interval", "starts", "baseline", "candidate")
     table = Table("All measurements", columns, rows, tuple(keys.get(case, "") for case, _, _ in named))
     tables = (_changes_table(found, keys), table)
     return (Section("speed", "Speed and memory", (chart,) if chart else (), tables),)

@@ -329,7 +329,7 @@ def quality_chart(comparison: Comparison, key_of_case: Mapping[str, str]) -> Cha
 
 
 def forest_chart(cases: Sequence[tuple[CaseFound, str]], min_change: float) -> Chart | None:
-    """Time of candidate against baseline: for each case its interval, its pairs, and the band that does not matter.
+    """Time of candidate against baseline: for each case its interval, its starts, and the band that does not matter.
 
     Args:
         cases: each with its link target in the page.
@@ -394,8 +394,8 @@ def forest_chart(cases: Sequence[tuple[CaseFound, str]], min_change: float) -> C
         )
     ).properties(width=int(WIDTH * 1.2), height=alt.Step(ROW + 3))
     about = (
-        "Right of zero the candidate is slower. Lines are confidence intervals, dots are process pairs; changes within "
-        f"the grey band, up to {min_change:.0%}, do not matter."
+        "Right of zero the candidate is slower. Lines are confidence intervals, dots are starts of both sides; changes "
+        f"within the grey band, up to {min_change:.0%}, do not matter."
     )
     if len(timed) > len(shown):
         about += f" Shown are {len(shown)} of {len(timed)} cases, those with a change first."

@@ -32,6 +32,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def take_over() -> None:
-    """Puts this device's answers in the place of torch's."""
+    """Replaces torch's answers with those of this device."""
     for name, function in FUNCTIONS.items():
         setattr(torch._C, name, function)

@@ -32,5 +32,5 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 def on_cpu(value: Any) -> Any:
-    """The value with the CPU in the place of every device."""
+    """The value with every device replaced by the CPU."""
     return replace(value, torch.device, lambda _: torch.device("cpu"))

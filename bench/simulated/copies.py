@@ -15,8 +15,8 @@ from .storage import Weightless, block_of, forget, host_view
 def copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """Copies as CUDA does.
 
-    To the device the host waits, unless ``non_blocking``: then pinned memory is read later, other memory at once. To
-    the host it waits, unless ``non_blocking`` and the target is pinned. On the device it never waits.
+    To the device the host waits, unless ``non_blocking``: then pinned memory is read later, other memory immediately.
+    To the host it waits, unless ``non_blocking`` and the target is pinned. On the device it never waits.
     """
     nbytes = target.numel() * target.element_size()
     if target.device.type != TYPE:
@@ -117,7 +117,7 @@ def item(tensor: torch.Tensor) -> Any:
 
 
 def is_pinned(tensor: torch.Tensor, device: Any = None) -> bool:
-    """Whether the device may read the CPU tensor while the host goes on."""
+    """Whether the device may read the CPU tensor while the host continues."""
     return getattr(tensor.untyped_storage(), "pinned", False)
 
 

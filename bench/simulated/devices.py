@@ -110,7 +110,7 @@ def device(which: Any = None) -> Device:
 
 
 def launch_across(source: Device, target: Device, action: Callable[[], object]) -> None:
-    """Queues an action on the target that starts after all work of the source, which goes on after it."""
+    """Queues an action on the target that starts after all work of the source, which continues after it."""
     begin, end = threading.Event(), threading.Event()
 
     def meet() -> None:

@@ -49,12 +49,12 @@ class Memory:
     allocated: _Amount = field(default_factory=_Amount)
     reserved: _Amount = field(default_factory=_Amount)
     failures: int = 0
-    # Python may collect garbage, which frees memory, in the midst of a request.
+    # Python may collect garbage, which frees memory, during a request.
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def allocate(self, nbytes: int) -> None:
         """Raises:
-        torch.OutOfMemoryError: the device has not as many bytes left.
+        torch.OutOfMemoryError: the device does not have that many bytes left.
         """
         with self._lock:
             size = _rounded(nbytes, BLOCK_BYTES)

@@ -30,7 +30,7 @@ def predict(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """The result on the meta device, from arguments that are there too.
 
     Raises:
-        NotImplementedError: the operator has no meta kernel; its result depends on values, for one.
+        NotImplementedError: the operator has no meta kernel, for example because its result depends on values.
     """
     predicted = op(*args, **kwargs)
     # cuDNN answers in the layout of its inputs; the meta kernel of torch does not know it.

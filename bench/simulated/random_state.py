@@ -26,7 +26,7 @@ class _EitherKind(_CpuGeneratorType):
 
 
 class Generator(_CpuGenerator, metaclass=_EitherKind):
-    """In the place of ``torch.Generator``: for a simulated device, numbers as of the CPU's generator.
+    """Replaces ``torch.Generator``: on a simulated device it draws the numbers of the CPU's generator.
 
     Queued operators draw from it later, so each method waits for the device first; a real generator counts on the host
     and need not, and so these waits are not counted.

@@ -154,7 +154,7 @@ def new_storage(nbytes: int, which: torch.device | str | int | None) -> torch.Un
 
 def block_of(tensor: torch.Tensor) -> Block:
     """Raises:
-    SimulationError: the storage of the tensor was made by something else than this package.
+    SimulationError: the storage of the tensor was not made by this package.
     """
     try:
         return tensor.untyped_storage().block

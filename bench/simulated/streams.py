@@ -19,7 +19,7 @@ _new_id = itertools.count(1)
 
 
 class Stream(_TorchStream):
-    """In the place of ``torch.Stream``: a name for the queue of a device."""
+    """Replaces ``torch.Stream``: a name for the queue of a device."""
 
     def __new__(cls, device: Any = None, *, priority: int = 0, stream_id: int | None = None, **_: Any) -> Any:
         if device is not None and torch.device(device).type != TYPE:
@@ -98,7 +98,7 @@ def set_stream(stream: Stream) -> None:
 
 
 class Event(_TorchEvent):
-    """In the place of ``torch.Event``: a mark in the queue, with its time if ``enable_timing``."""
+    """Replaces ``torch.Event``: a mark in the queue, with its time if ``enable_timing``."""
 
     def __new__(cls, device: Any = None, **kwargs: Any) -> Any:
         if device is not None and torch.device(device).type != TYPE:
@@ -125,11 +125,11 @@ class Event(_TorchEvent):
         self._device.queue.mark(mark)
 
     def query(self) -> bool:
-        """Whether the work before the mark is done; an event that was never recorded has none."""
+        """Whether the work before the mark is done; true for an event that was never recorded."""
         return self._done is None or self._done.is_set()
 
     def wait(self, stream: Stream | None = None) -> None:
-        """Lets the stream's device wait for the mark; the host goes on."""
+        """Lets the stream's device wait for the mark; the host continues."""
         device = device_of(None if stream is None else stream.device_index)
         if self._done is not None and device is not self._device:
             device.queue.mark(self._done.wait)

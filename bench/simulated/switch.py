@@ -11,7 +11,7 @@ _enabled: list[Settings] = []
 def enable(settings: Settings | None = None) -> None:
     """Adds the device type ``sim`` to torch in this process; it cannot be taken away again.
 
-    Does nothing where it is enabled already.
+    Does nothing if it is enabled already.
 
     Args:
         settings: by default those of the environment variable ``SIMULATED_ACCELERATOR``.

@@ -22,5 +22,5 @@ def _set(tensor: torch.Tensor, other: torch.Tensor) -> None:
 
 
 def take_over() -> None:
-    """Puts this setter in the place of torch's."""
+    """Replaces torch's setter with this one."""
     torch.Tensor.data = property(_get, _set)

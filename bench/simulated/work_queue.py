@@ -1,4 +1,4 @@
-"""Work done in order on a thread of its own, while the host runs ahead."""
+"""Work done in order on a separate thread, while the host runs ahead."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Model(Frozen):
         source: ``embedded`` (in ``bench/checkpoints/<name>``), ``hub`` (``id`` and ``revision``) or ``local``
             (``path``, relative to the suite file).
         allow_pickle: accept ``.bin`` weights. Unpickling can run code, so this is off unless the entry says so.
-        safety_checker: load the pipeline's safety checker. Off: it would black out pictures and add to the time.
+        safety_checker: load the pipeline's safety checker. Off by default: it blacks out pictures and takes time.
     """
 
     name: Name
@@ -65,13 +65,13 @@ class Settings(Frozen):
         prompts: one per image; empty for DDPM.
         size: edge of the image in pixels; ``None`` for the checkpoint's own.
         slow: measured only on request (``-m slow``).
-        options: of the scheduler, passed as keywords beyond those of its name.
+        options: of the scheduler, in addition to those that its name implies.
         call: further keywords of the pipeline call, such as ``clip_skip``.
         task: the pipeline that calls the weights; ``text-to-image`` is the model's own.
-        scenario: the way of calling it, of ``bench.calls.scenarios``.
+        scenario: the way of calling it, see ``bench.suite.scenarios``.
         sentinel: group of a sentinel case; empty for a timed one.
-        tag: ends the id where it would not tell two cases apart.
-        issue: where a case is known to raise, or to be wrong, upstream.
+        tag: ends the id of a case that would otherwise have the same id as another.
+        issue: the upstream report of a case that is known to raise or to be wrong.
     """
 
     scheduler: str
@@ -113,12 +113,12 @@ class Settings(Frozen):
         return [self.seed + number for number in range(self.images)]
 
     def described(self) -> dict[str, Any]:
-        """What makes the pictures, as JSON holds it: the basic settings, and of the others those that are in use."""
-        whole = self.model_dump(mode="json", exclude={"slow", "issue"})
-        return {key: value for key, value in whole.items() if key not in _SPECIAL or value != _SPECIAL[key]}
+        """What determines the pictures, as JSON: the basic settings, and the special ones that are in use."""
+        settings = self.model_dump(mode="json", exclude={"slow", "issue"})
+        return {key: value for key, value in settings.items() if key not in _SPECIAL or value != _SPECIAL[key]}
 
 
-# Settings that most cases leave as they are, and what they then are.
+# Settings that most cases do not change, with their defaults.
 _SPECIAL = {"options": {}, "call": {}, "task": TEXT_TO_IMAGE, "scenario": PLAIN, "sentinel": "", "tag": ""}
 
 
@@ -177,7 +177,7 @@ class Case(Frozen):
 
     @property
     def plain(self) -> Case:
-        """The case whose pictures this one must give too: itself, unless it is a sentinel with another way to them."""
+        """The case whose pictures this one must match: itself, unless it is a sentinel that makes them differently."""
         settings = self.settings
         if not settings.sentinel or not (settings.optimizations or SCENARIOS[settings.scenario].like_plain):
             return self

@@ -36,7 +36,7 @@ _LISTS = ("optimizations", "prompts")
 
 
 def _sweep(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All combinations of the keys that hold a list; ``optimizations`` and ``prompts`` are lists by nature."""
+    """All combinations of the keys that hold a list; ``optimizations`` and ``prompts`` are swept by lists of lists."""
     axes = {key: table[key] for key in _SWEPT if isinstance(table.get(key), list)}
     axes |= {key: table[key] for key in _LISTS if isinstance(table.get(key), list) and _holds_lists(table[key])}
     for values in itertools.product(*axes.values()):
@@ -63,7 +63,7 @@ def _sentence(error: ValidationError, keys: Iterable[str]) -> str:
 def _section(document: dict[str, Any], key: str, kind: type, file: Path) -> Any:
     value = document.get(key)
     if not isinstance(value, kind) or not value:
-        raise SuiteError(f"{file}: [{key}] is missing or empty; a suite has models and cases.")
+        raise SuiteError(f"{file}: [{key}] is missing or empty; a suite needs models and cases.")
     return value
 
 
@@ -79,7 +79,7 @@ def read_suite(file: Path = SUITE_FILE) -> Suite:
     """Reads and checks a suite file.
 
     Raises:
-        SuiteError: the file is missing, is no TOML, or asks for something that cannot work.
+        SuiteError: the file is missing, is not valid TOML, or asks for something that cannot work.
     """
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -98,10 +98,12 @@ def read_suite(file: Path = SUITE_FILE) -> Suite:
             known = cases.setdefault(case.id, case)
             if known != case:
                 other = "tag" if section == "sentinels" else "seed or size"
-                raise SuiteError(f"{place}: two different cases have the id '{case.id}'; give one another {other}.")
+                raise SuiteError(
+                    f"{place}: two different cases have the id '{case.id}'; give one of them another {other}."
+                )
     for case in cases.values():
         if case.plain.id not in cases:
-            raise SuiteError(f"{file}: {case.id} is to be like {case.plain.id}, which is not in the suite; add it.")
+            raise SuiteError(f"{file}: {case.id} must match {case.plain.id}, which is not in the suite; add it.")
     return Suite(file=file, models=tuple(entries.models.values()), cases=tuple(_sorted(cases.values(), entries)))
 
 
@@ -135,7 +137,7 @@ def _read_models(document: dict[str, Any], file: Path) -> _Entries:
                 raise SuiteError(f"{file}: models.{name}: {key}: a table is needed ([models.{name}.{key}]).")
         defaults[name] = {"cases": tables["defaults"], "sentinels": tables["defaults"] | tables["sentinel-defaults"]}
         if "name" in entry:
-            raise SuiteError(f"{file}: models.{name}: name: the table's own name is the model's; remove the key.")
+            raise SuiteError(f"{file}: models.{name}: name: the table's name is the model's name; remove the key.")
         try:
             models[name] = Model(name=name, **entry)
         except ValidationError as error:

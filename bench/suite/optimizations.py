@@ -21,7 +21,7 @@ class Optimization:
 
     Attributes:
         kinds: the pipelines that have it.
-        compiles: it compiles at the first call, so only then does one see whether it took hold.
+        compiles: it compiles at the first call, so its effect can be checked only after that.
     """
 
     kinds: frozenset[str]

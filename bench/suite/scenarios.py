@@ -1,6 +1,6 @@
-"""Ways of calling a pipeline besides the plain one: what users do with it, and what must make no difference.
+"""Ways of calling a pipeline other than the plain one: what users do with it, and what must make no difference.
 
-How each of them is called is in ``bench.calls.scenarios``.
+``bench.calls.scenarios`` makes the calls.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Scenario:
     """A way of calling a pipeline.
 
     Attributes:
-        like_plain: makes the pictures of the plain call, and is compared with that one's golden.
+        like_plain: makes the pictures of the plain call, and is compared with its golden.
         kinds: the pipelines that have it.
-        task: the only task that has it, if it is not all of them.
-        draws_on_device: the noise is not drawn on the CPU, so each type of device has pictures of its own.
+        task: the only task that has it; ``None`` if all have it.
+        draws_on_device: the noise is not drawn on the CPU, so the pictures differ by type of device.
     """
 
     like_plain: bool = False

@@ -17,7 +17,7 @@ def _options(**options: Any) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class SchedulerChoice:
-    """A diffusers class, the options it is built with, and the pipeline kinds that call it rightly.
+    """A diffusers class, the options it is built with, and the pipeline kinds that call it correctly.
 
     ``DDPMPipeline`` always passes ``generator=`` to ``step`` and never scales the model's input. So PNDM, UniPC,
     DEIS, Heun, LMS and KDPM2 raise in it, and Euler, Euler ancestral and KDPM2 ancestral run but denoise wrongly.
@@ -42,7 +42,7 @@ SCHEDULERS: Mapping[str, SchedulerChoice] = MappingProxyType(
         "dpmpp-2m": SchedulerChoice("DPMSolverMultistepScheduler", _ANY),
         "dpmpp-2m-karras": SchedulerChoice("DPMSolverMultistepScheduler", _SD, _options(use_karras_sigmas=True)),
         "unipc": SchedulerChoice("UniPCMultistepScheduler", _SD),
-        # Options that real releases broke or mended, where the plain schedulers stayed as they were.
+        # Options that real releases broke or fixed while the plain schedulers stayed the same.
         "ddpm-linspace": SchedulerChoice("DDPMScheduler", _ANY, _options(timestep_spacing="linspace")),
         "ddpm-trailing": SchedulerChoice("DDPMScheduler", _ANY, _options(timestep_spacing="trailing")),
         "dpmpp-2m-lu": SchedulerChoice("DPMSolverMultistepScheduler", _SD, _options(use_lu_lambdas=True)),

@@ -34,7 +34,7 @@ def select_cases(
     """Embedded and local models unless models are named; slow cases only on request.
 
     Args:
-        device_type: away from the CPU, cases whose noise is drawn on the device have other pictures.
+        device_type: if not ``cpu``, cases that draw their noise on the device are left out: their pictures differ.
 
     Raises:
         SuiteError: a name is not in the suite.
@@ -55,7 +55,7 @@ def select_cases(
 
 
 def is_slow(case: Case, slow_dtypes: frozenset[str]) -> bool:
-    """Sentinels are few steps of one small picture, which is quick in any dtype."""
+    """Sentinels take few steps for one small picture, which is quick in any dtype."""
     return case.settings.slow or (case.settings.dtype in slow_dtypes and not case.settings.sentinel)
 
 
@@ -86,12 +86,12 @@ def add_case_option(parser: argparse.ArgumentParser, *, required: bool = False) 
 
 
 def cases_matching(cases: Sequence[Case], expression: str) -> tuple[Case, ...]:
-    """The cases that ``--case`` chooses: all for an empty expression, and one alone for its whole id.
+    """The cases that ``--case`` chooses: all for an empty expression, and a single one for its full id.
 
     Any other expression, such as ``emoji-sd and not (s50 or bf16)``, describes ids as pytest's ``-k`` does.
 
     Raises:
-        UsageError: it cannot be read, or no case matches.
+        UsageError: the expression is invalid, or no case matches.
     """
     if not expression.strip():
         return tuple(cases)
@@ -110,7 +110,7 @@ def case_matching(cases: Sequence[Case], expression: str) -> Case:
     """The only case that ``--case`` chooses.
 
     Raises:
-        UsageError: it cannot be read, or no case matches, or several do.
+        UsageError: the expression is invalid, or no case matches, or several do.
     """
     found = cases_matching(cases, expression)
     if len(found) > 1:
@@ -121,7 +121,7 @@ def case_matching(cases: Sequence[Case], expression: str) -> Case:
 
 def _matches(expression: str, case_id: str) -> bool:
     """Raises:
-    SyntaxError: it is no expression.
+    SyntaxError: the expression is invalid.
     """
     words = [word if word in _OPERATORS else str(word.lower() in case_id.lower()) for word in _WORD.findall(expression)]
     tree = ast.parse(" ".join(words), mode="eval")

@@ -7,17 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from bench.command import FAILED, CommandParser, run_command
 
 PROG = "python -m bench.training"
 STAGES = {
     "vae": "train the autoencoder of emoji-sd",
-    "decoder": "go on with the autoencoder's decoder alone (after vae; beside or after sd)",
+    "decoder": "continue with the autoencoder's decoder alone (after vae; during or after sd)",
     "sd": "train the UNet and the text encoder of emoji-sd (after vae)",
     "ddpm": "train the UNet of emoji-ddpm",
-    "ddpm-finish": "continue it with equal weights for all timesteps (after ddpm)",
+    "ddpm-finish": "continue emoji-ddpm with equal weights for all timesteps (after ddpm)",
     "export": "write what was trained to bench/checkpoints/",
     "card": "measure the exported checkpoints and write their model cards",
 }
@@ -43,15 +41,18 @@ def parser() -> argparse.ArgumentParser:
             stage.add_argument("checkpoints", nargs="*", metavar="NAME", help="emoji-sd or emoji-ddpm (default: both)")
         if name in ("export", "card"):
             continue
-        stage.add_argument("--steps", type=int, help="optimizer steps in all (default: as the checkpoint in bench/)")
+        stage.add_argument("--steps", type=int, help="total optimizer steps (default: as the checkpoint in bench/)")
         stage.add_argument("--batch", type=int, help="pictures per step")
         stage.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise (default: 0)")
-        stage.add_argument("--restart", action="store_true", help="forget the last checkpoint and start again")
+        stage.add_argument("--restart", action="store_true", help="discard the last checkpoint and start again")
     return top
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs one stage; returns 1 if it diverged."""
+    # Slow imports are here, so that Ctrl-C during them ends with one line too.
+    import torch
+
     from bench.training import stages
 
     if options.threads:

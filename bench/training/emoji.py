@@ -20,9 +20,9 @@ FONT_CANDIDATES = (
 )
 # The font stores bitmaps of this one size; FreeType refuses any other.
 BITMAP_SIZE = 109
-PLAIN = "white"
+WHITE = "white"
 BACKGROUNDS = {
-    PLAIN: (255, 255, 255),
+    WHITE: (255, 255, 255),
     "red": (214, 62, 62),
     "orange": (240, 146, 52),
     "yellow": (246, 218, 84),
@@ -43,11 +43,11 @@ class Pair:
     """One emoji on one background: a picture and its prompt."""
 
     name: str
-    background: str = PLAIN
+    background: str = WHITE
 
     @property
     def prompt(self) -> str:
-        if self.background == PLAIN:
+        if self.background == WHITE:
             return self.name
         article = "an" if self.background[0] in "aeiou" else "a"
         return f"{self.name} on {article} {self.background} background"
@@ -70,7 +70,7 @@ def split_pairs() -> tuple[list[Pair], list[Pair]]:
     trained but never in these combinations.
     """
     pairs = all_pairs()
-    coloured = [pair for pair in pairs if pair.background != PLAIN]
+    coloured = [pair for pair in pairs if pair.background != WHITE]
     held_out = set(random.Random(SPLIT_SEED).sample(coloured, round(HELD_OUT_SHARE * len(pairs))))
     return [pair for pair in pairs if pair not in held_out], sorted(held_out)
 

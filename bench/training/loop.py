@@ -23,11 +23,11 @@ LOSS_LOG = "loss.jsonl"
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and how fast to learn.
 
     The learning rate rises linearly over ``warmup`` steps, stays, and falls linearly over the last ``decay`` (a
-    share of ``steps``). It depends on nothing but the step, so a resumed training may be given more steps.
+    share of ``steps``). It depends only on the step, so a resumed training may be given more steps.
     """
 
     steps: int
@@ -83,7 +83,9 @@ def load_averaged(modules: torch.nn.Module, folder: Path) -> torch.nn.Module:
     return ema.module.eval()
 
 
-def train(objective: Objective, plan: Plan, folder: Path, *, save_every: int = 100, preview_every: int = 500) -> None:
+def train(
+    objective: Objective, plan: TrainingPlan, folder: Path, *, save_every: int = 100, preview_every: int = 500
+) -> None:
     """Trains up to ``plan.steps`` steps, from the last state in ``folder`` if there is one.
 
     The random numbers of a step depend on the seed and the step alone, so a training that was killed and resumed

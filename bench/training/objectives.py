@@ -23,7 +23,7 @@ from torchvision.utils import make_grid
 from transformers import CLIPTokenizer
 
 from bench.training import architectures
-from bench.training.emoji import PLAIN, Pair, Pictures, split_pairs
+from bench.training.emoji import WHITE, Pair, Pictures, split_pairs
 from bench.training.loop import Objective
 
 KL_WEIGHT = 1e-6
@@ -50,8 +50,8 @@ def as_image(batch: torch.Tensor, columns: int = 8) -> Image.Image:
 def draw_batch(pairs: list[Pair], count: int, generator: torch.Generator) -> list[Pair]:
     """A random batch with a fifth of plain pictures: they are 1 in 11 of the pairs, and each fixes a shape."""
     picker = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
-    plain = [pair for pair in pairs if pair.background == PLAIN]
-    coloured = [pair for pair in pairs if pair.background != PLAIN]
+    plain = [pair for pair in pairs if pair.background == WHITE]
+    coloured = [pair for pair in pairs if pair.background != WHITE]
     return [picker.choice(plain if picker.random() < PLAIN_SHARE else coloured) for _ in range(count)]
 
 
@@ -198,8 +198,8 @@ def text_to_image_objective(vae: AutoencoderKL, tokenizer: CLIPTokenizer, font: 
 def image_objective(unet: UNet2DModel, font: Path | None, *, finish: bool) -> Objective:
     """Noise prediction on pixels, unconditional (Ho et al. 2020).
 
-    Min-SNR weights teach shapes soonest, but hardly weigh the nearly clean timesteps; ``finish`` weighs all alike, as
-    the paper does, which takes the grain out of the pictures.
+    Min-SNR weights teach shapes soonest, but hardly weigh the nearly clean timesteps; ``finish`` weighs all
+    equally, as the paper does, which removes the grain from the pictures.
     """
     pictures = Pictures(architectures.DDPM_SIZE, font)
     pairs = split_pairs()[0]

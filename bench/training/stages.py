@@ -19,14 +19,14 @@ from bench.calls.pipelines import CHECKPOINTS
 from bench.files import read_lines
 from bench.training import architectures, card, export, measure, objectives
 from bench.training.emoji import BACKGROUNDS, Pictures, all_pairs, read_emoji, split_pairs
-from bench.training.loop import LOSS_LOG, STATE, Plan, load_averaged, train
+from bench.training.loop import LOSS_LOG, STATE, TrainingPlan, load_averaged, train
 
 PLANS = {
-    "vae": Plan(steps=2000, batch=32, learning_rate=1e-3),
-    "decoder": Plan(steps=600, batch=32, learning_rate=1e-3),
-    "sd": Plan(steps=2900, batch=64, learning_rate=1e-3),
-    "ddpm": Plan(steps=2200, batch=64, learning_rate=1e-3),
-    "ddpm-finish": Plan(steps=1000, batch=64, learning_rate=5e-4, decay=0.7),
+    "vae": TrainingPlan(steps=2000, batch=32, learning_rate=1e-3),
+    "decoder": TrainingPlan(steps=600, batch=32, learning_rate=1e-3),
+    "sd": TrainingPlan(steps=2900, batch=64, learning_rate=1e-3),
+    "ddpm": TrainingPlan(steps=2200, batch=64, learning_rate=1e-3),
+    "ddpm-finish": TrainingPlan(steps=1000, batch=64, learning_rate=5e-4, decay=0.7),
 }
 # Checkpoint: the stages that its weights come from.
 EXPORTED = {"emoji-sd": ("vae", "decoder", "sd"), "emoji-ddpm": ("ddpm", "ddpm-finish")}

@@ -1,4 +1,4 @@
-"""Shares and times as people write them: ``3%`` and ``60s``."""
+"""Shares and times as people write them: ``3%`` and ``5m``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ def percent(text: str) -> float:
     return float(match[1]) / 100
 
 
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
 def seconds(text: str) -> float:
-    """The seconds above 0 that a text such as ``60s`` or ``60`` means.
+    """The seconds above 0 that a text such as ``90s``, ``5m``, ``2h`` or ``60`` means.
 
     Raises:
         ValueError: it means none.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     if not match or not float(match[1]):
-        raise ValueError("give seconds, such as 60s.")
-    return float(match[1])
+        raise ValueError("give a time, such as 90s, 5m or 2h.")
+    return float(match[1]) * _UNITS[match[2]]

@@ -103,17 +103,17 @@ def _percent(share: float) -> str:
     return "infinitely much" if np.isinf(share) else f"up to {100 * share:.2g} % of the largest value"
 
 
-def start_in(fresh_process: Callable[[int], AbstractContextManager[WorkerProcess]], request: Mapping[str, Any]) -> str:
+def start_in(fresh_process: Callable[[str], AbstractContextManager[WorkerProcess]], request: Mapping[str, Any]) -> str:
     """Calls a case once on each side and says where its change starts, or why that is not known.
 
     Args:
-        fresh_process: gives a fresh process of a side by its number, 0 for the baseline.
+        fresh_process: gives a fresh process of a side by its name.
         request: see ``load_request``.
     """
     sides = []
     try:
-        for number in range(len(SIDES)):
-            with fresh_process(number) as process:
+        for side in SIDES:
+            with fresh_process(side) as process:
                 process.ask("load", **request)
                 sides.append(StepsOfSide.of_reply(process.ask("latents")))
     except BenchError as error:

@@ -1,79 +1,88 @@
-"""The upgrade check of one case, and of the import: sides in, findings out. Knows nothing of pytest."""
+"""The upgrade check: sides in, findings out. Knows nothing of pytest."""
 
 from __future__ import annotations
 
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.calls.pipelines import Checkpoint, find_checkpoint
+from bench.calls.raised import RaisedError
 from bench.calls.work import compare_work
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import STRICT, default_limits
 from bench.pictures.similarity import Limits
 from bench.record.folder import RunFolder
 from bench.suite.case import Case
-from bench.upgrade.figures import figure_once, figures
-from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, WorkFound
-from bench.upgrade.pairs import Plan, Samples, measure_until_decided
-from bench.upgrade.pictures import compare_pictures, keep_pictures
+from bench.upgrade.journal import Journal
+from bench.upgrade.lockstep import DUET
+from bench.upgrade.measuring import Measured, measure_until_decided
+from bench.upgrade.outcome import CaseFound, WorkFound
+from bench.upgrade.pictures import compare_pictures, keep_pictures, only_expected_errors
+from bench.upgrade.plan import ComparisonPlan
+from bench.upgrade.repeats import Repeats
 from bench.upgrade.request import load_request
 from bench.upgrade.side_results import PictureProcesses, SideResult
-from bench.upgrade.workers import SIDES, Sides, WorkerBroken, started_worker
+from bench.upgrade.workers import SIDES, Sides
 from bench.verdicts import Verdict
 
-IMPORT_PAIRS = 5
+
+def _strict(case: Case) -> Limits:
+    return default_limits(case.settings.dtype, STRICT)
 
 
 @dataclass
 class UpgradeCheck:
-    """Checks cases on two sides.
+    """Checks cases on two sides: first the pictures and the work of each, then the speed of all together.
 
     Attributes:
         sides: baseline and candidate, in this order.
         processes: of these sides.
+        journal: what is known already, and where each finding goes at once.
         announce: told of what takes long.
         limits_of: how far the two pictures of a case may be apart.
+        expected_error_of: what the golden of a case says that it raises.
     """
 
     sides: Sides
     processes: PictureProcesses
-    plan: Plan
+    plan: ComparisonPlan
     folder: RunFolder
     suite_folder: Path
+    journal: Journal
     announce: Callable[[str], None] = print
-    limits_of: Callable[[Case], Limits] = lambda case: default_limits(case.settings.dtype, STRICT)
+    limits_of: Callable[[Case], Limits] = _strict
+    expected_error_of: Callable[[Case], RaisedError | None] = lambda case: None
     rng: random.Random = field(default_factory=random.Random)
+    measured: Measured | None = None
+    _repeats: Repeats = field(default_factory=Repeats)
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
 
-    def check(self, case: Case) -> CaseFound:
-        """Pictures and work of both sides, then speed and memory if both have some; of a sentinel, the first two.
+    def compare(self, case: Case) -> CaseFound:
+        """Pictures and work of both sides; from the journal where it has them.
 
         Raises:
             PipelineError: there is no checkpoint of the case's model.
         """
+        known = self.journal.found(case)
+        if known:
+            return known
         began = time.perf_counter()
-        checkpoint = self._checkpoint(case)
-        request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
-        baseline, candidate = (self.processes.result(number, request) for number in range(len(SIDES)))
-        pictures = compare_pictures(baseline, candidate, self.limits_of(case))
+        baseline, candidate = self._both(self._request(case))
+        limits = self.limits_of(case)
+        pictures = compare_pictures(baseline, candidate, limits)
+        pictures = only_expected_errors(pictures, baseline.error, self.expected_error_of(case))
         if pictures.verdict == Verdict.IDENTICAL:
             self.folder.save_picture(case.id, make_grid(candidate.images, candidate.images[0].size))
         else:
             keep_pictures(self.folder, case.id, baseline, candidate, SIDES)
-        samples = None
-        if self.plan.speed and not case.settings.sentinel and not baseline.error and not candidate.error:
-            try:
-                samples = measure_until_decided(self.sides, (request, request), self.plan, rng=self.rng)
-            except WorkerBroken as error:
-                message = f"{Verdict.BROKEN} while it was measured: {error.side}: {error}"
-                pictures = PicturesFound(verdict=Verdict.BROKEN, message=message)
-            else:
-                pictures = _repeatable(pictures, samples)
-        return CaseFound(
+        self._repeats.expect(case.id, (baseline.images, candidate.images), limits)
+        found = CaseFound(
             case=case.id,
             settings=case.settings.described() | {"slow": case.settings.slow},
             pictures=pictures,
@@ -81,40 +90,91 @@ class UpgradeCheck:
             work=_work(baseline, candidate),
             work_reason=baseline.work_reason or candidate.work_reason,
             new_notices=tuple(text for text in candidate.notices if text not in baseline.notices),
+            checksums=(baseline.checksum, candidate.checksum),
             seconds=time.perf_counter() - began,
-            **(figures(samples, self.plan.min_change) if samples else {}),
         )
+        self.journal.add_case(found)
+        return found
+
+    def _both(self, request: dict[str, Any]) -> tuple[SideResult, SideResult]:
+        """What both sides make of a case: at the same moment where each has cores of its own."""
+        places = self.plan.places
+        if places.mode != DUET:
+            before, after = (self.processes.result(name, request) for name in SIDES)
+            return before, after
+        requests = [request | {"cores": list(half)} for half in places.halves]
+        with ThreadPoolExecutor() as pool:
+            before, after = pool.map(self.processes.result, SIDES, requests)
+        return before, after
+
+    def measure(self, cases: Sequence[Case]) -> Measured:
+        """Speed and memory of all cases whose pictures both sides draw, once for all of them.
+
+        Raises:
+            WorkerBroken: a side cannot be started any more.
+        """
+        if self.measured is None:
+            drawn = {case.id: self.compare(case) for case in cases}
+            timed = [case for case in cases if all(drawn[case.id].checksums)]
+            self.announce(f"measuring {len(timed)} cases, for up to {self.plan.budget_s:g} s")
+            self.measured = measure_until_decided(
+                self.sides,
+                timed,
+                {case.id: (self._request(case),) * 2 for case in timed},
+                self.plan,
+                rng=self.rng,
+                starts=self.journal.starts,
+                known={case.id: drawn[case.id].checksums for case in timed},
+                odd=self._repeats.note,
+                keep=self.journal.add_start,
+                announce=self.announce,
+            )
+        return self.measured
+
+    def found(self, case: Case) -> CaseFound:
+        """All that is known of a case so far."""
+        found = self.compare(case)
+        if self.measured is None or case.settings.sentinel:
+            return found
+        figures = self.measured.speeds.figures_of(case)
+        found = found.model_copy(
+            update={
+                "speed": figures.get("speed"),
+                "load": figures.get("load"),
+                "first_call": figures.get("first call"),
+                "memory": figures.get("memory"),
+                "memory_reason": None if "memory" in figures or not figures else "this system does not report it",
+                "own_calls": case.id in self.measured.speeds.own,
+                "unsteady": self._repeats.sentences(case.id) + self._failed_once(case),
+            }
+        )
+        return self._with_failures(self._repeats.judged(found), case)
+
+    def _failed_once(self, case: Case) -> tuple[str, ...]:
+        assert self.measured
+        failures = self.measured.failed.get(case.id, []) if case.id not in self.measured.given_up else []
+        return tuple(f"the {side} failed in one of its calls: {reason}" for side, reason in failures)
+
+    def _with_failures(self, found: CaseFound, case: Case) -> CaseFound:
+        """A case that failed again and again while it was measured: the candidate is broken, or nothing is known."""
+        assert self.measured
+        if case.id not in self.measured.given_up:
+            return found
+        side, reason = self.measured.given_up[case.id]
+        if side == SIDES[0]:
+            return found.model_copy(update={"speed_reason": f"the baseline failed while it was measured: {reason}"})
+        message = f"{Verdict.BROKEN} while it was measured: {reason}"
+        pictures = found.pictures.model_copy(update={"verdict": Verdict.BROKEN, "message": message})
+        return found.model_copy(update={"pictures": pictures})
+
+    def _request(self, case: Case) -> dict[str, Any]:
+        return load_request(case, self._checkpoint(case), self.plan.device, self.plan.places.threads)
 
     def _checkpoint(self, case: Case) -> Checkpoint:
         name = case.model.name
         if name not in self._checkpoints:
             self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder)
         return self._checkpoints[name]
-
-    def check_import(self) -> Figure:
-        """How long both sides take to import the libraries, in new interpreters, one after the other.
-
-        Raises:
-            WorkerBroken: a side cannot be imported.
-        """
-        pairs = []
-        for number in range(IMPORT_PAIRS):
-            self.announce(f"import: pair {number + 1} of {IMPORT_PAIRS}")
-            times = {}
-            for name in self.rng.sample(list(self.sides.pythons), 2):
-                with started_worker(name, self.sides.pythons[name], self.plan.timeout_s) as worker:
-                    times[name] = worker.import_s
-            pairs.append((times["baseline"], times["candidate"]))
-        return figure_once(pairs)
-
-
-def _repeatable(pictures: PicturesFound, samples: Samples) -> PicturesFound:
-    """The candidate must repeat itself where the baseline does."""
-    if samples.unrepeatable != ("candidate",):
-        return pictures
-    verdict = Verdict.NOT_REPEATABLE
-    message = f"{verdict}: calls of the candidate with the same seeds differ, those of the baseline do not"
-    return pictures.model_copy(update={"verdict": verdict, "message": message})
 
 
 def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:
@@ -132,14 +192,17 @@ def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:
 @contextlib.contextmanager
 def started_check(
     pythons: dict[str, Path],
-    plan: Plan,
+    plan: ComparisonPlan,
     folder: RunFolder,
     suite_folder: Path,
-    *,
-    announce: Callable[[str], None],
-    limits_of: Callable[[Case], Limits],
+    journal: Journal,
+    **more: Any,
 ) -> Iterator[UpgradeCheck]:
-    """A check of these two interpreters; all of its processes end with the block."""
+    """A check of these two interpreters; all of its processes end with the block.
+
+    Args:
+        more: further attributes of ``UpgradeCheck``.
+    """
     forks = plan.device == "cpu"
-    with Sides(pythons, plan.timeout_s, forks=forks) as sides, PictureProcesses(sides.take) as processes:
-        yield UpgradeCheck(sides, processes, plan, folder, suite_folder, announce, limits_of)
+    with Sides(pythons, plan.timeout_s, forks=forks) as sides, PictureProcesses(sides.process) as processes:
+        yield UpgradeCheck(sides, processes, plan, folder, suite_folder, journal, **more)

@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Of an interval that is shown, and of the verdict that nothing changed.
 ERROR_RATE = 0.05
 # Expected size of an effect in standard deviations is 1 / sqrt(PRIOR): it sets where the interval is narrowest, about
 # 5 to 10 samples here, and not whether it is valid.
-PRIOR = 0.2
+PRIOR = 0.1
 
 
 @dataclass(frozen=True)

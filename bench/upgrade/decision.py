@@ -1,4 +1,4 @@
-"""From paired samples of two sides to a verdict: worse, better, same, or *cannot tell*."""
+"""From samples of both sides to a verdict: worse, better, same, or *cannot tell*."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.upgrade.confidence import Interval, confidence_interval, half_width
+from bench.upgrade.confidence import ERROR_RATE, confidence_interval, half_width
 from bench.verdicts import Verdict
 
 # Below this, one odd process decides too much.
-FEWEST_PAIRS = 4
-MOST_PAIRS_FORETOLD = 10_000
+FEWEST_STARTS = 4
+MOST_STARTS_FORETOLD = 10_000
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the pairs of one question say.
+    """What the starts say about one question.
 
     Attributes:
         verdict: ``slower``, ``faster``, ``same`` or ``cannot tell`` (memory: ``more``, ``less``).
-        ratio: candidate / baseline, the geometric mean over the pairs, and its interval from ``low`` to ``high``.
-        pairs: number of process pairs.
-        more_pairs: of *cannot tell*: how many more pairs would be needed if they were like these; ``None`` if more
+        ratio: candidate / baseline, the geometric mean over the starts, and its interval from ``low`` to ``high``.
+        starts: number of starts.
+        more_starts: of *cannot tell*: how many more starts would be needed if they were like these; ``None`` if more
             than anyone would wait for.
     """
 
@@ -31,60 +31,82 @@ class Decision:
     ratio: float
     low: float
     high: float
-    pairs: int
-    more_pairs: int | None = None
+    starts: int
+    more_starts: int | None = None
 
 
-def _verdict(interval: Interval, margin: float, worse: Verdict, better: Verdict) -> Verdict:
-    if interval.excludes(0) and abs(interval.estimate) >= margin:
-        return worse if interval.estimate > 0 else better
-    return Verdict.SAME if interval.within(-margin, margin) else Verdict.CANNOT_TELL
+@dataclass(frozen=True)
+class Question:
+    """When something has changed, and how surely.
 
-
-def decide(
-    log_ratios: Sequence[float],
-    min_change: float,
-    *,
-    worse: Verdict = Verdict.SLOWER,
-    better: Verdict = Verdict.FASTER,
-    fewest_pairs: int = FEWEST_PAIRS,
-) -> Decision:
-    """The verdict on ``log(candidate / baseline)``, one value per process pair.
-
-    ``worse`` (or ``better``): the interval excludes no change, and the ratio is at least ``min_change`` away from 1.
-    ``same``: the whole interval lies nearer to 1 than that. May be asked after every pair; see ``half_width``.
-
-    Args:
+    Attributes:
         min_change: smallest change that matters, 0.03 for 3 %.
+        alarm_rate: how often, at most, an equal candidate may ever be called worse or better.
+        worse, better: what a larger and a smaller ratio are called.
+    """
+
+    min_change: float
+    alarm_rate: float = ERROR_RATE
+    worse: Verdict = Verdict.SLOWER
+    better: Verdict = Verdict.FASTER
+
+    @property
+    def margin(self) -> float:
+        """The smallest change that matters, of ``log(candidate / baseline)``."""
+        return math.log1p(self.min_change)
+
+    def verdict(self, count: int, estimate: float, deviation: float) -> Verdict:
+        """The verdict on this many samples with this mean and standard deviation."""
+        if count < FEWEST_STARTS:
+            return Verdict.CANNOT_TELL
+        if not deviation:
+            return self.exact_verdict(estimate)
+        if abs(estimate) >= self.margin and abs(estimate) > half_width(count, deviation, self.alarm_rate):
+            return self.exact_verdict(estimate)
+        inside = abs(estimate) + half_width(count, deviation) < self.margin
+        return Verdict.SAME if inside else Verdict.CANNOT_TELL
+
+    def exact_verdict(self, log_ratio: float) -> Verdict:
+        """The verdict on a value that is known exactly."""
+        if abs(log_ratio) < self.margin:
+            return Verdict.SAME
+        return self.worse if log_ratio > 0 else self.better
+
+
+def decide(log_ratios: Sequence[float], question: Question) -> Decision:
+    """The verdict on ``log(candidate / baseline)``, one value per start.
+
+    ``worse`` (or ``better``): the interval at the alarm rate excludes no change, and the ratio is at least the smallest
+    change that matters away from 1. ``same``: the interval at ``ERROR_RATE`` lies nearer to 1 than that. May be asked
+    after every start; see ``half_width``.
 
     Raises:
-        ValueError: there are no pairs.
+        ValueError: there are no samples.
     """
     interval = confidence_interval(log_ratios)
-    margin = math.log1p(min_change)
-    pairs = len(log_ratios)
-    verdict = _verdict(interval, margin, worse, better) if pairs >= fewest_pairs else Verdict.CANNOT_TELL
-    more = None
-    if verdict is Verdict.CANNOT_TELL:
-        more = pairs_still_needed(log_ratios, margin, fewest_pairs)
-    return Decision(verdict, math.exp(interval.estimate), math.exp(interval.low), _exp(interval.high), pairs, more)
+    count = len(log_ratios)
+    deviation = statistics.stdev(log_ratios) if count > 1 else 0.0
+    verdict = question.verdict(count, interval.estimate, deviation)
+    more = starts_still_needed(log_ratios, question) if verdict is Verdict.CANNOT_TELL else None
+    high = math.inf if interval.high == math.inf else math.exp(interval.high)
+    return Decision(verdict, math.exp(interval.estimate), math.exp(interval.low), high, count, more)
 
 
-def _exp(value: float) -> float:
-    return math.inf if value == math.inf else math.exp(value)
+def exactly(log_ratio: float, question: Question, starts: int) -> Decision:
+    """The verdict on a value that is the same in every process."""
+    ratio = math.exp(log_ratio)
+    return Decision(question.exact_verdict(log_ratio), ratio, ratio, ratio, starts)
 
 
-def pairs_still_needed(log_ratios: Sequence[float], margin: float, fewest_pairs: int = FEWEST_PAIRS) -> int | None:
-    """How many more pairs with this mean and spread would give a verdict; ``None`` if very many."""
+def starts_still_needed(log_ratios: Sequence[float], question: Question) -> int | None:
+    """How many more starts with this mean and spread would give a verdict; ``None`` if very many."""
     if len(log_ratios) < 2:
-        return max(fewest_pairs - len(log_ratios), 1)
+        return max(FEWEST_STARTS - len(log_ratios), 1)
     estimate = statistics.fmean(log_ratios)
     deviation = statistics.stdev(log_ratios)
-    count = max(len(log_ratios) + 1, fewest_pairs)
-    while count <= MOST_PAIRS_FORETOLD:
-        half = half_width(count, deviation)
-        interval = Interval(estimate, estimate - half, estimate + half)
-        if _verdict(interval, margin, Verdict.SLOWER, Verdict.FASTER) is not Verdict.CANNOT_TELL:
+    count = max(len(log_ratios) + 1, FEWEST_STARTS)
+    while count <= MOST_STARTS_FORETOLD:
+        if question.verdict(count, estimate, deviation) is not Verdict.CANNOT_TELL:
             return count - len(log_ratios)
         count += max(1, count // 20)
     return None

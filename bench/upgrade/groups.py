@@ -16,6 +16,7 @@ NO_PICTURES = (
     Verdict.RAISES_AS_BEFORE,
     Verdict.WORKS_NOW,
     Verdict.BROKEN,
+    Verdict.NOTHING_COMPARED,
 )
 
 

@@ -8,31 +8,37 @@ accelerators, which two sides cannot share at once, and for machines with one co
 
 from __future__ import annotations
 
-import math
-import os
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from PIL import Image
+from pydantic import Field
+
+from bench.frozen import Frozen
+from bench.upgrade.cores import usable_cores
 from bench.upgrade.workers import WorkerProcess
 
 DUET, ALTERNATE = "duet", "alternate"
-# A segment in which the sides differ by this factor beyond the middle ratio was hit by something else; it counts, but
-# no more than that.
-MOST_ODD = 1.5
-ENOUGH_CALLS = 3
-
-Segments = list[float]
+Segments = tuple[tuple[str, float], ...]
+Images = tuple[Image.Image, ...]
 
 
-@dataclass(frozen=True)
-class PairedCall:
-    """Seconds of each segment of one call on both sides; see ``Worker.do_call``."""
+class PairedCall(Frozen):
+    """One call of a case on both sides, seconds by segment; see ``Worker.do_call``."""
 
-    baseline: Segments
+    baseline: Segments = Field(description="parts of the pipeline in their order, each with its seconds")
     candidate: Segments
-    checksums: tuple[str, str]
+    checksums: tuple[str, str] = Field(default=("", ""), description="of the output of each side")
+    shapes: dict[str, tuple[int, ...]] = Field(default={}, description="what the baseline's parts were called with")
+    peak_bytes: tuple[int | None, int | None] = Field(default=(None, None), description="null on a processor")
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Of each side."""
+        before, after = (sum(seconds for _, seconds in side) for side in (self.baseline, self.candidate))
+        return before, after
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,12 @@ class Places:
 
 def places_for(device_type: str) -> Places:
     """A duet on a processor with two cores or more, else alternating."""
-    cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    if device_type != "cpu":
+        return Places(ALTERNATE)
+    cores = usable_cores()
     half = len(cores) // 2
-    on_processor = device_type == "cpu"
-    if not on_processor or not half:
-        return Places(ALTERNATE, move_weights=on_processor)
+    if not half:
+        return Places(ALTERNATE, threads=len(cores), move_weights=True)
     return Places(DUET, (tuple(cores[:half]), tuple(cores[half : 2 * half])), half, move_weights=True)
 
 
@@ -66,66 +73,56 @@ def _go(worker: WorkerProcess, cores: tuple[int, ...]) -> None:
 
 
 def paired_call(
-    sides: Sequence[WorkerProcess], places: Places, rng: random.Random, *, swapped: bool = False
-) -> PairedCall:
+    sides: Sequence[WorkerProcess],
+    places: Places,
+    rng: random.Random,
+    *,
+    swapped: bool = False,
+    known: tuple[str, str] = ("", ""),
+    parts: bool = True,
+) -> tuple[PairedCall, tuple[Images, Images]]:
     """One call of each side in lockstep; a side with more UNet calls than the other does the rest alone.
 
     Args:
         swapped: whether the baseline starts on the second half of the cores; calls that start in turns let each
             segment be measured on both.
+        known: checksums that outputs should have; only the images of a side with another one are returned.
+        parts: whether the parts of the pipeline are timed; else the call is one segment, and the sides take turns.
 
     Raises:
         WorkerBroken: a side raised or died.
     """
-    for side in sides:
-        side.tell(do="call", move_weights=places.move_weights)
+    for side, checksum in zip(sides, known, strict=True):
+        side.tell(do="call", move_weights=places.move_weights, known=checksum, parts=parts)
     for side in sides:
         side.reply()
-    ended: dict[int, dict] = {}
+    ended: dict[int, tuple[dict[str, Any], Images]] = {}
     while len(ended) < len(sides):
         running = [number for number in range(len(sides)) if number not in ended]
         rng.shuffle(running)
         if places.mode == DUET:
             for number in running:
                 _go(sides[number], places.halves[number ^ swapped])
-            replies = [(number, sides[number].reply()[0]) for number in running]
+            replies = [(number, sides[number].reply()) for number in running]
             swapped = not swapped
         else:
             replies = []
             for number in running:
                 _go(sides[number], ())
-                replies.append((number, sides[number].reply()[0]))
-        ended |= {number: reply for number, reply in replies if "segments_s" in reply}
-    return PairedCall(ended[0]["segments_s"], ended[1]["segments_s"], (ended[0]["checksum"], ended[1]["checksum"]))
+                replies.append((number, sides[number].reply()))
+        ended |= {number: (head, images_of(head, blobs)) for number, (head, blobs) in replies if "segments" in head}
+    (before, odd_before), (after, odd_after) = ended[0], ended[1]
+    call = PairedCall(
+        baseline=before["segments"],
+        candidate=after["segments"],
+        checksums=(before["checksum"], after["checksum"]),
+        shapes=before["shapes"],
+        peak_bytes=(before["peak_bytes"], after["peak_bytes"]),
+    )
+    return call, (odd_before, odd_after)
 
 
-def log_ratio(calls: Sequence[PairedCall]) -> float:
-    """``log(candidate / baseline)`` of the time of a call, over all calls of one process pair.
-
-    Totals are compared. Segments of the same position were measured within the same few milliseconds; where their ratio
-    is odd, the longer one is cut back to ``MOST_ODD`` times what the middle ratio makes of the shorter. The middle is
-    that of the position where there are enough calls to have one, so that a part that is slower in every call counts in
-    full; else that of all segments. Both sides are treated alike, so that without a difference the estimate is not
-    biased. Where the sides differ in the number of segments nothing is cut.
-    """
-    if any(len(call.baseline) != len(call.candidate) for call in calls):
-        return math.log(sum(sum(call.candidate) for call in calls) / sum(sum(call.baseline) for call in calls))
-    positions = list(zip(*(zip(call.baseline, call.candidate, strict=True) for call in calls), strict=True))
-    overall = _middle([pair for pairs in positions for pair in pairs])
-    baseline = candidate = 0.0
-    for pairs in positions:
-        room = MOST_ODD * math.exp(_middle(pairs) if len(pairs) >= ENOUGH_CALLS else overall)
-        low = room / MOST_ODD**2
-        baseline += sum(min(before, after / low) for before, after in pairs)
-        candidate += sum(min(after, before * room) for before, after in pairs)
-    return math.log(candidate / baseline)
-
-
-def _middle(pairs: Sequence[tuple[float, float]]) -> float:
-    """The median of ``log(after / before)``, weighted by the shorter of the two, which nothing interrupted."""
-    half = sum(map(min, pairs)) / 2
-    for value, weight in sorted((math.log(after / before), min(before, after)) for before, after in pairs):
-        half -= weight
-        if half <= 0:
-            return value
-    raise ValueError("no segments")
+def images_of(header: dict[str, Any], blobs: Sequence[bytes]) -> Images:
+    """The images of a reply; none where it has none."""
+    sizes = header.get("sizes", ())
+    return tuple(Image.frombytes("RGB", tuple(size), blob) for size, blob in zip(sizes, blobs, strict=True))

@@ -26,16 +26,16 @@ SCHEMA_FILE = Path(__file__).with_name("upgrade.schema.json")
 
 
 class Figure(Frozen):
-    """One question that was measured in process pairs: speed, load, first call, import or memory."""
+    """One question that was measured: speed, load, first call, import or memory; a start of both sides is a sample."""
 
     verdict: str = Field(description="slower, faster, same or cannot tell; memory: more, less, same or cannot tell")
-    ratio: float = Field(description="candidate / baseline, geometric mean over the process pairs")
+    ratio: float = Field(description="candidate / baseline, geometric mean over the starts")
     low: float = Field(description="lower end of its confidence interval")
     high: float | None = Field(description="upper end; null while it has none")
     min_change: float = Field(description="smallest change that counts, as a share")
-    pairs: int = Field(description="process pairs")
-    pair_ratios: tuple[float, ...] = Field(default=(), description="candidate / baseline of each process pair")
-    more_pairs: int | None = Field(default=None, description="of 'cannot tell': pairs that would still be needed")
+    pairs: int = Field(description="starts of both sides that it was measured in")
+    pair_ratios: tuple[float, ...] = Field(default=(), description="candidate / baseline of each start")
+    more_pairs: int | None = Field(default=None, description="of 'cannot tell': starts that would still be needed")
     baseline: float | None = Field(default=None, description="median of the baseline, seconds or bytes")
     candidate: float | None = Field(default=None, description="median of the candidate, seconds or bytes")
 
@@ -54,9 +54,9 @@ class Figure(Frozen):
             low=decision.low,
             high=None if math.isinf(decision.high) else decision.high,
             min_change=min_change,
-            pairs=decision.pairs,
+            pairs=decision.starts,
             pair_ratios=tuple(pair_ratios),
-            more_pairs=decision.more_pairs,
+            more_pairs=decision.more_starts,
             baseline=baseline,
             candidate=candidate,
         )
@@ -74,7 +74,7 @@ class PicturesFound(ComparedPictures):
 
     verdict: str = Field(
         description="identical, within limits, changed, broken, raises now, works now, raises something else, "
-        "raises as before or not repeatable"
+        "raises as before, nothing compared or not repeatable"
     )
 
 
@@ -99,7 +99,15 @@ class CaseFound(Frozen):
     new_notices: tuple[str, ...] = Field(description="warnings that only the candidate gave")
     work: WorkFound | None = None
     work_reason: str | None = Field(default=None, description="why work is null, if it should not be")
-    speed: Figure | None = Field(default=None, description="time of a call, steady; samples are process pairs")
+    speed: Figure | None = Field(default=None, description="time of a call, steady")
+    speed_reason: str | None = Field(default=None, description="why speed is null, if it should not be")
+    own_calls: bool = Field(
+        default=False, description="whether speed comes from the case's own calls, which contradict its components"
+    )
+    unsteady: tuple[str, ...] = Field(
+        default=(), description="sides whose pictures differ from call to call, or that failed once, a sentence each"
+    )
+    checksums: tuple[str, str] = Field(default=("", ""), description="of the output of each side")
     load: Figure | None = None
     first_call: Figure | None = None
     memory: Figure | None = None
@@ -121,13 +129,38 @@ class CaseFound(Frozen):
         """What is worse than it was, a sentence each; the test of the case fails if there is any."""
         found = [self.pictures.message] if Verdict(self.pictures.verdict).is_worse else []
         found += [
-            f"{name}: {figure.verdict} by {abs(figure.ratio - 1):.1%} ({figure.interval}, {figure.pairs} pairs)"
+            f"{name}: {figure.verdict} by {abs(figure.ratio - 1):.1%} ({figure.interval}, {figure.pairs} starts)"
             for name, figure in self.figures.items()
             if Verdict(figure.verdict).is_worse
         ]
         if self.work and Verdict(self.work.verdict).is_worse:
             found.append(self.work.message)
+        if self.speed_reason:
+            found.append(f"speed: {Verdict.NOT_COMPARED}: {self.speed_reason}")
         return tuple(found)
+
+
+class ComponentFound(Frozen):
+    """A part of a pipeline that cases share, timed over all of their calls."""
+
+    name: str
+    part: str = Field(description="encoder, denoiser, decoder; between calls: the scheduler and the pipeline; or rest")
+    pipeline: str = Field(description="model, dtype and optimizations")
+    shape: tuple[int, ...] = Field(description="of what it is called with")
+    scheduler: str = Field(default="", description="with its options; empty for a network")
+    figure: Figure = Field(description="baseline and candidate: seconds in a call of the case where they are fewest")
+    share: tuple[float, float] = Field(description="smallest and largest share of the time of its cases' calls")
+    effect: tuple[float, float] = Field(description="by how much its ratio changes the time of these calls, as a share")
+    cases: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Such as ``decoder of emoji-sd in float32: 1.42 ×, which makes its calls 3.1 to 9.0 % slower``."""
+        low, high = sorted(100 * abs(effect) for effect in self.effect)
+        word = "slower" if self.figure.ratio > 1 else "faster"
+        span = f"{high:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
+        calls = "its calls" if len(self.cases) > 1 else f"calls of {self.cases[0]}"
+        return f"{self.name}: {self.figure.ratio:.2f} ×, which makes {calls} {span} % {word}"
 
 
 class SideFound(Frozen):
@@ -145,9 +178,17 @@ class UpgradeFound(Frozen):
     device: str
     device_name: str
     mode: str = Field(description="duet (both at once) or alternate; 'pictures' where nothing was timed")
-    budget_s: float
+    budget_s: float = Field(description="of measuring, for all cases together")
     min_change: float
+    min_component_change: float | None = Field(
+        default=None, description="smallest change of a component that fails although it changes no call by min_change"
+    )
+    error_rate: float | None = Field(
+        default=None, description="how often, at most, a run of two equal sides calls anything slower or larger"
+    )
+    questions: int | None = Field(default=None, description="how many verdicts share that rate")
     import_time: Figure | None = None
+    components: tuple[ComponentFound, ...] = ()
     cases: tuple[CaseFound, ...]
     groups: tuple[Group, ...] = Field(default=(), description="cases that are worse in the same way, worst first")
 
@@ -158,7 +199,15 @@ class UpgradeFound(Frozen):
         figure = self.import_time
         if figure and Verdict(figure.verdict).is_worse:
             found["import"] = (f"import: {figure.verdict} by {figure.ratio - 1:.1%} ({figure.interval})",)
+        if self.slower_components:
+            found["components"] = tuple(one.sentence for one in self.slower_components)
         return found
+
+    @property
+    def slower_components(self) -> list[ComponentFound]:
+        """Those that take longer, the one with the largest effect first."""
+        worse = [one for one in self.components if Verdict(one.figure.verdict).is_worse]
+        return sorted(worse, key=lambda one: -max(one.effect))
 
     def counts(self) -> dict[str, Counter[str]]:
         """How often each verdict was given, by question."""
@@ -170,6 +219,8 @@ class UpgradeFound(Frozen):
                 counted.setdefault(name, Counter())[figure.verdict] += 1
         if self.import_time:
             counted["import"] = Counter([self.import_time.verdict])
+        if self.components:
+            counted["components"] = Counter(one.figure.verdict for one in self.components)
         return counted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.calls.raised import RaisedError
 from bench.pictures.grids import make_grid
 from bench.pictures.similarity import Incomparable, Limits, compare, difference_picture
 from bench.record.folder import RunFolder
@@ -43,6 +44,19 @@ def _without_pictures(baseline: str | None, candidate: str | None) -> PicturesFo
         Verdict.WORKS_NOW: f"{verdict}; the baseline raises: {baseline}",
     }.get(verdict, f"{verdict}: {candidate}")
     return PicturesFound(verdict=verdict, message=message)
+
+
+def only_expected_errors(found: PicturesFound, error: str | None, expected: RaisedError | None) -> PicturesFound:
+    """Both sides may raise only what the golden of the case holds; of anything else, nothing was compared.
+
+    Args:
+        error: what the baseline raises.
+    """
+    if found.verdict != Verdict.RAISES_AS_BEFORE or (error and expected and error.startswith(expected.sentence)):
+        return found
+    verdict = Verdict.NOTHING_COMPARED
+    golden = f"the error of its golden, {expected.sentence}" if expected else "an error of its golden"
+    return PicturesFound(verdict=verdict, message=f"{verdict}: both sides fail, and not with {golden}: {error}")
 
 
 def error_of(found: PicturesFound) -> str:

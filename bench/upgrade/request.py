@@ -18,3 +18,9 @@ def load_request(case: Case, checkpoint: Checkpoint, device: str, threads: int) 
         "device": device,
         "threads": threads,
     }
+
+
+def case_of(request: dict[str, Any]) -> Case:
+    """The case that a request is for."""
+    settings = {key: value for key, value in request["settings"].items() if key != "seeds"}
+    return Case.model_validate({"model": request["model"], "settings": settings})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
 from bench.calls.work import Work
+from bench.suite.optimizations import compiles
+from bench.upgrade.lockstep import images_of
 from bench.upgrade.workers import WorkerBroken, WorkerProcess, fresh
 
 
@@ -20,6 +23,7 @@ class SideResult:
     Attributes:
         notices: what the libraries warned of, in order.
         error: why there are no images.
+        checksum: of the output as the pipeline gave it.
         work: what that call did; ``None`` where it raised, or for ``work_reason``.
     """
 
@@ -27,68 +31,70 @@ class SideResult:
     unet_calls: int | None = None
     notices: tuple[str, ...] = ()
     error: str | None = None
+    checksum: str = ""
     work: Work | None = None
     work_reason: str | None = None
 
 
 class PictureProcesses:
-    """Processes of one side or several in which cases are called for their pictures and their work.
+    """Processes of both sides in which cases are called for their pictures and their work.
 
     A sentinel comes from a process that lasts as long as sentinels follow each other, so that hundreds of small cases
     do not load their pipeline each for itself; any other case has a fresh one. They end with the block.
 
     Args:
-        take: gives the first process of each side, started anew where one is gone.
+        process: gives the first process of a side, started again where it is gone.
     """
 
-    def __init__(self, take: Callable[[], Sequence[WorkerProcess]]) -> None:
-        self._take = take
-        self._stack = contextlib.ExitStack()
-        self._lasting: list[WorkerProcess] = []
+    def __init__(self, process: Callable[[str], WorkerProcess]) -> None:
+        self._process = process
+        self._lasting: dict[str, tuple[contextlib.ExitStack, WorkerProcess]] = {}
 
     def __enter__(self) -> PictureProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._lasting:
-            process.kill()  # it may be in the middle of a call that was interrupted
-        self._end_lasting()
+        for name, lasting in list(self._lasting.items()):
+            lasting[1].kill()  # it may be in the middle of a call that was interrupted
+            self._end_lasting(name)
 
-    def result(self, number: int, request: dict[str, Any]) -> SideResult:
-        """What the side with this number makes of a case; what goes wrong is in ``error``.
+    def result(self, side: str, request: dict[str, Any]) -> SideResult:
+        """What a side makes of a case; what goes wrong is in ``error``.
 
         Args:
             request: see ``load_request``.
         """
         try:
             if request["settings"]["sentinel"]:
-                return picture_in(self._lasting_process(number), request)
-            self._end_lasting()
-            return picture_of(self._take()[number], request)
+                return picture_in(self._lasting_process(side), request)
+            self._end_lasting(side)
+            return picture_of(self._process(side), request)
         except WorkerBroken as error:
-            self._end_lasting()
+            self._end_lasting(side)
             return SideResult(error=str(error))
 
     @contextlib.contextmanager
-    def fresh_process(self, number: int) -> Iterator[WorkerProcess]:
-        """A fresh process of the side with this number; those of sentinels end before it starts.
+    def fresh_process(self, side: str) -> Iterator[WorkerProcess]:
+        """A fresh process of a side; that of its sentinels ends before it starts.
 
         Raises:
             WorkerBroken: it did not start, or did not end as asked.
         """
-        self._end_lasting()
-        with fresh(self._take()[number]) as process:
+        self._end_lasting(side)
+        with fresh(self._process(side)) as process:
             yield process
 
-    def _lasting_process(self, number: int) -> WorkerProcess:
-        if not self._lasting:
-            self._lasting = [self._stack.enter_context(fresh(worker)) for worker in self._take()]
-        return self._lasting[number]
+    def _lasting_process(self, side: str) -> WorkerProcess:
+        if side not in self._lasting:
+            stack = contextlib.ExitStack()
+            self._lasting[side] = stack, stack.enter_context(fresh(self._process(side)))
+        return self._lasting[side][1]
 
-    def _end_lasting(self) -> None:
-        self._lasting = []
-        with contextlib.suppress(WorkerBroken):
-            self._stack.close()
+    def _end_lasting(self, side: str) -> None:
+        if side in self._lasting:
+            stack, _ = self._lasting.pop(side)
+            with contextlib.suppress(WorkerBroken):
+                stack.close()
 
 
 def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:
@@ -103,28 +109,46 @@ def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:
 
 
 def picture_in(process: WorkerProcess, request: dict[str, Any]) -> SideResult:
-    """Pictures and work of a case from one call in a process that may have made others before.
+    """Pictures and work of a case in a process that may have made other calls before.
+
+    Both come from the same call, but for a case that is compiled: counting makes torch run eagerly, so its pictures
+    come from a call that is not counted.
 
     Raises:
         WorkerBroken: the process is gone.
     """
+    compiled = compiles(tuple(request["settings"]["optimizations"]))
     try:
-        process.ask("load", **request)
-        try:
-            reply = process.ask("counted_picture")
-        except WorkerBroken as error:
-            if not error.alive:
-                raise
-            reply = process.ask("picture")  # what it raises without being counted is what counts
-            return replace(_side_result(reply), work_reason=f"it could not be counted: {error}")
-        return replace(_side_result(reply), work=Work.from_json(reply[0]["work"]))
+        with tempfile.TemporaryDirectory(prefix="compiled-") if compiled else contextlib.nullcontext() as folder:
+            process.ask("load", **request, compile_cache=folder)
+            return _compiled(process) if compiled else _counted(process)
     except WorkerBroken as error:
         if not error.alive:
             raise
         return SideResult(error=str(error))
 
 
+def _counted(process: WorkerProcess) -> SideResult:
+    try:
+        reply = process.ask("counted_picture")
+    except WorkerBroken as error:
+        if not error.alive:
+            raise
+        reply = process.ask("picture")  # what it raises without being counted is what counts
+        return replace(_side_result(reply), work_reason=f"it could not be counted: {error}")
+    return replace(_side_result(reply), work=Work.from_json(reply[0]["work"]))
+
+
+def _compiled(process: WorkerProcess) -> SideResult:
+    result, counted = _side_result(process.ask("picture")), _counted(process)
+    return replace(result, unet_calls=counted.unet_calls, work=counted.work, work_reason=counted.work_reason)
+
+
 def _side_result(reply: tuple[dict[str, Any], tuple[bytes, ...]]) -> SideResult:
     header, blobs = reply
-    images = tuple(Image.frombytes("RGB", tuple(size), blob) for size, blob in zip(header["sizes"], blobs, strict=True))
-    return SideResult(images, header["unet_calls"], tuple(header["notices"]))
+    return SideResult(
+        images=images_of(header, blobs),
+        unet_calls=header["unet_calls"],
+        notices=tuple(header["notices"]),
+        checksum=header["checksum"],
+    )

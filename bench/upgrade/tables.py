@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich import box
 from rich.table import Table
 
@@ -18,17 +20,34 @@ def percent(figure: Figure) -> str:
     return f"{figure.verdict} {100 * (figure.ratio - 1):+.1f} %"
 
 
-def case_line(found: CaseFound) -> str:
-    """The line for a case that has just ended."""
+def pictures_line(found: CaseFound) -> str:
+    """The line for a case whose pictures and work have just been compared."""
     parts = [found.case, found.pictures.verdict]
-    if found.speed:
-        parts.append(f"speed {percent(found.speed)} ({found.speed.interval})")
     if found.work and found.work.verdict != Verdict.SAME_WORK:
         parts.append(found.work.verdict)
-    if found.memory:
-        parts.append(f"memory {percent(found.memory)}")
     parts.append(f"{found.seconds:.0f} s")
     return "  ".join(parts)
+
+
+def speed_line(found: CaseFound) -> str:
+    """The line for a case whose speed has been decided on."""
+    if not found.speed:
+        return f"{found.case}  speed {Verdict.NOT_COMPARED}"
+    parts = [found.case, f"speed {percent(found.speed)} ({found.speed.interval})"]
+    if found.memory:
+        parts.append(f"memory {percent(found.memory)}")
+    return "  ".join(parts)
+
+
+def component_lines(found: UpgradeFound) -> list[str]:
+    """The parts of the pipelines that are slower or faster, the one with the largest effect first, and all others."""
+    changed = [one for one in found.components if one.figure.verdict in (Verdict.SLOWER, Verdict.FASTER)]
+    lines = [one.sentence for one in sorted(changed, key=lambda one: -max(map(abs, one.effect)))]
+    others = Counter(one.figure.verdict for one in found.components if one not in changed)
+    if others:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in others.most_common())
+        lines.append(f"{'other ' if changed else ''}components: {counts}")
+    return lines
 
 
 def _ssim(found: CaseFound) -> str:
@@ -84,7 +103,7 @@ def counts_lines(found: UpgradeFound) -> list[str]:
 
 def _undecided(case: str, speed: Figure) -> str:
     wanted = f"about {speed.more_pairs}" if speed.more_pairs else "very many"
-    return f"{case}: speed cannot be told; it would take {wanted} more process pairs (--budget)"
+    return f"{case}: speed cannot be told; it would take {wanted} more starts of both sides (--budget)"
 
 
 def _few(lines: list[str], kind: str) -> list[str]:
@@ -100,6 +119,9 @@ def remarks(found: UpgradeFound) -> list[str]:
         (case.case, case.speed) for case in found.cases if case.speed and case.speed.verdict == Verdict.CANNOT_TELL
     ]
     lines = _few([_undecided(case, speed) for case, speed in undecided], "undecided")
+    lines += _few([f"{case.case}: {text}" for case in found.cases for text in case.unsteady], "not steady")
+    own = [case.case for case in found.cases if case.own_calls]
+    lines += _few([f"{case}: its own calls contradict its components, so they decide" for case in own], "of their own")
     less = [case for case in found.cases if case.work and case.work.verdict == Verdict.LESS_WORK]
     lines += _few([f"{case.case}: {case.work.message}" for case in less if case.work], Verdict.LESS_WORK)
     lines += [f"{case.case}: work: {case.work_reason}" for case in found.cases if case.work_reason]

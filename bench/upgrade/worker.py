@@ -28,6 +28,18 @@ from typing import Any
 from bench.upgrade.protocol import Channel, Closed
 
 Reply = tuple[dict[str, Any], tuple[bytes, ...]]
+# Modules whose ``__version__`` is the version of their release.
+VERSIONED = (
+    "diffusers",
+    "transformers",
+    "torch",
+    "accelerate",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "tokenizers",
+    "huggingface_hub",
+)
 
 
 class Notices(logging.Handler):
@@ -61,6 +73,23 @@ def peak_resident_bytes() -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+def imported_modules() -> dict[str, dict[str, str]]:
+    """File of each imported top-level module outside the standard library, and the version of those in ``VERSIONED``.
+
+    No other module is asked for its version, since some warn when they are.
+    """
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if "." in name or name in sys.stdlib_module_names or not isinstance(file, str):
+            continue
+        found[name] = {"file": file}
+        version = getattr(module, "__version__", None) if name in VERSIONED else None
+        if isinstance(version, str):
+            found[name]["version"] = version
+    return found
 
 
 def pin(cores: list[int]) -> None:
@@ -118,7 +147,8 @@ class Worker:
         for name, library in (("diffusers", diffusers), ("transformers", transformers)):
             logging.getLogger(name).propagate = False
             library.utils.logging.disable_progress_bar()
-        return {"import_s": import_s, "torch": torch.__version__, "python": sys.version.split()[0]}, ()
+        versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+        return {"import_s": import_s, "imported": imported_modules(), **versions}, ()
 
     def do_load(self, request: dict[str, Any]) -> Reply:
         import torch
@@ -132,6 +162,8 @@ class Worker:
             pin(request["cores"])
         if request["threads"]:
             torch.set_num_threads(request["threads"])
+        if request.get("compile_cache"):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = request["compile_cache"]
         self._device = choose_device(request["device"])
         settings = SimpleNamespace(**request["settings"])
         self.case = SimpleNamespace(model=SimpleNamespace(**request["model"]), settings=settings)
@@ -153,7 +185,9 @@ class Worker:
     def do_picture(self, request: dict[str, Any]) -> Reply:
         """One call, with its images as raw RGB, its time, its UNet calls and what was warned of since the start."""
         from bench.calls.observe import before_call
+        from bench.calls.optimizations import check_applied
         from bench.calls.sampling import prepared, to_images
+        from bench.suite.optimizations import OPTIMIZATIONS
 
         if request.get("cores"):
             pin(request["cores"])
@@ -164,9 +198,11 @@ class Worker:
             began = self._clock()
             output = call()
             call_s = self._clock() - began
+        optimizations = self.case.settings.optimizations
+        check_applied(self.loaded.pipeline, tuple(name for name in optimizations if OPTIMIZATIONS[name].compiles))
         sizes, blobs = _raw(to_images(call.pipeline, output))
         told = {"call_s": call_s, "unet_calls": len(calls), "sizes": sizes, "notices": list(self._notices.texts)}
-        return told, blobs
+        return told | {"checksum": _checksum(output)}, blobs
 
     def do_counted_picture(self, _request: dict[str, Any]) -> Reply:
         """As ``picture``, and the work of that same call."""
@@ -176,7 +212,7 @@ class Worker:
         output, work = counted_call(self.loaded, self.case)
         sizes, blobs = _raw(to_images(self.loaded.pipeline, output))
         told = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
-        return told | {"work": work.to_json()}, blobs
+        return told | {"work": work.to_json(), "checksum": _checksum(output)}, blobs
 
     def do_latents(self, _request: dict[str, Any]) -> Reply:
         """One call; the latents before its first step, then each step's prediction and latents, as float32."""
@@ -190,45 +226,54 @@ class Worker:
         return {"shapes": [list(tensor.shape) for tensor in kept], "has_decoder": hasattr(call.pipeline, "vae")}, blobs
 
     def do_memory(self, _request: dict[str, Any]) -> Reply:
-        """Peak of this process, or of one call where the device counts."""
-        from bench.calls.device import measured_memory
-        from bench.calls.sampling import prepare_call
-
-        if self._device.type == "cpu":
-            return {"peak_bytes": peak_resident_bytes()}, ()
-        arguments = prepare_call(self.loaded, self.case)
-        with measured_memory(self._device) as peaks:
-            self.loaded.pipeline(**arguments)
-        return {"peak_bytes": peaks[0].allocated, "reason": peaks[0].reason}, ()
+        """Peak of this process so far."""
+        return {"peak_bytes": peak_resident_bytes()}, ()
 
     def do_call(self, request: dict[str, Any]) -> Reply:
-        """One call, halted before each UNet call until it may go on.
+        """One call, halted before each UNet call until it may go on; waiting is not counted.
 
-        Waiting is not counted. ``segments_s``: from the start to the first UNet call, then from each UNet call to the
-        next one, the last up to the end of the call.
+        The reply holds ``segments``, each a part of the pipeline with the seconds until another one had its turn;
+        ``shapes``, those of what each part was called with; a checksum of the output; and ``peak_bytes``, ``None`` on
+        a processor.
+        Images are sent only if the checksum is not the one that was asked for as ``known``.
+
+        Where ``parts`` is false, only the call as such is timed: on an accelerator, each look at the clock waits for
+        the device, so the sum of the parts may be longer than the call.
         """
-        from bench.calls.observe import before_call
-        from bench.calls.sampling import prepare_call
+        from bench.calls.observe import DENOISER, REST, watched_parts
+        from bench.calls.sampling import prepare_call, to_images
 
-        segments: list[float] = []
+        segments: list[tuple[str, float]] = []
+        shapes: dict[str, tuple[int, ...]] = {}
         pipeline = self.loaded.pipeline
         if request["move_weights"]:
             move_weights(pipeline)
         arguments = prepare_call(self.loaded, self.case)
-        began = 0.0
+        part, began = REST, 0.0
 
-        def halt() -> None:
-            nonlocal began
-            segments.append(self._clock() - began)
-            self._halt()
-            began = self._clock()
+        def enter(following: str, shape: tuple[int, ...]) -> None:
+            nonlocal part, began
+            segments.append((part, self._clock() - began))
+            if shape:
+                shapes.setdefault(following, shape)
+            if following == DENOISER:
+                self._halt()
+            part, began = following, self._clock()
 
-        with before_call(pipeline.unet, halt):
+        with contextlib.ExitStack() as stack:
+            if request["parts"]:
+                stack.enter_context(watched_parts(pipeline, enter))
+            self._device.reset_peak_memory()
             self._halt()
             began = self._clock()
             output = pipeline(**arguments).images
-            segments.append(self._clock() - began)
-        return {"segments_s": segments, "checksum": _checksum(output)}, ()
+            segments.append((part, self._clock() - began))
+        reply = {"segments": segments, "shapes": shapes, "checksum": _checksum(output)}
+        reply["peak_bytes"] = self._device.peak_memory().allocated
+        if reply["checksum"] == request["known"]:
+            return reply, ()
+        sizes, blobs = _raw(to_images(pipeline, output))
+        return reply | {"sizes": sizes}, blobs
 
     def _halt(self) -> None:
         """Waits for the word to go on, and goes on where it says."""

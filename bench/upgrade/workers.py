@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.calls.processes import describe_exit, last_words
 from bench.errors import BenchError
+from bench.installs.variables import FOREIGN_PATHS, OWN_LIBRARIES
 from bench.upgrade.protocol import Channel, Closed, TimedOut
 
 ROOT = Path(__file__).parents[2]
@@ -39,11 +40,15 @@ STEADY_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-# Without its bytecode a library is compiled anew in every process, which takes seconds.
-UNWANTED = {"PYTHONDONTWRITEBYTECODE"}
+# Without its bytecode a library is compiled again in every process, which takes seconds.
+UNWANTED = {"PYTHONDONTWRITEBYTECODE", *FOREIGN_PATHS}
 # What a worker printed last must not be lost in a buffer when it dies.
 AT_ONCE = {"PYTHONUNBUFFERED": "1"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+# How the message on a process that was lost starts; that on one that raised starts with the type of the exception.
+ITS_PROCESS = "its process"
 
 
 class WorkerBroken(BenchError):
@@ -60,6 +65,11 @@ class WorkerBroken(BenchError):
         self.side = side
 
 
+def is_loss(error: str | None) -> bool:
+    """Whether the message of a ``WorkerBroken`` says that its process was killed, ended or hung, not that it raised."""
+    return error is not None and error.startswith(ITS_PROCESS)
+
+
 @dataclass
 class WorkerProcess:
     """The first process of a side, and the channel to it or to the child that it forked.
@@ -68,6 +78,7 @@ class WorkerProcess:
         timeout_s: longest silence after a request.
         program: module that it runs.
         import_s: seconds that importing the libraries took.
+        imported: the libraries that it imported; see ``check_imports``.
     """
 
     name: str
@@ -79,6 +90,7 @@ class WorkerProcess:
     forks: bool
     program: str = WORKER
     import_s: float = 0.0
+    imported: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def ask(self, do: str, **request: Any) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         """Sends a request and waits for the reply.
@@ -115,7 +127,7 @@ class WorkerProcess:
             what = describe_exit(status)
         words = last_words(self.log)
         last = f"; its last words: {words}" if words else ""
-        return WorkerBroken(f"its process {what}{last}", alive=False, side=self.name)
+        return WorkerBroken(f"{ITS_PROCESS} {what}{last}", alive=False, side=self.name)
 
     def kill(self) -> None:
         """Ends the process, its children and the channel; nothing is left of them."""
@@ -145,7 +157,8 @@ def started_worker(
     with tempfile.TemporaryDirectory(prefix="worker-") as folder:
         worker = _start(name, python, timeout_s, Path(folder) / "log", forks=forks, program=program)
         try:
-            worker.import_s = worker.ask("import")[0]["import_s"]
+            reply, _ = worker.ask("import")
+            worker.import_s, worker.imported = reply["import_s"], reply["imported"]
             yield worker
         finally:
             worker.kill()
@@ -157,7 +170,7 @@ def _start(name: str, python: Path, timeout_s: float, log: Path, *, forks: bool,
         process = subprocess.Popen(
             [str(python), "-m", program],
             cwd=ROOT,
-            env=STEADY_MEMORY | environment | QUIET_THREADS | AT_ONCE | OFFLINE,
+            env=STEADY_MEMORY | environment | QUIET_THREADS | AT_ONCE | OFFLINE | OWN_LIBRARIES,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
@@ -193,14 +206,8 @@ def fresh(worker: WorkerProcess) -> Iterator[WorkerProcess]:
     worker.reply()
 
 
-RENEWED_AFTER = 8
-
-
 class Sides:
-    """The first processes of all sides, started together, and started anew when one is gone or they are old.
-
-    Where its libraries lie in memory is the same in all children of a first process, so a speed that comes from that
-    would look like a difference between the sides; hence new ones now and then.
+    """The first processes of all sides; one that is gone is started again when it is needed.
 
     Args:
         pythons: interpreter of each side, by name.
@@ -214,39 +221,57 @@ class Sides:
         self._timeout_s = timeout_s
         self._forks = forks
         self._program = program
-        self._stack = contextlib.ExitStack()
-        self._workers: list[WorkerProcess] = []
-        self._taken = 0
+        self._stacks: dict[str, contextlib.ExitStack] = {}
+        self._workers: dict[str, WorkerProcess] = {}
 
     def __enter__(self) -> Sides:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self._stop(*self.pythons)
 
-    def _stop(self) -> None:
-        self._workers = []
-        self._stack.close()
+    def _stop(self, *names: str) -> None:
+        for name in names:
+            self._workers.pop(name, None)
+            self._stacks.pop(name, contextlib.ExitStack()).close()
 
     def take(self) -> list[WorkerProcess]:
-        """The first processes, for one pair of fresh ones.
+        """The first processes of all sides; those that are not there are started together.
 
         Raises:
-            WorkerBroken: the libraries of a side cannot be imported.
+            WorkerBroken: the libraries of a side cannot be imported; says which.
         """
-        self._taken += 1
-        worn = self._taken > RENEWED_AFTER
-        if worn or not self._workers or any(worker.process.poll() is not None for worker in self._workers):
-            self._stop()
-            self._taken = 1
-            with ThreadPoolExecutor() as pool:
-                starts = [pool.submit(self._start, name) for name in self.pythons]
-            self._workers = [start.result() for start in starts]
-        return self._workers
+        gone = [name for name in self.pythons if not self._is_there(name)]
+        self._stop(*gone)
+        with ThreadPoolExecutor() as pool:
+            for start in [pool.submit(self._start, name) for name in gone]:
+                start.result()
+        return [self._workers[name] for name in self.pythons]
 
-    def _start(self, name: str) -> WorkerProcess:
+    def process(self, name: str) -> WorkerProcess:
+        """The first process of one side.
+
+        Raises:
+            WorkerBroken: its libraries cannot be imported.
+        """
+        if not self._is_there(name):
+            self._stop(name)
+            self._start(name)
+        return self._workers[name]
+
+    def renewed(self) -> list[WorkerProcess]:
+        """New first processes of all sides.
+
+        Raises:
+            WorkerBroken: the libraries of a side cannot be imported; says which.
+        """
+        self._stop(*self.pythons)
+        return self.take()
+
+    def _is_there(self, name: str) -> bool:
+        return name in self._workers and self._workers[name].process.poll() is None
+
+    def _start(self, name: str) -> None:
         started = started_worker(name, self.pythons[name], self._timeout_s, forks=self._forks, program=self._program)
-        try:
-            return self._stack.enter_context(started)
-        except WorkerBroken as error:
-            raise WorkerBroken(f"the {name} cannot be imported: {error}", alive=False, side=name) from None
+        stack = self._stacks[name] = contextlib.ExitStack()
+        self._workers[name] = stack.enter_context(started)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bench.calibration import processes, run, variations
 from bench.calibration.derivation import derive_limits
-from bench.calibration.messages import Answer, Died, Made, NotHeld, Raised, Task
+from bench.calibration.messages import Answer, Assignment, Died, Made, NotHeld, Raised
 from bench.calibration.prediction import prediction_bound
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.run import Calibrated, Calibration
@@ -37,7 +37,7 @@ from bench.calibration.spread import (
 )
 from bench.calibration.table import render_calibration
 from bench.calibration.variations import (
-    PLAIN,
+    ANOTHER_PROCESS,
     TF32_TWINS,
     TWINS,
     TWINS_OF_FLOAT32,
@@ -54,7 +54,7 @@ from bench.pictures.check import judge
 from bench.pictures.limits import OTHER, PORTABLE, STRICT, VariationMeasured, choose_limits
 from bench.pictures.outcomes import Outcome
 from bench.pictures.similarity import compare
-from bench.pictures.store import Place, describe_origin, golden_place, read_golden, write_golden, write_outcome
+from bench.pictures.store import GoldenPlace, describe_origin, golden_place, read_golden, write_golden, write_outcome
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from tests.conftest import Load, MakeCase
@@ -92,7 +92,7 @@ def test_a_case_that_spreads_more_has_wider_limits():
     assert wide.ssim < narrow.ssim < 0.989
 
 
-def test_more_observations_of_the_same_spread_make_limits_tighter():
+def test_more_observations_make_limits_tighter():
     few, many = (limits_from(sample(*[0.01, 0.012, 0.016, 0.02] * count), STRICT) for count in (2, 16))
     assert many.ssim > few.ssim
 
@@ -104,7 +104,7 @@ def test_evidence_below_the_median_does_not_widen_limits():
     )
 
 
-def test_a_few_whole_levels_are_no_wide_spread():
+def test_a_few_levels_are_not_a_wide_spread():
     evidence = [moved(max_diff=levels, ssim=0.9999) for levels in (1, 2, 3, 4) * 4]
     assert 4 < limits_from(evidence, STRICT).max_diff < 64
 
@@ -131,7 +131,7 @@ def test_another_type_of_device_has_floors_of_its_own():
     assert (limits.ssim, limits.max_diff, limits.changed_share, limits.mean_diff) == pytest.approx(floors)
 
 
-def test_the_floors_bear_the_hardest_harmless_upgrade_and_not_the_smallest_real_change():
+def test_the_floors_are_between_harmless_and_real_changes():
     """In float32: SSIM 0.99999, one level on 0.08 % of the values; and 0.9998, two levels."""
     limits = limits_from([moved()] * FEWEST, STRICT)
     assert limits.ssim < 0.99999
@@ -140,14 +140,14 @@ def test_the_floors_bear_the_hardest_harmless_upgrade_and_not_the_smallest_real_
     assert limits.max_diff < 2
 
 
-def test_variations_of_other_machines_count_for_the_portable_limits_alone():
+def test_variations_of_other_machines_count_only_for_portable_limits():
     evidence = [moved(ssim=0.999), moved("oneDNN off", PORTABLE, ssim=0.95, max_diff=1)]
     assert spread_of(evidence, STRICT).ssim == 0.999
     assert spread_of(evidence, PORTABLE).ssim == 0.95
     assert spread_of(evidence, PORTABLE).name == "oneDNN off"
 
 
-def test_float32_needs_evidence_of_coarser_rounding_for_other_types_of_device():
+def test_float32_needs_coarser_rounding_for_other_types_of_device():
     fine, coarse = moved(ssim=0.9999, max_diff=1), moved("TF32 twins", OTHER, ssim=0.99, max_diff=4)
     assert evidence_for_limits("float32", [fine, coarse], OTHER) == [coarse]
     assert [one.ssim for one in evidence_for_limits("bfloat16", [fine], OTHER)] == [0.9999]
@@ -186,26 +186,26 @@ def test_a_shift_counts_without_its_sign():
 # Variations
 
 
-def test_every_variation_has_a_name_of_its_own_for_each_dtype_and_a_reason():
+def test_every_variation_has_a_unique_name_per_dtype_and_a_reason():
     names = [(one.name, dtype) for one in VARIATIONS for dtype in one.dtypes]
     assert len(set(names)) == len(names)
     assert all(one.reason for one in VARIATIONS)
-    assert PLAIN is VARIATIONS[0]
+    assert ANOTHER_PROCESS is VARIATIONS[0]
 
 
-def test_what_changes_the_instructions_is_no_evidence_for_this_machine():
+def test_other_instructions_are_no_evidence_for_this_machine():
     assert {one.tier for one in VARIATIONS if one.environment or not one.onednn} == {PORTABLE}
 
 
-def test_the_threads_that_other_processes_have_anyway_are_not_run_again():
+def test_the_default_number_of_threads_is_not_a_variation():
     run_here, left_out = variations_here("cpu", threads=2)
     names = [one.name for one in run_here]
     assert "1 thread" in names
     assert "2 threads" not in names
-    assert "2 threads: what other processes have here" in left_out
+    assert "2 threads: the default here" in left_out
 
 
-def test_variations_of_the_processor_are_not_run_on_accelerators():
+def test_variations_of_processors_are_not_run_on_accelerators():
     run_here, left_out = variations_here("cuda", threads=2)
     assert not any(one.processors for one in run_here)
     assert {"another process", "images apart", "rounding twins", "TF32 twins"} <= {one.name for one in run_here}
@@ -256,13 +256,13 @@ def test_one_image_cannot_be_split(tiny_case: MakeCase):
 # The process of a variation
 
 
-def task_for(*cases: Case) -> Task:
-    return Task("another process", cases, threads=1, device="cpu", suite_folder=Path.cwd())
+def assignment_for(*cases: Case) -> Assignment:
+    return Assignment("another process", cases, threads=1, device="cpu", suite_folder=Path.cwd())
 
 
 def test_a_process_makes_the_pictures_of_its_cases(tiny_case: MakeCase, load_tiny: Load):
     cases = (tiny_case(DDPM), tiny_case(STABLE_DIFFUSION))
-    for case, answer in run_variation(PLAIN, task_for(*cases)):
+    for case, answer in run_variation(ANOTHER_PROCESS, assignment_for(*cases)):
         assert isinstance(answer, Made)
         assert compare(answer.grids[0], generate(load_tiny(case), case)).max_diff <= 1
         assert case.model.path
@@ -271,19 +271,19 @@ def test_a_process_makes_the_pictures_of_its_cases(tiny_case: MakeCase, load_tin
 
 def test_a_variation_that_does_not_take_hold_says_so(tiny_case: MakeCase):
     without = next(one for one in VARIATIONS if one.name == "torch with AVX2")
-    task = replace(task_for(tiny_case(DDPM)), variation=without.name)
+    assignment = replace(assignment_for(tiny_case(DDPM)), variation=without.name)
     with pytest.raises(NoEffectHere, match="torch's own kernels are those for DEFAULT"):
-        list(run_variation(replace(without, environment={"ATEN_CPU_CAPABILITY": "default"}), task))
+        list(run_variation(replace(without, environment={"ATEN_CPU_CAPABILITY": "default"}), assignment))
 
 
 DYING = """
 import os, sys
 from bench.calibration.messages import Raised, Ready
-def answers(task):
-    if task.cases[0].settings.steps == 9:
+def answers(assignment):
+    if assignment.cases[0].settings.steps == 9:
         sys.exit("no such library")
     yield Ready()
-    for case in task.cases:
+    for case in assignment.cases:
         if case.settings.steps == 7:
             print("out of luck")
             os.kill(os.getpid(), 9)
@@ -293,7 +293,7 @@ def answers(task):
 
 @pytest.fixture
 def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process that is killed while it makes a case of 7 steps, and never comes up for one of 9."""
+    """A process that is killed while it makes a case of 7 steps, and never starts for one of 9."""
     (tmp_path / "dying.py").write_text(DYING)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(processes, "answers", importlib.import_module("dying").answers)
@@ -302,18 +302,18 @@ def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("dying")
-def test_a_process_that_dies_is_a_sentence_and_the_other_cases_get_a_new_one(tiny_case: MakeCase):
+def test_after_a_process_dies_the_other_cases_get_a_new_one(tiny_case: MakeCase):
     cases = [tiny_case(DDPM, steps=steps) for steps in (3, 7, 4)]
-    before, died, after = (answer for _, answer in run_variation(PLAIN, task_for(*cases)))
+    before, died, after = (answer for _, answer in run_variation(ANOTHER_PROCESS, assignment_for(*cases)))
     assert (before, after) == (Raised("3"), Raised("4"))
     assert isinstance(died, Died)
     assert died.reason == "its process was killed by SIGKILL (out of memory?); its last words: out of luck"
 
 
 @pytest.mark.usefixtures("dying")
-def test_a_process_that_does_not_come_up_is_a_sentence(tiny_case: MakeCase):
+def test_a_process_that_does_not_start_is_one_sentence(tiny_case: MakeCase):
     with pytest.raises(VariationFailed, match="its process ended with exit code 1; its last words: no such library"):
-        list(run_variation(PLAIN, task_for(tiny_case(DDPM, steps=9))))
+        list(run_variation(ANOTHER_PROCESS, assignment_for(tiny_case(DDPM, steps=9))))
 
 
 # A calibration, with made-up processes
@@ -344,31 +344,31 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def printed() -> list[str]:
     return []
 
 
 @pytest.fixture
 def ran() -> list[str]:
-    """The variations of which processes were started."""
+    """The variations whose processes were started."""
     return []
 
 
 @pytest.fixture
-def calibrate(root: Path, told: list[str], ran: list[str], monkeypatch: pytest.MonkeyPatch) -> Calibrate:
+def calibrate(root: Path, printed: list[str], ran: list[str], monkeypatch: pytest.MonkeyPatch) -> Calibrate:
     """``calibrate(cases, {variation: answer})`` with what each variation makes of all cases; else the golden."""
 
     def calibrate(cases: Sequence[Case], answers: dict[str, Any], again: bool = False) -> dict[str, Calibrated]:
-        def made_up(variation: Variation, task: Task) -> Iterator[tuple[Case, Answer]]:
+        def made_up(variation: Variation, assignment: Assignment) -> Iterator[tuple[Case, Answer]]:
             ran.append(variation.name)
-            for case in task.cases:
+            for case in assignment.cases:
                 answer = answers.get(variation.name, Made((tiles(),) * max(1, variation.twins), WEIGHTS, None))
                 if isinstance(answer, Exception):
                     raise answer
                 yield case, answer
 
         monkeypatch.setattr(run, "run_variation", made_up)
-        return Calibration(Cpu(), Path.cwd(), root, {"torch": "2.15.0"}, told.append, again).run(cases)
+        return Calibration(Cpu(), Path.cwd(), root, {"torch": "2.15.0"}, printed.append, again).run(cases)
 
     return calibrate
 
@@ -382,7 +382,7 @@ def case(tiny_case: MakeCase, root: Path) -> Case:
     return case
 
 
-def golden_of(root: Path, case: Case) -> Place:
+def golden_of(root: Path, case: Case) -> GoldenPlace:
     return golden_place(root, case, Cpu(), "reference")
 
 
@@ -391,7 +391,7 @@ def twins(*levels: int) -> Made:
     return Made(tuple(altered(levels[number % len(levels)]) for number in range(TWINS_OF_FLOAT32)), WEIGHTS, None)
 
 
-def test_a_calibration_writes_limits_with_their_evidence_and_the_next_run_uses_them(calibrate, case, root):
+def test_a_calibration_writes_limits_that_the_next_run_uses(calibrate, case, root):
     picture = golden_of(root, case).picture.read_bytes()
     answers = {"channels last": made(altered(3)), "oneDNN off": made(altered(9)), TWINS: twins(1, 2)}
     found = calibrate([case], answers)[case.id]
@@ -415,14 +415,14 @@ def test_a_calibration_writes_limits_with_their_evidence_and_the_next_run_uses_t
     assert verdicts[1].limits == limits.strict
 
 
-def test_limits_across_types_of_device_follow_from_twins_at_their_rounding(calibrate, case):
+def test_limits_across_types_of_device_follow_from_their_twins(calibrate, case):
     limits = calibrate([case], {TWINS: twins(1), TF32_TWINS: twins(6, 8)})[case.id].limits
     assert limits.portable.max_diff < 6
     assert limits.other.max_diff > 8
     assert not limits.unstable
 
 
-def test_an_unstable_case_is_refused_in_a_sentence_and_keeps_its_origin(calibrate, case, root):
+def test_an_unstable_case_is_refused_and_keeps_its_origin(calibrate, case, root):
     before = golden_of(root, case).origin.read_bytes()
     other = Made((*[tiles()] * 15, tiles(9)), WEIGHTS, None)
     found = calibrate([case], {TWINS: other})[case.id]
@@ -431,7 +431,7 @@ def test_an_unstable_case_is_refused_in_a_sentence_and_keeps_its_origin(calibrat
     assert golden_of(root, case).origin.read_bytes() == before
 
 
-def test_a_case_unstable_at_coarser_rounding_has_no_limits_on_another_type_of_device(calibrate, case, root):
+def test_a_case_unstable_at_coarser_rounding_has_no_limits_there(calibrate, case, root):
     other = Made((*[altered(1)] * 15, tiles(9)), WEIGHTS, None)
     found = calibrate([case], {TWINS: twins(1), TF32_TWINS: other})[case.id]
     assert not found.problem
@@ -439,13 +439,13 @@ def test_a_case_unstable_at_coarser_rounding_has_no_limits_on_another_type_of_de
     assert found.limits.unstable.startswith(f"'{TF32_TWINS}' turns a tile into another picture (SSIM ")
 
 
-def test_without_evidence_of_coarser_rounding_a_float32_case_has_no_limits_for_other_devices():
+def test_without_coarser_rounding_float32_has_no_limits_elsewhere():
     derived = derive_limits("float32", sample(*[0.01, 0.012] * 8), [])
     assert derived.portable.ssim < 0.99
     assert (derived.other, derived.unstable) == (None, "")
 
 
-def test_evidence_that_is_there_is_not_measured_again_unless_asked_for(calibrate, case, ran):
+def test_existing_evidence_is_measured_again_only_on_request(calibrate, case, ran):
     answers = {"channels last": made(altered(3)), TWINS: twins(1, 2), TF32_TWINS: twins(5)}
     first = calibrate([case], answers)[case.id].limits
     ran.clear()
@@ -458,7 +458,7 @@ def test_evidence_that_is_there_is_not_measured_again_unless_asked_for(calibrate
     assert {"channels last", TWINS, TF32_TWINS} <= set(ran)
 
 
-def test_a_golden_drawn_by_another_processor_is_calibrated_around_the_picture_of_this_one(calibrate, case, root):
+def test_a_golden_of_another_processor_is_calibrated_here(calibrate, case, root):
     here = altered(2)
     answers = dict.fromkeys([one.name for one in VARIATIONS], made(here))
     answers |= {TWINS: Made((here,) * TWINS_OF_FLOAT32, WEIGHTS, None), "channels last": made(tiles())}
@@ -471,7 +471,7 @@ def test_a_golden_drawn_by_another_processor_is_calibrated_around_the_picture_of
         "channels last": (STRICT, 2),
     }
     assert set(limits.twins[0].max_diff) == {0}
-    # Which instructions the golden's processor has is not known, so nowhere do the narrowest limits hold.
+    # The instructions of the golden's processor are unknown, so the narrowest limits apply nowhere.
     assert (limits.processor, limits.instruction_set) == (Cpu().name, "unknown")
     chosen = choose_limits(limits, "float32", STRICT, Cpu())
     assert chosen
@@ -505,14 +505,14 @@ def test_limits_are_not_measured_from_a_known_difference(calibrate, case, root):
     assert place.origin.read_bytes() == before
 
 
-def test_a_variation_without_effect_on_any_case_is_no_evidence(calibrate, case, told):
+def test_a_variation_without_effect_on_any_case_is_no_evidence(calibrate, case, printed):
     limits = calibrate([case], {TWINS: twins(1)})[case.id].limits
     assert [one.name for one in limits.evidence] == ["another process"]
     assert "channels last: no effect on any case, so it is no evidence" in limits.left_out
-    assert "  no effect on any case, so it is no evidence" in told
+    assert "  no effect on any case, so it is no evidence" in printed
 
 
-def test_a_variation_that_does_not_take_hold_is_left_out_with_its_reason(calibrate, case):
+def test_a_variation_without_effect_is_left_out_with_a_reason(calibrate, case):
     answers = {
         "torch with AVX2": NoEffectHere("still AVX512."),
         "channels last": NotHeld("on nowhere."),
@@ -522,7 +522,7 @@ def test_a_variation_that_does_not_take_hold_is_left_out_with_its_reason(calibra
     assert {"torch with AVX2: no effect here: still AVX512.", "channels last: on nowhere."} <= set(limits.left_out)
 
 
-def test_a_blind_case_gets_its_limits_and_a_problem_that_names_the_evidence(calibrate, case, root):
+def test_a_blind_case_gets_limits_and_a_problem(calibrate, case, root):
     spread = Made(tuple(altered(30, values=1 + 20 * number) for number in range(16)), WEIGHTS, None)
     found = calibrate([case], {TWINS: spread})[case.id]
     assert found.problem.startswith(f"blind: '{TWINS}' moves it to SSIM ")
@@ -535,13 +535,13 @@ def test_a_blind_case_gets_its_limits_and_a_problem_that_names_the_evidence(cali
         ({"another process": made(altered(90))}, "its golden is not what this machine makes: "),
         ({"another process": Raised("ValueError: no")}, "not calibrated under 'another process': ValueError: no"),
         ({"channels last": Died("its process ended")}, "not calibrated under 'channels last': its process ended"),
-        ({"channels last": made(tiles(count=1))}, "its pictures are others: images: 1 instead of 2"),
+        ({"channels last": made(tiles(count=1))}, "its pictures cannot be compared: images: 1 instead of 2"),
         ({"channels last": VariationFailed("its process ended")}, "'channels last' cannot be run: its process ended"),
         ({"another process": Made((tiles(),), "b" * 64, None)}, "its golden is stale: "),
     ],
     ids=["golden differs", "raises", "dies", "other pictures", "does not come up", "stale"],
 )
-def test_a_case_that_cannot_be_calibrated_says_why_and_keeps_its_origin(calibrate, case, root, answers, words):
+def test_a_case_that_cannot_be_calibrated_says_why(calibrate, case, root, answers, words):
     before = golden_of(root, case).origin.read_bytes()
     found = calibrate([case], answers)[case.id]
     assert words in found.problem
@@ -560,7 +560,7 @@ def test_a_damaged_origin_cannot_be_calibrated(calibrate, case, root):
     assert "its golden is broken: " in calibrate([case], {})[case.id].problem
 
 
-def test_a_case_that_raises_and_has_no_golden_is_left_out_in_silence(calibrate, tiny_case):
+def test_a_case_that_raises_without_golden_is_silently_left_out(calibrate, tiny_case):
     case = tiny_case(STABLE_DIFFUSION)
     found = calibrate([case], {"another process": Raised("IndexError: known")})[case.id]
     assert found == Calibrated(case, raises=True)
@@ -594,7 +594,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture
 def start(pytester: pytest.Pytester, suite_of: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """``start(…)`` runs the golden tests of a suite of one tiny case, in a process of its own."""
+    """``start(…)`` runs the golden tests of a suite of one tiny case, in a separate process."""
     pytester.makeconftest((PROJECT / "conftest.py").read_text())
     settings = (PROJECT / "tox.ini").read_text()
     pytester.makefile(".ini", tox=settings.replace("\npythonpath = .\n", f"\npythonpath = {PROJECT}\n"))
@@ -604,13 +604,13 @@ def start(pytester: pytest.Pytester, suite_of: str, monkeypatch: pytest.MonkeyPa
     (pytester.path / "suite.toml").write_text(suite_of)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # Few variations, so that it takes seconds; what the others do is tested above.
-    few = tuple(one for one in VARIATIONS if one is PLAIN or (one.twins and "float32" in one.dtypes))
+    # Few variations, so that it takes seconds; the others are tested above.
+    few = tuple(one for one in VARIATIONS if one is ANOTHER_PROCESS or (one.twins and "float32" in one.dtypes))
     monkeypatch.setattr(variations, "VARIATIONS", few)
     return lambda *arguments: pytester.runpytest_inprocess("--suite=suite.toml", "--device=cpu", *arguments)
 
 
-def test_the_command_calibrates_and_the_next_run_judges_by_what_it_wrote(start, pytester):
+def test_the_command_writes_limits_for_the_next_run(start, pytester):
     start("-m", "golden", "--golden-update")
     result = start("-m", "golden", "--golden-calibrate")
     assert result.ret == pytest.ExitCode.OK
@@ -637,4 +637,4 @@ def test_the_command_ends_red_and_names_a_case_without_golden(start):
 def test_options_that_contradict_it_are_refused(start, others):
     result = start("-m", "golden", "--golden-calibrate", *others)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--golden-calibrate: leave out *"])
+    result.stderr.fnmatch_lines(["*--golden-calibrate only measures limits: leave out *"])

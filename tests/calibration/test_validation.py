@@ -1,4 +1,4 @@
-"""Do the limits hold? Known distributions, evidence left out, and pictures of a real second processor."""
+"""Are the limits wide enough? Known distributions, evidence left out, and pictures of a real second processor."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ DISTRIBUTIONS = {
 
 @pytest.mark.parametrize("count", [16, 24, 69])
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_the_next_machine_exceeds_the_bound_as_rarely_as_promised(name, count):
+def test_the_next_machine_rarely_exceeds_the_bound(name, count):
     distribution = DISTRIBUTIONS[name]
     draws = distribution.rvs((400, count), random_state=np.random.default_rng(count))
     resolution = 0.01 * float(distribution.median())
     chances = [distribution.sf(prediction_bound(draw, resolution, FALSE_ALARM / FIGURES)) for draw in draws]
-    # The mean of 400 chances scatters by half of itself where a distribution is wide.
+    # The mean of 400 chances varies by half of itself where a distribution is wide.
     assert np.mean(chances) < 2 * FALSE_ALARM / FIGURES
 
 
 def test_twice_the_worst_of_six_would_not_have_held():
-    """What the limits were before: the bound is there because this one fails the test above."""
+    """The former limits: the bound exists because they fail the test above."""
     draws = stats.lognorm(0.5).rvs((400, 6), random_state=np.random.default_rng(6))
     chances = [stats.lognorm(0.5).sf(2 * max(draw)) for draw in draws]
     assert np.mean(chances) > 20 * FALSE_ALARM
@@ -48,12 +48,12 @@ CALIBRATED = list(calibrated_cases())
 
 
 # Another memory layout takes other convolution kernels, and float32 twins move sensitive cases a little less than that:
-# without its evidence the limits of one case in forty would have failed. Of the other kinds it is one in a thousand.
+# without its evidence one observation in forty is outside the limits; without another kind, one in a thousand.
 LARGER_THAN_TWINS, OFTEN, SELDOM = "channels last", 0.05, 0.003
 
 
 @pytest.mark.parametrize("tier", [STRICT, PORTABLE, OTHER])
-def test_limits_from_the_rest_hold_when_a_kind_of_evidence_is_left_out(tier):
+def test_limits_from_the_rest_cover_evidence_that_is_left_out(tier):
     left_out = [
         one for case, limits in CALIBRATED for one in leave_each_out(case.settings.dtype, limits) if one.tier == tier
     ]
@@ -112,7 +112,7 @@ def golden_tiles(case) -> list[Image.Image]:
 
 
 def portable_limits(case) -> Limits:
-    """Those of the case and, where it must be like another one, of that one."""
+    """Those of the case and, if it must match another one, of that case."""
     place = find_golden(GOLDENS, case, choose_device("cpu"))
     assert place
     limits = choose_limits(read_golden(place).origin.limits, case.settings.dtype, PORTABLE, Cpu())
@@ -121,7 +121,7 @@ def portable_limits(case) -> Limits:
 
 
 @pytest.mark.parametrize("path", PROCESSORS, ids=lambda path: path.stem)
-def test_the_same_pictures_a_little_brighter_are_outside_the_limits(path):
+def test_slightly_brighter_pictures_are_outside_the_limits(path):
     """Three levels are less than anyone sees; every float32 case detects them."""
     processor = read_processor(path)
     cases = [case for case in read_suite(SUITE_FILE).cases if case.settings.dtype == "float32"]
@@ -130,7 +130,7 @@ def test_the_same_pictures_a_little_brighter_are_outside_the_limits(path):
         assert compare(brighter, golden_tiles(case)).excesses(portable_limits(case)), case.id
 
 
-def test_pictures_of_a_processor_come_back_unless_their_golden_changed(tmp_path):
+def test_pictures_of_a_processor_belong_to_unchanged_goldens(tmp_path):
     cases = [case for case in read_suite(SUITE_FILE).cases if case.id == "emoji-sd/pndm-s5-g7.5-fp32"]
     grids = tmp_path / "grids"
     (grids / "emoji-sd").mkdir(parents=True)

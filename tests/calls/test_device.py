@@ -1,4 +1,4 @@
-"""Which device a run uses, and what it may believe of it: its clock and its memory."""
+"""Which device a run uses, and whether its clock and its memory counter can be trusted."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ GPU = Accelerator(torch.device("cuda", 1))
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Imitates a machine; torch names its build's accelerator even where there is none."""
+    """Imitates a machine; torch names its build's accelerator even without one."""
 
     def imitate(built_for, count):
         accelerator = torch.device(built_for) if built_for else None
@@ -39,7 +39,7 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What was asked of ``torch.accelerator``, in order."""
+    """The calls of ``torch.accelerator``, in order."""
     noted: list[tuple] = []
 
     def noting(name, answer):
@@ -154,7 +154,7 @@ def test_a_device_that_is_not_here_is_refused_in_one_sentence(machine, built_for
 
 
 @pytest.mark.parametrize("wanted", ["gpu", "CUDA", "cuda:", "cuda:x", "cuda:-1", "", "cpu,cuda"])
-def test_a_name_that_torch_does_not_know_is_refused_with_names_to_try(machine, wanted):
+def test_an_unknown_device_is_refused_with_names_to_try(machine, wanted):
     machine("cuda", 2)
     sentence = refused(choose_device, wanted)
     assert f"--device {wanted}:" in sentence
@@ -164,39 +164,39 @@ def test_a_name_that_torch_does_not_know_is_refused_with_names_to_try(machine, w
 @pytest.mark.parametrize(
     ("device", "wanted"), [(Cpu(), "cpu"), (fake("cuda"), "cuda"), (fake("cuda"), "cuda:0"), (fake("mps"), "mps")]
 )
-def test_a_run_on_the_required_device_goes_on(device, wanted):
+def test_a_run_on_the_required_device_continues(device, wanted):
     require_device(device, wanted)
 
 
 @pytest.mark.parametrize(
     ("device", "wanted"), [(Cpu(), "cuda"), (fake("mps"), "cuda"), (fake("cuda"), "cpu"), (fake(), "cuda:1")]
 )
-def test_a_run_on_another_than_the_required_device_is_refused(device, wanted):
+def test_a_run_on_another_device_than_the_required_one_is_refused(device, wanted):
     sentence = refused(require_device, device, wanted)
     assert f"--require-device {wanted}" in sentence
     assert device.type in sentence
     assert device.name in sentence
 
 
-def test_a_peak_is_told_in_bytes_and_without_a_reason(calls):
+def test_a_peak_is_reported_in_bytes_and_without_a_reason(calls):
     assert GPU.peak_memory() == PeakMemory(4096, None)
     assert calls == [("max_memory_allocated", GPU.torch_device)]
 
 
-def test_a_peak_of_zero_is_no_peak_but_a_reason(monkeypatch):
+def test_a_peak_of_zero_is_reported_as_a_reason(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda *_: 0)
     peak = GPU.peak_memory()
     assert peak.allocated is None
-    assert peak.reason == "the peak counter of cuda answers 0"
+    assert peak.reason == "the peak counter of cuda returns 0"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, AttributeError])
-def test_a_counter_that_raises_is_no_peak_but_a_reason(without_counters, error):
+def test_a_counter_that_raises_is_reported_as_a_reason(without_counters, error):
     without_counters(error("no statistics here"))
     assert GPU.peak_memory() == PeakMemory(None, "cuda has no peak counter (no statistics here)")
 
 
-def test_the_reason_for_no_peak_is_one_line_whatever_torch_says(without_counters):
+def test_the_reason_for_a_missing_peak_is_one_line(without_counters):
     without_counters(RuntimeError("no statistics here\nException raised from allocator.cpp:17"))
     reason = GPU.peak_memory().reason
     assert reason
@@ -218,12 +218,12 @@ def test_a_backend_without_counters_can_still_be_measured(without_counters):
     assert GPU.total_memory is None
 
 
-def test_the_total_memory_is_the_device_s_and_not_what_is_free(monkeypatch):
+def test_the_total_memory_is_not_the_free_memory(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _: (10, 80), raising=False)
     assert GPU.total_memory == 80
 
 
-def test_memory_is_measured_from_a_reset_before_the_block_to_its_end_on_the_very_device(calls):
+def test_memory_is_measured_from_a_reset_to_the_end_of_the_block(calls):
     with measured_memory(GPU) as peaks:
         calls.append(("the block",))
         assert peaks == []
@@ -237,14 +237,14 @@ def test_memory_is_measured_from_a_reset_before_the_block_to_its_end_on_the_very
     ]
 
 
-def test_the_name_of_a_device_is_its_own_or_else_says_machine_and_type(monkeypatch):
+def test_the_name_of_a_device_is_its_own_or_machine_and_type(monkeypatch):
     monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace(get_device_name=str))
     assert GPU.name == "cuda:1"
     monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace())
     assert GPU.name.endswith(" cuda")
 
 
-def test_the_clock_starts_and_stops_after_the_device_has_done_its_work(monkeypatch):
+def test_the_clock_starts_and_stops_when_the_device_is_done(monkeypatch):
     events: list[str] = []
     device = fake(synchronize=lambda: events.append("synchronize"))
     readings = iter([10.0, 12.5])
@@ -271,7 +271,7 @@ def test_nothing_is_left_over_when_a_sound_clock_stops(simulated):
     check_clock(device)
 
 
-def test_most_of_the_work_is_left_over_when_a_clock_does_not_wait(simulated):
+def test_most_work_is_left_over_when_a_clock_does_not_wait(simulated):
     assert clock_leftover(simulated(waits=False)) > 0.9
 
 
@@ -281,7 +281,7 @@ def test_a_clock_that_does_not_wait_is_refused(simulated):
     assert "cannot be trusted" in sentence
 
 
-def test_one_disturbed_reading_does_not_condemn_a_sound_clock(monkeypatch):
+def test_one_disturbed_reading_does_not_fail_a_sound_clock(monkeypatch):
     leftovers = iter([0.9, 0.01, 0.9])
     monkeypatch.setattr(devices, "clock_leftover", lambda _: next(leftovers))
     check_clock(fake())

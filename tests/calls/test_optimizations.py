@@ -1,4 +1,4 @@
-"""Speed settings: each one is really on, leaves the pictures as they are, and says so when it is not."""
+"""Speed settings: each one takes effect without changing the pictures, or says that it has no effect."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def nothing_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 
 
 @pytest.mark.parametrize(("name", "kind"), IMMEDIATE)
-def test_an_optimization_is_on_only_when_asked_for_and_the_pictures_stay(name, kind, tiny_case, load_tiny):
+def test_an_optimization_is_on_only_if_asked_for(name, kind, tiny_case, load_tiny):
     plain, quick = tiny_case(kind), tiny_case(kind, optimizations=(name,))
     without, with_it = load_tiny(plain), load_tiny(quick)
     assert KNOBS[name].count(without.pipeline) == 0
@@ -76,7 +76,7 @@ def test_settings_are_switched_on_together(tiny_case, load_tiny):
 
 
 def test_a_setting_that_undoes_an_earlier_one_is_noticed(tiny_case, load_tiny):
-    # Both put processors of their own in the same places, and the last one wins.
+    # Both replace the same processors, and the last one wins.
     with pytest.raises(NotApplied, match="'attention-slicing' had no effect"):
         load_tiny(tiny_case(STABLE_DIFFUSION, optimizations=("attention-slicing", "fused-qkv")))
 
@@ -86,7 +86,7 @@ def test_a_setting_that_does_nothing_is_refused(name, kind, tiny_case, load_tiny
     monkeypatch.setitem(KNOBS, name, Knob(lambda _pipeline: None, KNOBS[name].count))
     with pytest.raises(NotApplied) as refused:
         load_tiny(tiny_case(kind, optimizations=(name,)))
-    assert str(refused.value) == f"optimization '{name}' had no effect: it is on nowhere in the pipeline."
+    assert str(refused.value) == f"optimization '{name}' had no effect: nothing in the pipeline uses it."
 
 
 def test_the_librarys_own_setting_without_effect_is_refused(tiny_case, load_tiny, monkeypatch):
@@ -134,7 +134,7 @@ def test_only_compiling_settings_wait_for_the_first_call():
 
 @pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("name", ["compile", "compile-regional"])
-def test_a_setting_that_compiled_nothing_is_refused_after_the_first_call(name, tiny_case, load_tiny, monkeypatch):
+def test_a_setting_that_compiles_nothing_is_refused(name, tiny_case, load_tiny, monkeypatch):
     monkeypatch.setitem(KNOBS, name, Knob(lambda _pipeline: None, KNOBS[name].count))
     case = tiny_case(STABLE_DIFFUSION, optimizations=(name,), steps=1, images=1)
     loaded = load_tiny(case)

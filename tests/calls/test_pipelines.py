@@ -65,7 +65,7 @@ def assert_one_sentence(text: str, *parts: str) -> None:
 
 
 def pickle_weights(folder: Path) -> None:
-    """Turns the safetensors of a folder into the pickles that diffusers and transformers wrote before."""
+    """Turns the safetensors of a folder into the pickles that diffusers and transformers used to write."""
     for path in list(folder.rglob("*.safetensors")):
         name = "pytorch_model.bin" if path.name == "model.safetensors" else f"{path.stem}.bin"
         torch.save(load_file(path), path.with_name(name))
@@ -103,7 +103,7 @@ def copy_of(tmp_path: Path, tiny_folders: dict[str, Path]) -> Callable[..., Path
 
 @pytest.fixture
 def repository(copy_of: Callable[..., Path]) -> Callable[[str], Path]:
-    """``repository(kind)`` is what the two real repositories hold: pickles only; DDPM's all in the root."""
+    """``repository(kind)`` has the layout of the two real repositories: only pickles; DDPM's all in the root."""
 
     def make(kind: str) -> Path:
         folder = copy_of(kind, f"repository-{kind}")
@@ -135,7 +135,7 @@ def put_into_cache(repository: Path, cache: Path, repo_id: str) -> Path:
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, with the hub switched off and connections to elsewhere an error; returns the cache."""
+    """An empty hub cache, with the hub switched off and all connections an error; returns the cache."""
 
     connect, resolve = socket.socket.connect, socket.getaddrinfo
 
@@ -183,7 +183,7 @@ def test_the_checkpoints_own_scheduler_is_kept_for_later(kind, tiny_folders, off
 
 
 @KINDS
-def test_pickled_weights_are_loaded_from_the_hub_cache_when_allowed(kind, repository, offline, tiny_folders, tiny_case):
+def test_pickled_weights_are_loaded_from_the_cache_if_allowed(kind, repository, offline, tiny_folders, tiny_case):
     put_into_cache(repository(kind), offline, IDS[kind])
     loaded = load(hub_model(kind, allow_pickle=True))
     assert loaded.revision == REVISION
@@ -248,7 +248,7 @@ def test_weights_neither_cached_nor_reachable_are_one_sentence(kind, offline):
 
 
 @KINDS
-def test_a_revision_that_is_not_cached_is_not_replaced_by_another(kind, repository, offline):
+def test_a_revision_that_is_not_cached_is_not_replaced(kind, repository, offline):
     put_into_cache(repository(kind), offline, IDS[kind])
     with pytest.raises(PipelineError, match="revision other"):
         find_checkpoint(hub_model(kind, allow_pickle=True, revision="other"), Path())
@@ -260,7 +260,7 @@ def test_a_folder_without_index_is_one_sentence(tmp_path, offline):
     assert_one_sentence(str(missing.value), "model 'tiny'", str(tmp_path / "nowhere"), "model_index.json")
 
 
-def test_an_embedded_model_that_is_not_there_is_one_sentence(offline):
+def test_an_embedded_model_that_is_missing_is_one_sentence(offline):
     model = Model.model_validate({"name": "no-such-checkpoint", "kind": DDPM, "source": "embedded"})
     with pytest.raises(PipelineError) as missing:
         find_checkpoint(model, Path())
@@ -335,7 +335,7 @@ def test_the_safety_checker_is_not_loaded(copy_of, offline):
 def test_the_safety_checker_is_loaded_when_the_model_asks_for_it(copy_of, offline):
     folder = copy_of(STABLE_DIFFUSION)
     add_checker_entry(folder)
-    with pytest.raises(PipelineError, match="cannot be loaded"):  # its files are not there
+    with pytest.raises(PipelineError, match="cannot be loaded"):  # its files are missing
         load(local_model(STABLE_DIFFUSION, folder, safety_checker=True))
 
 
@@ -390,7 +390,7 @@ class Bomb:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """A hub that holds ``tree`` as its one repository and refuses all others in the hub's own words."""
+    """A hub whose only repository is ``tree``; it refuses all others with the hub's own messages."""
 
     repo_id = "somebody/served"
     tree: ClassVar[Path | None] = None
@@ -466,20 +466,20 @@ ADVICE = {
 
 
 @pytest.mark.parametrize("name", ADVICE)
-def test_what_the_hub_refuses_is_told_with_the_remedy(name, hub):
+def test_what_the_hub_refuses_is_reported_with_the_remedy(name, hub):
     with pytest.raises(PipelineError) as refused:
         find_checkpoint(hub_model(DDPM, id=f"somebody/{name}"), Path())
     assert_one_sentence(str(refused.value), "model 'tiny'", f"somebody/{name} at revision main", ADVICE[name])
 
 
 @pytest.mark.parametrize("name", ["failing", "hangs-up", "closed"])
-def test_a_hub_that_does_not_answer_is_told_with_its_address_and_the_cache(name, hub, offline):
+def test_a_hub_that_does_not_answer_is_named_with_the_cache(name, hub, offline):
     if name == "closed":
         hub.shutdown()
         hub.server_close()
     with pytest.raises(PipelineError) as unreachable:
         find_checkpoint(hub_model(DDPM, id=f"somebody/{name}"), Path())
-    answer = f"http://127.0.0.1:{hub.server_port} did not give it"
+    answer = f"http://127.0.0.1:{hub.server_port} did not provide it"
     assert_one_sentence(
         str(unreachable.value), "model 'tiny'", f"somebody/{name} at revision main", answer, str(offline)
     )
@@ -487,7 +487,7 @@ def test_a_hub_that_does_not_answer_is_told_with_its_address_and_the_cache(name,
 
 
 @KINDS
-def test_a_repository_is_downloaded_once_and_then_found_without_the_hub(kind, repository, hub, offline, monkeypatch):
+def test_a_repository_is_downloaded_once_and_then_cached(kind, repository, hub, offline, monkeypatch):
     monkeypatch.setattr(Hub, "tree", repository(kind))
     model = hub_model(kind, id=Hub.repo_id, allow_pickle=True)
     found = find_checkpoint(model, Path())

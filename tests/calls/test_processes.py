@@ -1,4 +1,4 @@
-"""Functions in processes of their own: results one by one, a sentence for a process that dies, nothing left behind."""
+"""Functions in separate processes: results one by one, a sentence for a process that dies, nothing left behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def count_up(go: Path, last: int) -> Iterator[int]:
-    """One number at once, the others when a file is there."""
+    """One number immediately, the others when a file exists."""
     yield 0
     while not go.exists():
         time.sleep(0.01)
@@ -51,7 +51,7 @@ def double(number: int) -> int:
     return 2 * number
 
 
-def test_a_call_gives_what_the_function_returns_and_shows_what_it_printed_if_asked(capsys: Any) -> None:
+def test_a_call_returns_the_result_and_shows_the_output_on_request(capsys: Any) -> None:
     assert call(double, 4) == 8
     assert capsys.readouterr() == ("", "")
     assert call(double, 5, shows=True) == 10
@@ -59,7 +59,7 @@ def test_a_call_gives_what_the_function_returns_and_shows_what_it_printed_if_ask
 
 
 class Picky(Exception):
-    """Cannot be made again from its text alone."""
+    """Cannot be rebuilt from its text alone."""
 
     def __init__(self, text: str, *, why: str) -> None:
         super().__init__(text)
@@ -69,7 +69,7 @@ def refuse(kind: str) -> None:
     raise Picky("never", why="so") if kind == "picky" else LookupError("nothing there")
 
 
-def test_what_the_function_raises_is_raised_here_with_its_traceback() -> None:
+def test_what_the_function_raises_comes_with_its_traceback() -> None:
     with pytest.raises(LookupError, match="nothing there") as caught:
         call(refuse, "plain")
     (note,) = caught.value.__notes__
@@ -77,7 +77,7 @@ def test_what_the_function_raises_is_raised_here_with_its_traceback() -> None:
     assert "in refuse" in note
 
 
-def test_an_exception_that_cannot_travel_still_says_what_it_was() -> None:
+def test_an_exception_that_cannot_be_pickled_keeps_its_text() -> None:
     with pytest.raises(RuntimeError, match=r"^Picky: never$"):
         call(refuse, "picky")
 
@@ -92,7 +92,7 @@ def noticed():
 
 @pytest.fixture
 def noticing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that tells what its module saw of the environment when it was imported."""
+    """A function that returns the environment that its module saw when it was imported."""
     (tmp_path / "noticing.py").write_text(NOTICING)
     monkeypatch.syspath_prepend(tmp_path)
     import noticing  # type: ignore[import-not-found]
@@ -101,7 +101,7 @@ def noticing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     del sys.modules["noticing"]
 
 
-def test_the_environment_is_set_before_the_function_s_module_is_imported(noticing: Any) -> None:
+def test_the_environment_is_set_before_the_module_is_imported(noticing: Any) -> None:
     assert call(noticing, environment={"NOTICED_ON_IMPORT": "yes"}) == "yes"
     assert call(noticing) is None
     assert "NOTICED_ON_IMPORT" not in os.environ
@@ -154,7 +154,7 @@ def die(how: str) -> Iterator[bytes]:
         ("raise", r"its process ended with exit code 1; its last words: .* \| ValueError: no"),
     ],
 )
-def test_a_process_that_dies_is_a_sentence_with_its_last_words(
+def test_a_process_that_dies_is_one_sentence_with_its_last_words(
     method: Method, how: str, sentence: str, scratch: Path
 ) -> None:
     with started(die, how, method=method) as child:
@@ -164,7 +164,7 @@ def test_a_process_that_dies_is_a_sentence_with_its_last_words(
     assert list(scratch.iterdir()) == []
 
 
-def test_a_process_that_dies_within_a_message_is_a_sentence_too() -> None:
+def test_a_process_that_dies_within_a_message_is_one_sentence() -> None:
     with started(die, "message") as child:
         assert next(child) == b"whole"
         time.sleep(0.5)
@@ -172,7 +172,7 @@ def test_a_process_that_dies_within_a_message_is_a_sentence_too() -> None:
             next(child)
 
 
-def test_a_function_that_cannot_be_imported_there_leaves_its_last_words(noticing: Any, tmp_path: Path) -> None:
+def test_a_function_that_cannot_be_imported_leaves_last_words(noticing: Any, tmp_path: Path) -> None:
     (tmp_path / "noticing.py").write_text("raise ImportError('no such library')")
     with pytest.raises(ProcessDied, match=r"^its process ended with exit code 1; .* \| ImportError: no such library$"):
         call(noticing)
@@ -200,11 +200,11 @@ def test_nothing_is_left_of_a_process_that_is_no_longer_wanted(method: Method, s
 
 
 def is_running(pid: int) -> bool:
-    """Whether it computes still: a process without a parent stays listed until another one takes note of its end."""
+    """Whether it still runs: a process without a parent stays listed until another one reaps it."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
 
 
-def test_a_signal_without_a_name_is_told_by_its_number() -> None:
+def test_a_signal_without_a_name_is_reported_by_number() -> None:
     assert describe_exit(-99) == "was killed by signal 99"

@@ -1,4 +1,4 @@
-"""Seeds to pictures: a picture depends on its seed and its settings, and on nothing that ran before or beside it."""
+"""Seeds to pictures: a picture depends on its seed and its settings, and on nothing that ran before or with it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_one_generator_for_all_images_would_change_them(kind, scheduler, tiny_ca
 
 
 @KINDS
-def test_the_same_seed_gives_the_same_picture_and_another_seed_another(kind, tiny_case, load_tiny):
+def test_a_seed_decides_the_picture(kind, tiny_case, load_tiny):
     case, other = tiny_case(kind, seed=3), tiny_case(kind, seed=30)
     loaded = load_tiny(case)
     first = generate(loaded, case)
@@ -86,7 +86,7 @@ def test_the_images_of_a_grid_differ_from_each_other(kind, tiny_case, load_tiny)
 
 
 @KINDS
-def test_the_global_random_state_is_neither_used_nor_moved(kind, tiny_case, load_tiny):
+def test_the_global_random_state_is_neither_used_nor_changed(kind, tiny_case, load_tiny):
     case = tiny_case(kind, scheduler="ddpm")
     loaded = load_tiny(case)
     with torch.random.fork_rng():
@@ -145,14 +145,14 @@ def test_the_size_is_that_of_the_settings_or_the_checkpoints_own(tiny_case, load
     assert {image.size for image in generate(loaded, tiny_case(STABLE_DIFFUSION, size=32))} == {(32, 32)}
 
 
-def test_ddpm_is_asked_for_a_batch_and_for_nothing_that_it_does_not_know(tiny_case):
+def test_ddpm_gets_a_batch_size_and_no_unknown_arguments(tiny_case):
     arguments = call_arguments(tiny_case(DDPM, images=3, steps=6))
     assert arguments.keys() == {"num_inference_steps", "generator", "output_type", "batch_size"}
     assert (arguments["num_inference_steps"], arguments["batch_size"], len(arguments["generator"])) == (6, 3, 3)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_no_numbers_are_counted_by_image(value, tiny_case, load_tiny):
+def test_values_that_are_not_finite_are_counted_by_image(value, tiny_case, load_tiny):
     pipeline = load_tiny(tiny_case(DDPM)).pipeline
     output = torch.full((4, 3, 16, 16), 0.5)
     output[1, 2, 3, 4] = value
@@ -162,7 +162,7 @@ def test_values_that_are_no_numbers_are_counted_by_image(value, tiny_case, load_
 
 
 @KINDS
-def test_a_network_that_overflows_is_a_broken_picture_and_not_a_black_one(kind, tiny_case, load_tiny):
+def test_an_overflow_is_a_broken_picture_and_not_a_black_one(kind, tiny_case, load_tiny):
     case = tiny_case(kind, images=3)
     loaded = load_tiny(case)
     with torch.no_grad():
@@ -172,14 +172,14 @@ def test_a_network_that_overflows_is_a_broken_picture_and_not_a_black_one(kind, 
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 16, 16), (2, 4, 16, 16), (3, 16, 16), (2, 3, 16)])
-def test_an_output_of_another_shape_is_no_picture(shape, tiny_case, load_tiny):
+def test_an_output_of_another_shape_is_not_a_picture(shape, tiny_case, load_tiny):
     pipeline = load_tiny(tiny_case(DDPM)).pipeline
     with pytest.raises(BrokenPicture, match="instead of RGB pictures"):
         to_images(pipeline, np.moveaxis(np.zeros(shape), 1, -1))
 
 
 @KINDS
-def test_the_array_of_an_old_library_gives_the_same_pictures_as_a_tensor(kind, tiny_case, load_tiny):
+def test_an_array_of_an_old_library_gives_the_same_pictures(kind, tiny_case, load_tiny):
     pipeline = load_tiny(tiny_case(kind)).pipeline
     output = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     from_array = to_images(pipeline, output.permute(0, 2, 3, 1).numpy())
@@ -233,7 +233,7 @@ def test_karras_sigmas_are_really_used(tiny_case, load_tiny):
     assert not torch.allclose(plain.sigmas, karras.sigmas)
 
 
-def test_an_option_holds_even_where_the_configuration_lists_it_as_a_default(tiny_case, load_tiny):
+def test_an_option_applies_even_if_the_configuration_has_a_default(tiny_case, load_tiny):
     config = load_tiny(tiny_case(STABLE_DIFFUSION)).scheduler_config
     written = dict(build_scheduler("dpmpp-2m", STABLE_DIFFUSION, config).config)
     assert "use_karras_sigmas" in written["_use_default_values"]
@@ -251,12 +251,12 @@ def test_an_option_that_the_library_does_not_know_is_refused(tiny_case, load_tin
 
 
 @pytest.mark.parametrize("scheduler", sorted(set(SCHEDULERS) - set(allowed_schedulers(DDPM))))
-def test_a_scheduler_that_the_ddpm_pipeline_calls_wrongly_is_not_allowed_in_it(scheduler, tiny_case):
+def test_schedulers_that_ddpm_calls_wrongly_are_not_allowed_in_it(scheduler, tiny_case):
     with pytest.raises(ValueError, match=f"scheduler '{scheduler}' does not work in a ddpm pipeline"):
         tiny_case(DDPM, scheduler=scheduler)
 
 
-def test_the_loaded_pipelines_own_configuration_is_not_changed_by_a_call(tiny_case, load_tiny):
+def test_a_call_does_not_change_the_pipeline_s_own_configuration(tiny_case, load_tiny):
     case = tiny_case(STABLE_DIFFUSION, scheduler="dpmpp-2m-karras")
     loaded = load_tiny(case)
     before = dataclasses.replace(loaded, scheduler_config=dict(loaded.scheduler_config))

@@ -1,4 +1,4 @@
-"""Ways of calling: those that must not matter give the plain pictures, the others do not, and none leaves a trace."""
+"""Ways of calling: those that must not matter give the plain pictures, other ways do not, and none leaves a trace."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHERS = [
     if not one.like_plain and kind in one.kinds and name != PLAIN
 ]
 # Tiny random networks are in float32 on disk, so a pipeline without a named dtype has the same pictures; the embedded
-# ones are in float16. None of their pictures is blackened.
+# networks are in float16. None of the pictures is blackened.
 SAME_WITH_TINY_NETWORKS = {"loaded-without-dtype", "safety-checker-blackens"}
 
 
@@ -63,7 +63,7 @@ def test_a_scenario_of_one_task_is_refused_for_another(sentinel):
         sentinel(STABLE_DIFFUSION, scenario="soft-mask", task=TEXT_TO_IMAGE)
 
 
-def test_what_raises_while_it_is_loaded_again_raises_the_same_each_time(sentinel, load_tiny, monkeypatch):
+def test_an_error_while_loading_again_is_always_the_same(sentinel, load_tiny, monkeypatch):
     def fail(_model, checkpoint, *_):
         raise PipelineError(f"{checkpoint.folder} cannot be loaded (ValueError: no).")
 
@@ -86,7 +86,7 @@ def test_what_matters_gives_other_pictures(kind, scenario, sentinel, load_tiny):
 
 
 @pytest.mark.parametrize(("kind", "scenario"), ALIKE + OTHERS)
-def test_a_scenario_leaves_no_trace_in_the_pipeline_or_the_random_state(kind, scenario, sentinel, load_tiny):
+def test_a_scenario_leaves_pipeline_and_random_state_unchanged(kind, scenario, sentinel, load_tiny):
     loaded, state = load_tiny(sentinel(kind)), torch.random.get_rng_state()
     before = levels(generate(loaded, sentinel(kind)))
     settings = {"call": {"eta": 1.0}} if scenario == "ddim-pipeline" else {}
@@ -95,7 +95,7 @@ def test_a_scenario_leaves_no_trace_in_the_pipeline_or_the_random_state(kind, sc
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_the_second_of_two_calls_is_another_where_something_is_left_of_the_first(sentinel, load_tiny, monkeypatch):
+def test_what_is_left_of_a_first_call_shows_in_the_second(sentinel, load_tiny, monkeypatch):
     case = sentinel(STABLE_DIFFUSION, scheduler="pndm", scenario="called-twice")
     loaded = load_tiny(case)
     before = levels(generate(loaded, case))
@@ -159,7 +159,7 @@ def test_a_task_takes_the_size_that_the_call_asks_for(sentinel, load_tiny):
         assert {image.size for image in generate(load_tiny(case), case)} == {(16, 32)}
 
 
-def test_the_drawn_picture_and_its_mask_are_the_same_every_time_and_not_plain():
+def test_the_drawn_picture_and_mask_are_always_the_same():
     assert drawn_picture((64, 48)) == drawn_picture((64, 48))
     assert drawn_picture((64, 48)).size == drawn_mask((64, 48)).size == (64, 48)
     assert len(set(drawn_picture((64, 48)).getdata())) > 20
@@ -172,6 +172,6 @@ def test_an_option_that_the_scheduler_does_not_know_is_an_error(sentinel, load_t
         generate(load_tiny(case), case)
 
 
-def test_options_reach_the_scheduler_although_the_checkpoint_left_them_at_their_defaults(sentinel, load_tiny):
+def test_options_replace_the_defaults_of_the_checkpoint(sentinel, load_tiny):
     case = sentinel(STABLE_DIFFUSION, scheduler="dpmpp-2m", options={"prediction_type": "v_prediction"})
     assert prepared(load_tiny(case), case).pipeline.scheduler.config.prediction_type == "v_prediction"

@@ -1,4 +1,4 @@
-"""The clock waits for the device, phases are those of the call, and each pass measures only what it is for."""
+"""The clock waits for the device, phases are those of the call, and each pass measures only one thing."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def note_calls(monkeypatch: pytest.MonkeyPatch, loaded: LoadedPipeline, log: lis
 
 
 def without_phases(log: list[str]) -> list[str]:
-    """The log without what lies inside calls."""
+    """The log without what is inside calls."""
     outside, inside = [], False
     for entry in log:
         if entry == "end":
@@ -126,7 +126,7 @@ def test_every_timed_call_is_inside_its_clock_readings(kind, device, tiny_case, 
     assert without_phases(device.log) == [*timed, *timed, "peak", *timed, *timed]
 
 
-def test_the_clock_runs_over_the_call_alone(device, tiny_case, load_tiny):
+def test_the_clock_runs_only_during_the_call(device, tiny_case, load_tiny):
     case = tiny_case(DDPM)
     loaded = load_tiny(case)
     # Readings are 1 s apart, so a first call without a reading inside it takes 1 s, and one of the phases pass as
@@ -193,7 +193,7 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, module: Any, seconds: float) -> N
 @pytest.mark.parametrize(
     ("part", "phase"), [("text_encoder", "text_encoding"), ("unet", "denoising"), ("vae.decoder", "decoding")]
 )
-def test_time_is_booked_to_the_phase_in_which_it_was_spent(part, phase, tiny_case, load_tiny, monkeypatch):
+def test_time_counts_in_the_phase_where_it_was_spent(part, phase, tiny_case, load_tiny, monkeypatch):
     case = tiny_case(STABLE_DIFFUSION, scheduler="ddim")
     loaded = load_tiny(case)
     generate(loaded, case)
@@ -221,7 +221,7 @@ STOCHASTIC: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     ("kind", "settings"), [(STABLE_DIFFUSION, {}), (DDPM, {}), *((STABLE_DIFFUSION, one) for one in STOCHASTIC)]
 )
-def test_measuring_phases_leaves_the_pictures_alone(kind, settings, tiny_case, load_tiny):
+def test_measuring_phases_does_not_change_the_pictures(kind, settings, tiny_case, load_tiny):
     case = tiny_case(kind, **settings)
     loaded = load_tiny(case)
     plain = generate(loaded, case)
@@ -252,7 +252,7 @@ def refuse(*_args: Any, **_kwargs: Any) -> None:
     raise RuntimeError("no decoder")
 
 
-def test_a_class_with_a_call_of_its_own_gets_it_back_and_another_keeps_none():
+def test_patching_restores_an_own_call_and_leaves_none_elsewhere():
     class Doubled(torch.nn.Identity):
         def __call__(self, value: int) -> int:
             return 2 * value
@@ -283,7 +283,7 @@ def test_memory_has_no_pass_where_there_is_no_counter(device, tiny_case, load_ti
     assert "reset" not in device.log
 
 
-def test_memory_is_counted_from_a_reset_over_one_call_that_is_waited_for(device, tiny_case, load_tiny, monkeypatch):
+def test_memory_is_that_of_one_call_after_a_reset(device, tiny_case, load_tiny, monkeypatch):
     case = tiny_case(DDPM)
     loaded = load_tiny(case)
     note_calls(monkeypatch, loaded, device.log)
@@ -314,7 +314,7 @@ def numbered(monkeypatch: pytest.MonkeyPatch) -> Callable[[LoadedPipeline], None
     return number
 
 
-def test_the_first_and_the_last_images_are_those_of_the_first_and_the_last_call(tiny_case, load_tiny, numbered):
+def test_first_and_last_images_are_of_the_first_and_last_call(tiny_case, load_tiny, numbered):
     case = tiny_case(DDPM)
     loaded = load_tiny(case)
     numbered(loaded)
@@ -357,7 +357,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def accept(run: Run, case: Case, loaded: LoadedPipeline) -> None:
-    """Writes the pictures of the pipeline and its work as the case's golden."""
+    """Accepts the pictures and the work of the pipeline as the golden of the case."""
     origin = describe_origin(case, loaded.weights, loaded.revision, run.device, {}, work=count_work(loaded, case))
     quiet: list[str] = []
     images = generate(loaded, case)
@@ -384,7 +384,7 @@ def test_a_pipeline_that_repeats_itself_passes(run, tiny_case, load_tiny):
     assert (record.verdict, record.error) == ("identical", None)
 
 
-def test_a_pipeline_with_noise_of_its_own_is_not_repeatable(run, tiny_case, load_tiny, monkeypatch):
+def test_a_pipeline_with_its_own_noise_is_not_repeatable(run, tiny_case, load_tiny, monkeypatch):
     case = tiny_case(DDPM)
     unet = run.pipeline(case).pipeline.unet
     forward = unet.forward
@@ -405,7 +405,7 @@ def test_a_pipeline_with_noise_of_its_own_is_not_repeatable(run, tiny_case, load
 
 
 @pytest.mark.parametrize("settings", STOCHASTIC)
-def test_a_phases_pass_that_makes_other_pictures_is_not_repeatable(settings, run, tiny_case, load_tiny, monkeypatch):
+def test_a_phases_pass_with_other_pictures_is_not_repeatable(settings, run, tiny_case, load_tiny, monkeypatch):
     case = tiny_case(STABLE_DIFFUSION, **settings)
     accept(run, case, load_tiny(case))
     assert run.benchmark(case, 2).verdict == "identical"
@@ -426,14 +426,14 @@ def test_a_shared_generator_is_not_repeatable(run, tiny_case, load_tiny):
 
 
 @pytest.mark.usefixtures("shared_generators")
-def test_a_last_round_that_is_not_the_golden_is_changed_even_if_the_first_call_was(run, tiny_case, load_tiny):
+def test_a_changed_last_round_fails_though_the_first_call_passed(run, tiny_case, load_tiny):
     case = tiny_case(STABLE_DIFFUSION)
     accept(run, case, load_tiny(case))
     assert run.benchmark(case, 2).verdict == "changed"
 
 
 def limitless_golden(run: Run, case: Case, loaded: LoadedPipeline) -> None:
-    """A golden that no picture can miss, so that only repeatability is judged."""
+    """A golden that every picture matches, so that only repeatability is judged."""
     accept(run, case, loaded)
     for path in run.goldens.root.rglob("*.json"):
         anything = Limits(ssim=-1.0, max_diff=255, mean_diff=255.0, reason="a test")
@@ -445,7 +445,7 @@ def limitless_golden(run: Run, case: Case, loaded: LoadedPipeline) -> None:
         path.write_text(path.read_text().replace('"limits": null', f'"limits": {limits.model_dump_json()}'))
 
 
-def test_a_case_is_measured_in_a_process_of_its_own_as_it_is_here(tiny_case, load_tiny, tmp_path):
+def test_a_case_is_measured_in_its_process_as_it_is_here(tiny_case, load_tiny, tmp_path):
     case = tiny_case(STABLE_DIFFUSION)
     loaded, measured = measure_alone(case, "cpu", 2, tmp_path, counts_work=True)
     here = measure(load_tiny(case), case, Cpu(), 2, count=count_work)

@@ -1,4 +1,4 @@
-"""Work counts: exact on every run and in every setting of the machine, and each fault is named for what it is."""
+"""Work counts: exact on every run and in every setting of the machine, and each fault is named."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ddim_case(tiny_case) -> Callable[..., Case]:
 
 @pytest.fixture(scope="module")
 def sound(ddim_case, load_tiny) -> Callable[[str], Work]:
-    """The work of the tiny pipeline of this kind as it should be."""
+    """The work of the intact tiny pipeline of this kind."""
     kept: dict[str, Work] = {}
 
     def work(kind: str) -> Work:
@@ -92,7 +92,7 @@ def test_counts_do_not_depend_on_threads_or_kernels(setting, dtype, ddim_case, l
         assert count_work(loaded, case) == plain
 
 
-def test_composite_operators_are_taken_apart_where_they_arrive_whole(ddim_case, load_tiny, sound):
+def test_composite_operators_are_taken_apart_if_they_arrive_whole(ddim_case, load_tiny, sound):
     with torch.inference_mode():
         work = count_work(load_tiny(ddim_case(STABLE_DIFFUSION)), ddim_case(STABLE_DIFFUSION))
     plain = sound(STABLE_DIFFUSION)
@@ -102,7 +102,7 @@ def test_composite_operators_are_taken_apart_where_they_arrive_whole(ddim_case, 
 
 
 @KINDS
-def test_counting_leaves_the_pictures_and_the_pipeline_alone(kind, ddim_case, load_tiny):
+def test_counting_does_not_change_pictures_or_pipeline(kind, ddim_case, load_tiny):
     case = ddim_case(kind)
     loaded = load_tiny(case)
     before = generate(loaded, case)
@@ -132,7 +132,7 @@ def test_counting_leaves_the_pictures_and_the_pipeline_alone(kind, ddim_case, lo
     ],
     ids=str,
 )
-def test_a_counted_call_makes_the_pictures_of_a_plain_one_to_the_last_bit(kind, settings, tiny_case, load_tiny):
+def test_a_counted_call_makes_exactly_the_plain_pictures(kind, settings, tiny_case, load_tiny):
     case = tiny_case(kind, **settings)
     loaded = load_tiny(case)
     counted, _ = counted_call(loaded, case)
@@ -140,7 +140,7 @@ def test_a_counted_call_makes_the_pictures_of_a_plain_one_to_the_last_bit(kind, 
     assert torch.equal(counted, plain)
 
 
-def test_deterministic_algorithms_are_no_other_work(ddim_case, load_tiny, sound):
+def test_deterministic_algorithms_do_the_same_work(ddim_case, load_tiny, sound):
     """Picture checks ask torch for them and timing runs do not, and both compare with the same golden."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(not before, warn_only=True)
@@ -178,7 +178,7 @@ def test_flops_copies_and_syncs_of_single_operators():
     assert counter.operators[ATTENTION] == 1
 
 
-def test_peak_bytes_are_those_of_the_tensors_that_lived_together():
+def test_peak_bytes_are_of_tensors_alive_at_the_same_time():
     weights = torch.ones(1000)
     with torch.no_grad(), OperatorCounter() as counter:
         view = weights.view(10, 100)  # nothing new
@@ -216,7 +216,7 @@ def list_the_values_each_step(patch: pytest.MonkeyPatch, _loaded: LoadedPipeline
 
 
 def around_the_unet(patch: pytest.MonkeyPatch, loaded: LoadedPipeline, broken: Callable[..., Any]) -> None:
-    """``broken(forward, sample, *rest, **more)`` takes the place of the UNet's forward."""
+    """``broken(forward, sample, *rest, **more)`` replaces the forward method of the UNet."""
     forward = loaded.pipeline.unet.forward
     patch.setattr(loaded.pipeline.unet, "forward", lambda sample, *rest, **more: broken(forward, sample, *rest, **more))
 
@@ -300,7 +300,7 @@ def keep_every_step(patch: pytest.MonkeyPatch, loaded: LoadedPipeline) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """``quantity`` is the one that it must be found by, ``cause`` what the sentence must name."""
+    """``quantity`` must show it; the sentence must name ``cause``."""
 
     apply: Callable[[pytest.MonkeyPatch, LoadedPipeline], None]
     quantity: str
@@ -344,7 +344,7 @@ def test_a_fault_is_more_work_and_its_repair_less(fault, kind, ddim_case, load_t
 @pytest.mark.parametrize(
     ("optimizations", "clones"), [((), 1), (("channels-last",), 9)], ids=["default layout", "channels-last"]
 )
-def test_copies_before_shortcuts_are_found_in_the_embedded_model(optimizations, clones, monkeypatch):
+def test_copies_before_shortcuts_are_found(optimizations, clones, monkeypatch):
     """As diffusers 0.33.0 to 0.36.0 had them: one copy in the default layout, many in channels-last."""
     case = next(case for case in read_suite().cases if case.id == "emoji-sd/pndm-s20-g7.5-fp32")
     case = with_settings(case, steps=1, images=2, prompts=("panda", "fox"), optimizations=optimizations)
@@ -400,14 +400,14 @@ def test_margins(change, verdict):
     assert compare_work(replace(WORK, **change), WORK).verdict == verdict
 
 
-def test_more_of_one_thing_is_more_work_whatever_there_is_less_of():
+def test_more_of_one_thing_and_less_of_another_is_more_work():
     found = compare_work(replace(WORK, host_syncs={"aten::nonzero": 41}, peak_bytes=25_000), WORK)
     assert found.message == (
         "more work: host syncs 21 → 41 (+95.2 %, +1 per step): aten::nonzero +41; peak bytes 50,000 → 25,000 (-50.0 %)"
     )
 
 
-def test_a_quantity_that_was_nothing_has_no_share():
+def test_a_quantity_that_was_zero_has_no_percentage():
     found = compare_work(replace(WORK, host_syncs={"Tensor.tolist": 1}), replace(WORK, host_syncs={}))
     assert found.more == ("host syncs 0 → 1: Tensor.tolist +1",)
 
@@ -423,7 +423,7 @@ def test_work_goes_to_json_and_back(sound):
     [{"flops": 1.5}, {"flops": None}, {"operators": 3}, {"host_syncs": {"aten::nonzero": "1"}}, {"seconds": 1}],
     ids=str,
 )
-def test_what_is_no_record_of_work_is_refused(change):
+def test_something_else_than_work_is_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         Work.from_json(WORK.to_json() | change)
 
@@ -441,7 +441,7 @@ def compiler() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("breaks", "graphs"), [(0, 1), (1, 2)])
-def test_a_compiled_case_has_graphs_and_the_work_of_before_compilation(breaks, graphs, compiler, ddim_case, load_tiny):
+def test_a_compiled_case_has_graphs_and_uncompiled_work(breaks, graphs, compiler, ddim_case, load_tiny):
     case = ddim_case(STABLE_DIFFUSION, steps=1)
     loaded = load_tiny(case)
     plain = count_work(loaded, case)
@@ -464,7 +464,7 @@ def test_a_compiled_case_has_graphs_and_the_work_of_before_compilation(breaks, g
     assert compiled_graphs() == (graphs, breaks)
 
 
-def test_a_compiled_case_is_compiled_anew_once_that_is_forgotten(compiler, ddim_case, load_tiny):
+def test_a_compiled_case_is_compiled_again_when_forgotten(compiler, ddim_case, load_tiny):
     case = ddim_case(DDPM, steps=1)
     loaded = load_tiny(case)
     loaded.pipeline.unet.time_embedding.linear_1.compile(backend="eager")

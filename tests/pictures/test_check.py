@@ -21,7 +21,7 @@ from bench.pictures.limits import OTHER, PORTABLE, STRICT, CalibratedLimits, Var
 from bench.pictures.similarity import Limits
 from bench.pictures.store import (
     GoldenError,
-    Place,
+    GoldenPlace,
     accept_limits,
     describe_origin,
     find_golden,
@@ -102,20 +102,20 @@ def accept(root, images, case=CASE, *, device=PROCESSOR, level="reference", weig
 
 
 def check(root, images, case=CASE, *, device=PROCESSOR, weights=WEIGHTS, update=None, announced=None):
-    told: list[str] = [] if announced is None else announced
+    lines: list[str] = [] if announced is None else announced
     origin = origin_of(case, weights=weights, device=device)
-    return check_golden(case, images, origin, root, device, update=update, announce=told.append).pictures
+    return check_golden(case, images, origin, root, device, update=update, announce=lines.append).pictures
 
 
 def check_work(root, work, images=None, case=CASE, *, device=PROCESSOR, update=None, announced=None) -> Check:
-    """As ``check``, with counted work; the pictures are those that were accepted unless others are given."""
-    told: list[str] = [] if announced is None else announced
+    """As ``check``, with counted work; the pictures are the accepted ones by default."""
+    lines: list[str] = [] if announced is None else announced
     origin = origin_of(case, device=device).model_copy(update={"work": work.to_json() if work else None})
-    return check_golden(case, images or pictures(), origin, root, device, update=update, announce=told.append)
+    return check_golden(case, images or pictures(), origin, root, device, update=update, announce=lines.append)
 
 
 def contents(root) -> dict[str, bytes]:
-    """Every file under the store, hidden ones too."""
+    """Every file in the store, hidden ones too."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -150,8 +150,8 @@ def test_the_accepted_pictures_are_identical_to_their_golden(root, golden):
     assert found.golden == str(golden)
 
 
-def test_a_golden_gives_back_the_pictures_and_the_origin_that_were_written(golden):
-    kept = read_golden(Place(golden))
+def test_a_golden_returns_the_pictures_and_origin_that_were_written(golden):
+    kept = read_golden(GoldenPlace(golden))
     assert same_pixels(kept.tiles, pictures())
     assert kept.origin.case == CASE.id
     assert kept.origin.settings["prompts"] == ["a fox", "a cat", "an owl"]
@@ -174,7 +174,7 @@ def test_the_limits_of_the_golden_decide(root, golden, levels, verdict):
     assert len(found.ssim_tiles or ()) == 3
 
 
-def test_a_changed_picture_is_told_with_golden_score_and_limit(root, golden):
+def test_a_changed_picture_is_reported_with_score_and_limit(root, golden):
     found = check(root, [*pictures()[:2], pictures(9)[2]])
     assert found.verdict == Verdict.CHANGED
     assert str(golden) in found.message
@@ -184,7 +184,7 @@ def test_a_changed_picture_is_told_with_golden_score_and_limit(root, golden):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(("device", "tier"), [(PROCESSOR, STRICT), (OTHER_PROCESSOR, PORTABLE), (GPU, OTHER)])
-def test_without_limits_of_its_own_a_golden_has_those_of_dtype_and_tier(root, dtype, device, tier):
+def test_a_golden_without_limits_has_those_of_dtype_and_tier(root, dtype, device, tier):
     case = case_with(dtype=dtype)
     accept(root, pictures(), case)
     found = check(root, brighter(pictures(), 1), case, device=device)
@@ -192,7 +192,7 @@ def test_without_limits_of_its_own_a_golden_has_those_of_dtype_and_tier(root, dt
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_farther_the_machine_of_the_golden_the_less_strict_are_the_defaults(dtype):
+def test_defaults_are_looser_for_machines_unlike_the_golden_s(dtype):
     tiers = [default_limits(dtype, tier) for tier in (STRICT, PORTABLE, OTHER)]
     for nearer, farther in itertools.pairwise(tiers):
         assert nearer.ssim >= farther.ssim
@@ -202,7 +202,7 @@ def test_the_farther_the_machine_of_the_golden_the_less_strict_are_the_defaults(
 
 
 @pytest.mark.parametrize("device", [PROCESSOR, OTHER_PROCESSOR, GPU])
-def test_measured_limits_are_strict_on_their_machine_and_wider_on_others_of_its_type(root, golden, device):
+def test_measured_limits_are_wider_on_other_machines(root, golden, device):
     expected = {
         PROCESSOR.name: TOLERANT,
         OTHER_PROCESSOR.name: GENEROUS,
@@ -220,14 +220,14 @@ def calibrated_golden(root):
     return lambda **limits: accept(root, pictures(), limits=CALIBRATED.model_copy(update=limits))
 
 
-def test_measured_limits_of_another_type_of_device_are_used_there(root, calibrated_golden):
+def test_measured_limits_for_another_type_of_device_are_used(root, calibrated_golden):
     calibrated_golden(other=ACROSS)
     found = check(root, brighter(pictures(), 1), device=GPU)
     assert (found.limits, found.tier) == (ACROSS, OTHER)
     assert check(root, brighter(pictures(), 13), device=GPU).verdict == Verdict.CHANGED
 
 
-def test_a_case_unstable_across_types_of_device_is_not_compared_there(root, calibrated_golden):
+def test_an_unstable_case_is_not_compared_across_types_of_device(root, calibrated_golden):
     calibrated_golden(unstable="'TF32 twins' turns a tile into another picture (SSIM 0.7870)")
     found = check(root, pictures(9), device=GPU)
     assert found.verdict == Verdict.NOT_COMPARED
@@ -238,14 +238,14 @@ def test_a_case_unstable_across_types_of_device_is_not_compared_there(root, cali
     assert check(root, pictures(9), device=OTHER_PROCESSOR).verdict == Verdict.CHANGED
 
 
-def test_a_case_that_is_not_compared_gets_a_golden_of_its_device_on_request(root, calibrated_golden):
+def test_a_case_that_is_not_compared_gets_a_golden_on_request(root, calibrated_golden):
     calibrated_golden(unstable="'TF32 twins' turns a tile into another picture (SSIM 0.7870)")
     assert check(root, pictures(9), device=GPU, update="auto").verdict == Verdict.NOT_COMPARED
     assert check(root, pictures(9), device=GPU).verdict == Verdict.IDENTICAL
     assert check(root, pictures(), device=PROCESSOR).verdict == Verdict.IDENTICAL
 
 
-def test_a_run_says_how_many_cases_have_the_limits_of_another_type_of_device(root, calibrated_golden):
+def test_a_run_counts_cases_with_limits_of_another_type_of_device(root, calibrated_golden):
     calibrated_golden(other=ACROSS)
     near, far = (check(root, pictures(), device=device) for device in (PROCESSOR, GPU))
     unstable = far.model_copy(update={"verdict": Verdict.NOT_COMPARED})
@@ -262,13 +262,13 @@ def test_a_run_says_how_many_cases_have_the_limits_of_another_type_of_device(roo
     assert "pytest -m golden --golden-update" in across_devices(records)
 
 
-def test_a_processor_of_the_same_name_with_other_instructions_is_another_machine(root, golden, monkeypatch):
+def test_other_instructions_are_another_machine_of_the_same_name(root, golden, monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert check(root, brighter(pictures(), 1)).limits == GENEROUS
 
 
 @pytest.mark.parametrize("device", [PROCESSOR, OTHER_PROCESSOR])
-def test_two_runs_on_one_machine_are_judged_by_the_strict_limits_wherever_these_were_measured(root, golden, device):
+def test_runs_on_one_machine_are_judged_by_the_strict_limits(root, golden, device):
     assert limits_side_by_side(root, CASE, device) == TOLERANT
 
 
@@ -282,26 +282,26 @@ def test_two_runs_on_one_machine_are_judged_by_the_strict_limits_wherever_these_
         pytest.param(CASE, PROCESSOR, lambda path: edit(path, limits=None), id="not measured"),
     ],
 )
-def test_two_runs_of_a_case_without_measured_limits_have_the_strict_default(root, golden, asked, device, damage):
+def test_runs_without_measured_limits_have_the_strict_default(root, golden, asked, device, damage):
     if damage:
         damage(golden.with_suffix(".json"))
     assert limits_side_by_side(root, asked, device) == default_limits("float32", STRICT)
 
 
-def test_accepting_limits_leaves_the_picture_and_all_else_of_the_origin_as_they_were(root):
+def test_accepting_limits_changes_nothing_else_of_a_golden(root):
     path = accept(root, pictures())
-    before = read_golden(Place(path))
+    before = read_golden(GoldenPlace(path))
     picture = path.read_bytes()
     assert accept_limits(root, CASE, PROCESSOR, CALIBRATED) == path.with_suffix(".json")
     assert path.read_bytes() == picture
-    assert read_golden(Place(path)).origin == before.origin.model_copy(update={"limits": CALIBRATED})
+    assert read_golden(GoldenPlace(path)).origin == before.origin.model_copy(update={"limits": CALIBRATED})
     assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
 
 
-def test_limits_that_cannot_be_written_leave_the_old_origin_whole(root, golden, monkeypatch):
+def test_limits_that_cannot_be_written_leave_the_old_origin(root, golden, monkeypatch):
     before = contents(root)
     monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(GoldenError, match=r"No space left on device\); free the disk"):
+    with pytest.raises(GoldenError, match=r"No space left on device\); free disk space"):
         accept_limits(root, CASE, PROCESSOR, CALIBRATED.model_copy(update={"margin": "other"}))
     monkeypatch.undo()
     assert contents(root) == before
@@ -321,7 +321,7 @@ def test_limits_need_a_golden(root):
     ],
     ids=["weights", "prompts", "number of images"],
 )
-def test_a_golden_of_another_recipe_is_stale_and_says_what_changed(root, golden, asked, weights, words):
+def test_a_golden_of_another_recipe_is_stale_and_says_why(root, golden, asked, weights, words):
     found = check(root, pictures()[: asked.settings.images], asked, weights=weights)
     assert found.verdict == Verdict.STALE
     assert words in found.message
@@ -336,7 +336,7 @@ def test_a_golden_of_another_seed_is_stale_and_says_both_seeds(root, golden):
     assert "seed was 41 and is 0" in found.message
 
 
-def test_a_stale_golden_tells_its_score_too(root, golden):
+def test_a_stale_golden_has_a_score_too(root, golden):
     found = check(root, pictures(5), weights=OTHER_WEIGHTS)
     assert found.verdict == Verdict.STALE
     assert found.ssim_worst_tile is not None
@@ -355,7 +355,7 @@ def test_making_a_case_slow_does_not_make_its_golden_stale(root, golden):
         ([image.convert("L") for image in pictures()], "mode: L instead of RGB"),
     ],
 )
-def test_pictures_of_other_number_size_or_mode_are_broken_and_name_the_golden(root, golden, images, words):
+def test_pictures_of_another_number_size_or_mode_are_broken(root, golden, images, words):
     found = check(root, images)
     assert found.verdict == Verdict.BROKEN
     assert words in found.message
@@ -407,7 +407,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("suffix", "damage"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_golden_is_broken_in_one_sentence_that_names_the_file(root, golden, suffix, damage):
+def test_a_damaged_golden_is_one_sentence_that_names_the_file(root, golden, suffix, damage):
     damage(golden.with_suffix(suffix))
     found = check(root, pictures())
     assert found.verdict == Verdict.BROKEN
@@ -416,14 +416,14 @@ def test_a_damaged_golden_is_broken_in_one_sentence_that_names_the_file(root, go
     assert "\n" not in found.message
 
 
-def test_every_truncation_of_a_picture_is_noticed_and_none_raises(root, golden):
+def test_every_truncation_of_a_picture_is_noticed(root, golden):
     whole = golden.read_bytes()
     for length in range(0, len(whole) - 64, 41):
         golden.write_bytes(whole[:length])
         assert check(root, pictures()).verdict == Verdict.BROKEN, f"{length} of {len(whole)} bytes"
 
 
-def test_a_damaged_golden_is_not_passed_over_for_one_that_is_whole(root, golden):
+def test_a_damaged_golden_is_not_skipped_for_an_intact_one(root, golden):
     nearer = accept(root, pictures(), device=GPU, level="type")
     nearer.unlink()
     assert check(root, pictures(), device=GPU).verdict == Verdict.BROKEN
@@ -460,7 +460,7 @@ def test_an_update_accepts_a_missing_golden_but_does_not_pass(root):
 
 
 @pytest.mark.parametrize("images", [brighter(pictures(), 1), brighter(pictures(), 9), pictures(9)])
-def test_an_update_announces_the_file_with_its_old_verdict_and_score(root, golden, images):
+def test_an_update_announces_file_old_verdict_and_score(root, golden, images):
     before = check(root, images)
     announced: list[str] = []
     after = check(root, images, update="auto", announced=announced)
@@ -512,7 +512,7 @@ STORES: dict[str, list[tuple[str, Any]]] = {
 
 
 @pytest.mark.parametrize("accepted", STORES.values(), ids=STORES)
-def test_after_an_update_the_next_run_passes_whichever_goldens_there_were(root, accepted):
+def test_after_an_update_the_next_run_passes(root, accepted):
     for number, (level, made_on) in enumerate(accepted):
         write_golden(golden_place(root, CASE, GPU, level), pictures(50 + number), origin_of(device=made_on))
     assert not Verdict(check(root, pictures(), device=GPU, update="auto").verdict).passes
@@ -539,14 +539,14 @@ def test_an_update_writes_at_the_level_that_was_asked_for(root, level, reference
     check(root, pictures(), device=GPU, update=level)
     written = {name for name, content in contents(root).items() if before.get(name) != content}
     assert written == {f"{CASE.id}{suffix}.png", f"{CASE.id}{suffix}.json"}
-    assert read_golden(Place(root / f"{CASE.id}{suffix}.png")).origin.device == {"type": "cuda", "name": GPU.name}
+    assert read_golden(GoldenPlace(root / f"{CASE.id}{suffix}.png")).origin.device == {"type": "cuda", "name": GPU.name}
 
 
-def test_the_golden_of_the_exact_device_comes_before_its_type_s_and_before_the_reference(root):
+def test_the_golden_of_the_exact_device_comes_first(root):
     written = {level: accept(root, pictures(), device=GPU, level=level) for level in LEVELS}
     assert [path.name for path in written.values()] == [f"pndm-s20-g7.5-fp32{suffix}.png" for suffix in LEVELS.values()]
     for path in written.values():
-        assert find_golden(root, CASE, GPU) == Place(path)
+        assert find_golden(root, CASE, GPU) == GoldenPlace(path)
         path.unlink()
         path.with_suffix(".json").unlink()
     assert find_golden(root, CASE, GPU) is None
@@ -559,10 +559,10 @@ def test_the_golden_of_the_exact_device_comes_before_its_type_s_and_before_the_r
 )
 def test_a_device_never_sees_the_golden_of_another(root, device, level):
     written = {level: accept(root, pictures(), device=GPU, level=level) for level in LEVELS}
-    assert find_golden(root, CASE, device) == Place(written[level])
+    assert find_golden(root, CASE, device) == GoldenPlace(written[level])
 
 
-def test_golden_files_have_no_character_that_a_file_system_refuses(root):
+def test_golden_files_have_safe_names(root):
     path = golden_place(root, CASE, PROCESSOR, "device").picture
     assert path.name == "pndm-s20-g7.5-fp32@cpu-some-processor-r-9000.png"
 
@@ -577,7 +577,7 @@ def test_an_update_replaces_files_and_never_writes_into_them(root, golden, tmp_p
         assert golden.with_suffix(suffix).read_bytes() != before[f"{CASE.id}{suffix}"]
 
 
-def test_a_golden_takes_its_place_only_when_it_is_whole_and_on_disk(root, golden, monkeypatch):
+def test_a_golden_is_replaced_only_by_one_that_is_on_disk(root, golden, monkeypatch):
     events: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -628,7 +628,7 @@ def fill_the_disk(monkeypatch, step, number):
     ],
     ids=["making the picture's file", "making the origin's file", "the picture", "the origin", "replacing"],
 )
-def test_a_full_disk_leaves_the_old_golden_whole_and_no_stray_file(root, golden, monkeypatch, step, number):
+def test_a_full_disk_leaves_the_old_golden_and_no_stray_file(root, golden, monkeypatch, step, number):
     before = contents(root)
     with monkeypatch.context() as patched:
         fill_the_disk(patched, step, number)
@@ -641,7 +641,7 @@ def test_a_full_disk_leaves_the_old_golden_whole_and_no_stray_file(root, golden,
     assert check(root, pictures()).verdict == Verdict.IDENTICAL
 
 
-def test_a_crash_between_picture_and_origin_is_noticed_and_healed_by_the_next_update(root, golden, monkeypatch):
+def test_a_crash_between_the_files_is_noticed_and_an_update_fixes_it(root, golden, monkeypatch):
     with monkeypatch.context() as patched:
         fill_the_disk(patched, (os, "replace"), 2)
         with pytest.raises(GoldenError):
@@ -664,7 +664,7 @@ def test_an_interrupted_update_leaves_no_stray_file(root, golden, monkeypatch):
     assert contents(root) == before
 
 
-def test_a_store_that_cannot_be_made_is_told_in_one_sentence(tmp_path):
+def test_a_store_that_cannot_be_created_is_one_sentence(tmp_path):
     root = tmp_path / "golden"
     root.write_text("a file")
     with pytest.raises(GoldenError) as caught:
@@ -687,7 +687,7 @@ def test_files_that_belong_to_no_case_are_unused(root):
     assert sorted(found) == sorted(str(root / name) for name in pairs + stray)
 
 
-def test_a_golden_that_lost_its_picture_or_its_origin_still_belongs_to_its_case(root, golden):
+def test_half_a_golden_still_belongs_to_its_case(root, golden):
     golden.unlink()
     assert unused_goldens(root, [CASE]) == []
     assert unused_goldens(root, []) == [str(golden.with_suffix(".json"))]
@@ -704,7 +704,7 @@ def test_a_store_that_does_not_exist_has_no_unused_goldens(root):
     assert unused_goldens(root, [CASE]) == []
 
 
-def test_pictures_are_the_same_only_in_number_order_and_every_pixel():
+def test_pictures_are_the_same_only_pixel_for_pixel():
     images = pictures()
     assert same_pixels(images, pictures())
     assert not same_pixels(images, images[:2])
@@ -747,7 +747,7 @@ def test_more_work_than_the_golden_s_fails_and_less_passes(root, counted_golden,
     assert found.pictures.verdict == Verdict.IDENTICAL
 
 
-def test_more_work_is_told_by_how_much(root, counted_golden):
+def test_more_work_says_how_much_more(root, counted_golden):
     found = check_work(root, MORE).work
     assert found is not None
     assert found.message == ("more work: host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4")
@@ -765,7 +765,7 @@ def test_a_golden_without_counts_fails_and_says_what_to_do(root, golden):
     assert "--golden-update" in found.work.message
 
 
-def test_work_is_not_compared_with_that_of_another_type_of_device(root, counted_golden):
+def test_work_is_not_compared_across_types_of_device(root, counted_golden):
     found = check_work(root, MORE, device=GPU)
     assert found.work is not None
     assert (found.verdict, found.work.verdict) == (Verdict.IDENTICAL, Verdict.NOT_COMPARED)
@@ -775,7 +775,7 @@ def test_work_is_not_compared_with_that_of_another_type_of_device(root, counted_
     assert check_work(root, MORE, device=GPU).verdict == Verdict.IDENTICAL
 
 
-def test_work_is_compared_with_that_of_another_device_of_the_same_type(root, counted_golden):
+def test_work_is_compared_within_a_type_of_device(root, counted_golden):
     other: Any = SimpleNamespace(type="cpu", name="Another Processor")
     assert check_work(root, MORE, device=other).verdict == Verdict.MORE_WORK
 
@@ -804,16 +804,16 @@ def test_pictures_come_before_work(root, counted_golden):
 
 
 @pytest.mark.parametrize(
-    ("work", "verdict", "told"),
+    ("work", "verdict", "reported"),
     [
         (MORE, Verdict.MORE_WORK, "host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4"),
         (LESS, Verdict.LESS_WORK, "host syncs 22 → 18 (-18.2 %, -1 per step): aten::_local_scalar_dense -4"),
     ],
 )
-def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_golden, work, verdict, told):
+def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_golden, work, verdict, reported):
     announced: list[str] = []
     found = check_work(root, work, update="auto", announced=announced)
-    assert announced == [f"wrote {counted_golden} (same pictures, work: {told})"]
+    assert announced == [f"wrote {counted_golden} (same pictures, work: {reported})"]
     assert found.verdict == verdict
     assert not found.verdict.passes
     assert found.work is not None
@@ -823,14 +823,14 @@ def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_gold
     assert (again.verdict, again.work.verdict) == (Verdict.IDENTICAL, Verdict.SAME_WORK)
 
 
-def test_an_update_adds_the_work_to_a_golden_without_and_does_not_pass(root, golden):
+def test_adding_work_to_a_golden_does_not_pass(root, golden):
     announced: list[str] = []
     assert check_work(root, WORK, update="auto", announced=announced).verdict == Verdict.WORK_MISSING
     assert announced == [f"wrote {golden} (same pictures, work: none until now)"]
     assert check_work(root, WORK).verdict == Verdict.IDENTICAL
 
 
-def test_an_update_of_pictures_and_work_tells_both(root, counted_golden):
+def test_an_update_of_pictures_and_work_reports_both(root, counted_golden):
     announced: list[str] = []
     assert (
         check_work(root, MORE, brighter(pictures(), 9), update="auto", announced=announced).verdict == Verdict.CHANGED
@@ -846,13 +846,13 @@ def test_an_update_leaves_a_golden_with_the_same_work_as_it_is(root, counted_gol
     assert contents(root) == before
 
 
-def test_an_update_of_the_work_keeps_measured_limits_and_one_of_the_pictures_says_that_they_are_gone(root):
+def test_an_update_of_the_work_keeps_measured_limits(root):
     accept(root, pictures(), limits=CALIBRATED)
-    told: list[str] = []
-    check_work(root, WORK, update="auto", announced=told)
+    lines: list[str] = []
+    check_work(root, WORK, update="auto", announced=lines)
     place = golden_place(root, CASE, PROCESSOR, "reference")
     assert read_golden(place).origin.limits == CALIBRATED
-    assert "--golden-calibrate" not in told[-1]
-    check_work(root, WORK, pictures(9), update="auto", announced=told)
+    assert "--golden-calibrate" not in lines[-1]
+    check_work(root, WORK, pictures(9), update="auto", announced=lines)
     assert read_golden(place).origin.limits is None
-    assert "--golden-calibrate" in told[-1]
+    assert "--golden-calibrate" in lines[-1]

@@ -27,11 +27,11 @@ def first_pixel(grid: Image.Image, position: int = 0) -> int:
 @pytest.mark.parametrize(
     ("value", "level"), [(-1.0, 0), (-0.5, 63), (0.0, 127), (0.5, 191), (1.0, 255), (-7.0, 0), (3.0, 255)]
 )
-def test_show_images_takes_minus_one_to_one_and_clips_what_is_outside(value, level):
+def test_show_images_clips_values_outside_minus_one_to_one(value, level):
     assert first_pixel(show_images(batch(value, 0.0))) == level
 
 
-def test_show_images_does_not_stretch_a_dull_batch_to_full_contrast():
+def test_show_images_does_not_stretch_contrast():
     grid = show_images(batch(-0.1, 0.1))
     assert (first_pixel(grid, 0), first_pixel(grid, 1)) == (114, 140)
 
@@ -55,7 +55,7 @@ def test_show_images_keeps_the_colours():
     assert np.asarray(show_images(torch.stack([image, image])))[3, 3].tolist() == [255, 127, 0]
 
 
-def test_show_images_takes_half_precision_gradients_and_one_channel():
+def test_show_images_takes_half_precision_and_one_channel():
     grid = show_images(batch(0.0, 1.0, channels=1).to(torch.bfloat16).requires_grad_())
     assert (first_pixel(grid, 0), first_pixel(grid, 1)) == (127, 255)
 
@@ -67,7 +67,7 @@ def test_show_images_leaves_its_argument_as_it_is():
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
-def test_a_grid_splits_into_the_very_images_it_was_made_of(count):
+def test_a_grid_splits_into_the_images_it_was_made_of(count):
     images = [noise(number) for number in range(count)]
     grid = make_grid(images, (WIDTH, HEIGHT))
     assert grid.size == (count * WIDTH, HEIGHT)
@@ -76,7 +76,7 @@ def test_a_grid_splits_into_the_very_images_it_was_made_of(count):
     assert all(np.array_equal(tile, image) for tile, image in zip(tiles, images, strict=True))
 
 
-def test_make_grid_resizes_to_an_edge_of_64_pixels_unless_told_otherwise():
+def test_make_grid_resizes_to_64_pixels_by_default():
     images = [noise(0), noise(1, 64, 64)]
     grid = make_grid(images)
     assert grid.size == (128, 64)

@@ -1,4 +1,4 @@
-"""Known differences: what a case shows with other releases of its libraries, beside its golden."""
+"""Known differences: what a case shows with other releases of its libraries instead of its golden."""
 
 from __future__ import annotations
 
@@ -140,12 +140,12 @@ def known(store, case):
         (["unheard-of>0"], NEW, False),
     ],
 )
-def test_a_difference_holds_where_all_its_requirements_do(when, libraries, expected):
+def test_a_difference_applies_if_all_its_requirements_are_met(when, libraries, expected):
     assert Difference(when=tuple(when), reason="why").holds_with(libraries) is expected
 
 
 @pytest.mark.parametrize("text", ["diffusers", "0.31", "diffusers<", "diffusers[x]<1", "a<1; python_version>'3'", ""])
-def test_what_is_no_range_of_a_library_is_refused(text):
+def test_something_else_than_a_range_of_a_library_is_refused(text):
     with pytest.raises(ValueError, match="is no"):
         read_requirement(text)
     with pytest.raises(ValidationError):
@@ -166,13 +166,13 @@ def test_one_range_written_in_two_ways_is_one():
 
 
 @pytest.mark.parametrize("text", ["a<1", "a<=1", "a>1", "a>=1", "a==1", "a==1.*", "a!=1", "a~=1.0", "a==1+cpu"])
-def test_every_range_has_a_name_of_its_own_that_is_safe_in_a_path(text):
+def test_every_range_has_its_own_name_that_is_safe_in_a_path(text):
     slugs = {Difference(when=(one,), reason="why").slug for one in ("a<1", "a<=1", "a>1", "a>=1", "a==1", "a!=1")}
     assert len(slugs) == 6
     assert set(Difference(when=(text,), reason="why").slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
 
 
-def test_old_releases_are_compared_with_their_known_difference_and_new_ones_with_the_golden(known, case):
+def test_old_releases_are_compared_with_their_known_difference(known, case):
     found = known.check(case, pictures(1), OLD)
     assert found.verdict == Verdict.IDENTICAL
     assert "known difference with diffusers<0.31: noise drawn at other steps" in found.pictures.message
@@ -197,7 +197,7 @@ def test_the_tier_is_that_of_the_device_that_drew_the_difference(store):
     assert tiers == ["this type of device", "this machine"]
 
 
-def test_accepting_is_red_leaves_the_golden_as_it_is_and_the_next_run_is_green(store, case):
+def test_accepting_fails_keeps_the_golden_and_the_next_run_passes(store, case):
     store.check(case, pictures(), update="auto")
     place = golden_place(store.root, case, PROCESSOR, "reference")
     before = place.picture.read_bytes()
@@ -219,14 +219,14 @@ def test_files_without_known_differences_do_not_mention_them(store, case):
     assert "others" not in golden_place(store.root, case, PROCESSOR, "reference").origin.read_text()
 
 
-def test_what_is_as_the_golden_is_no_difference(store, case):
+def test_what_matches_the_golden_is_not_a_difference(store, case):
     store.check(case, pictures(), update="auto")
     before = contents(store.root)
     assert store.accept(case, pictures()).verdict == Verdict.IDENTICAL
     assert contents(store.root) == before
 
 
-def test_a_difference_that_is_there_is_not_written_again_and_another_reason_is(known, case):
+def test_a_difference_is_written_again_only_with_another_reason(known, case):
     before = contents(known.root)
     assert known.accept(case, pictures(1)).verdict == Verdict.IDENTICAL
     assert contents(known.root) == before
@@ -277,7 +277,7 @@ def test_a_difference_may_be_that_a_case_raises_or_works(store, case, shown, exp
         (ERROR, pictures(1), Verdict.RAISES_NOW),
     ],
 )
-def test_a_difference_that_no_longer_appears_fails_until_it_is_taken_out(store, case, usual, then, expected):
+def test_a_difference_that_is_gone_fails_until_it_is_removed(store, case, usual, then, expected):
     store.check(case, usual, update="auto")
     before = contents(store.root)
     store.accept(case, then)
@@ -287,12 +287,12 @@ def test_a_difference_that_no_longer_appears_fails_until_it_is_taken_out(store, 
     gone = "known difference with diffusers<0.31: noise drawn at other steps no longer appears"
     assert gone in found.pictures.message
     assert store.check(case, usual, OLD, update="auto").verdict == expected
-    assert "took out of" in store.announced[-1]
+    assert "removed from" in store.announced[-1]
     assert contents(store.root) == before
     assert Verdict(store.check(case, usual, OLD).verdict).passes
 
 
-def test_a_difference_of_another_size_that_no_longer_appears_is_no_broken_picture(known, case):
+def test_a_difference_of_another_size_that_is_gone_is_not_broken(known, case):
     path = golden_place(known.root, case, PROCESSOR, "reference").picture_of(known.others(case)[0])
     assert path.is_file()
     larger = [image.resize((40, 40)) for image in pictures(1)]
@@ -302,7 +302,7 @@ def test_a_difference_of_another_size_that_no_longer_appears_is_no_broken_pictur
     assert known.check(case, pictures(), OLD).verdict == Verdict.CHANGED
 
 
-def test_no_update_makes_the_pictures_of_other_releases_the_golden(known, case):
+def test_pictures_of_other_releases_never_become_the_golden(known, case):
     before = contents(known.root)
     for shown, expected in (
         (pictures(2), Verdict.CHANGED),
@@ -320,7 +320,7 @@ def test_an_update_of_the_golden_keeps_its_known_differences(known, case):
     assert known.check(case, pictures(1), OLD).verdict == Verdict.IDENTICAL
 
 
-def test_a_new_recipe_ends_them_with_their_pictures(known, case):
+def test_a_new_recipe_removes_them_and_their_pictures(known, case):
     prompts = case.settings.model_copy(update={"prompts": ("a fox", "an owl")})
     altered = case.model_copy(update={"settings": prompts})
     assert known.check(altered, pictures(1), OLD).verdict == Verdict.STALE
@@ -330,7 +330,7 @@ def test_a_new_recipe_ends_them_with_their_pictures(known, case):
     assert not list(known.root.rglob("*+*"))
 
 
-def test_counted_work_is_not_compared_where_a_difference_is_known(store, case):
+def test_work_is_not_compared_with_a_known_difference(store, case):
     store.check(case, pictures(), update="auto", syncs=5)
     store.accept(case, pictures(1))
     found = store.check(case, pictures(1), OLD, syncs=50)
@@ -338,11 +338,11 @@ def test_counted_work_is_not_compared_where_a_difference_is_known(store, case):
     assert store.check(case, pictures(), syncs=5).work.verdict == Verdict.SAME_WORK
 
 
-def test_what_would_also_hold_for_the_golden_is_refused(store, case):
+def test_a_range_that_includes_the_golden_is_refused(store, case):
     store.check(case, pictures(), update="auto")
     before = contents(store.root)
     too_wide = Difference(when=("diffusers<0.50", "transformers>=5"), reason="why")
-    with pytest.raises(GoldenError, match=r"also holds for the golden \(diffusers 0\.42\.1, transformers 5\.24\.0\)"):
+    with pytest.raises(GoldenError, match=r"also applies to the golden \(diffusers 0\.42\.1, transformers 5\.24\.0\)"):
         store.accept(case, pictures(1), difference=too_wide)
     assert contents(store.root) == before
 
@@ -355,20 +355,20 @@ def test_a_difference_needs_a_golden_of_its_type_of_device(store, case):
         store.accept(case, pictures(1))
 
 
-def test_a_way_that_must_not_matter_follows_the_known_difference_of_the_plain_case(store):
+def test_a_scenario_follows_the_known_difference_of_the_plain_case(store):
     for one in (SENTINEL, TWICE):
         store.check(one, pictures(), update="auto")
     store.accept(SENTINEL, pictures(1))
     assert store.check(TWICE, pictures(1), OLD).verdict == Verdict.IDENTICAL
     found = store.check(TWICE, pictures(), OLD)
     assert found.verdict == Verdict.CHANGED
-    assert f"differs from {SENTINEL.id}, which it must be like" in found.pictures.message
+    assert f"differs from {SENTINEL.id}, which it must match" in found.pictures.message
     assert "no longer appears" not in found.pictures.message
     store.accept(SENTINEL, ERROR)
     assert store.check(TWICE, ERROR, OLD).verdict == Verdict.RAISES_AS_BEFORE
 
 
-def test_a_way_may_matter_with_old_releases_if_a_reason_says_so(store):
+def test_a_scenario_may_differ_with_old_releases(store):
     for one in (SENTINEL, TWICE):
         store.check(one, pictures(), update="auto")
     store.accept(TWICE, pictures(1))
@@ -377,7 +377,7 @@ def test_a_way_may_matter_with_old_releases_if_a_reason_says_so(store):
     assert "no longer appears" in store.check(TWICE, pictures(), OLD).pictures.message
 
 
-def test_limits_are_accepted_beside_known_differences(known, case):
+def test_limits_are_accepted_with_known_differences(known, case):
     before = contents(known.root)
     place = golden_place(known.root, case, PROCESSOR, "reference")
     origin = read_golden(place).origin
@@ -387,7 +387,7 @@ def test_limits_are_accepted_beside_known_differences(known, case):
     assert {name for name in before if before[name] != after[name]} == {str(place.origin.relative_to(known.root))}
 
 
-def test_every_picture_of_a_known_difference_is_used_until_its_golden_names_it_no_longer(known, case):
+def test_pictures_of_known_differences_are_used_while_named(known, case):
     assert unused_goldens(known.root, [case]) == []
     (path,) = known.root.rglob("*+*.png")
     lost = path.with_name(path.name.replace("0.31", "0.29"))
@@ -397,13 +397,13 @@ def test_every_picture_of_a_known_difference_is_used_until_its_golden_names_it_n
     assert sorted(unused_goldens(known.root, [case])) == sorted(map(str, (lost, stray)))
 
 
-def test_a_damaged_golden_does_not_make_the_pictures_of_its_differences_unused(known, case):
+def test_pictures_of_a_damaged_golden_are_not_unused(known, case):
     golden_place(known.root, case, PROCESSOR, "reference").origin.write_text("{")
     assert unused_goldens(known.root, [case]) == []
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no picture")])
-def test_a_picture_that_cannot_be_read_breaks_its_difference_alone(known, case, damage):
+def test_an_unreadable_picture_breaks_only_its_difference(known, case, damage):
     (path,) = known.root.rglob("*+*.png")
     damage(path)
     found = known.check(case, pictures(1), OLD)
@@ -419,7 +419,7 @@ def test_another_picture_in_its_place_is_noticed(known, case):
     assert known.check(case, pictures(1), OLD).verdict == Verdict.BROKEN
 
 
-def test_a_full_disk_leaves_golden_and_difference_as_they_were(known, case, monkeypatch):
+def test_a_full_disk_changes_neither_golden_nor_difference(known, case, monkeypatch):
     before = contents(known.root)
 
     def full(_descriptor: int) -> None:

@@ -1,4 +1,4 @@
-"""Goldens of sentinels: groups in two files, cases that must be like another, and cases that raise."""
+"""Goldens of sentinels: groups in two files, cases that must match another, and cases that raise."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def verdict(found) -> str:
     return found.pictures.verdict
 
 
-def test_a_sentinel_is_missing_until_it_is_accepted_and_the_accepting_run_is_no_pass(check):
+def test_a_sentinel_is_missing_until_a_run_after_it_was_accepted(check):
     assert verdict(check(PLAIN, pictures())) == Verdict.MISSING
     assert verdict(check(PLAIN, pictures(), update="auto")) == Verdict.MISSING
     assert verdict(check(PLAIN, pictures())) == Verdict.IDENTICAL
@@ -93,7 +93,7 @@ def test_a_group_may_have_goldens_of_a_device_type_too(check, tmp_path):
     assert find_golden(tmp_path, OTHER, GPU) == golden_place(tmp_path, OTHER, GPU, "reference")
 
 
-def test_a_case_that_must_be_like_another_has_no_pictures_of_its_own(check, tmp_path):
+def test_a_case_that_must_match_another_stores_no_pictures(check, tmp_path):
     check(PLAIN, pictures(), update="auto")
     check(TWICE, pictures(), update="auto")
     golden = read_golden(golden_place(tmp_path, TWICE, PROCESSOR, "reference"))
@@ -102,7 +102,7 @@ def test_a_case_that_must_be_like_another_has_no_pictures_of_its_own(check, tmp_
     assert verdict(check(TWICE, pictures(1))) == Verdict.CHANGED
 
 
-def test_it_follows_the_other_case_when_that_is_accepted_anew(check):
+def test_it_follows_the_other_case_when_that_is_accepted_again(check):
     for case in (PLAIN, TWICE):
         check(case, pictures(), update="auto")
     check(PLAIN, pictures(1), update="auto")
@@ -115,11 +115,11 @@ def test_no_update_makes_it_pass_with_other_pictures(check):
         check(case, pictures(), update="auto")
     found = check(TWICE, pictures(1), update="auto")
     assert verdict(found) == Verdict.CHANGED
-    assert f"differs from {PLAIN.id}, which it must be like" in found.pictures.message
+    assert f"differs from {PLAIN.id}, which it must match" in found.pictures.message
     assert verdict(check(TWICE, pictures(1))) == Verdict.CHANGED
 
 
-def test_small_differences_from_the_other_case_are_within_limits_and_nothing_is_written(check, tmp_path):
+def test_small_differences_from_the_other_case_are_within_limits(check, tmp_path):
     for case in (PLAIN, TWICE):
         check(case, pictures(), update="auto")
     nearly = pictures()
@@ -154,13 +154,13 @@ def test_what_a_case_raises_is_a_golden_too(check, then, now, expected):
         assert error is None or error.sentence in found.pictures.message
 
 
-def test_an_update_accepts_that_a_case_raises_and_that_it_works_again(check):
+def test_an_update_accepts_that_a_case_raises_or_works_again(check):
     for images, error in (([], ERROR), (pictures(), None), ([], OTHER_ERROR)):
         assert not check(PLAIN, images, error, update="auto").verdict.passes
         assert check(PLAIN, images, error).verdict.passes
 
 
-def test_the_known_issue_is_told(check):
+def test_the_known_issue_is_reported(check):
     case = sentinel(issue="https://example.org/issues/1")
     check(case, [], ERROR, update="auto")
     assert "https://example.org/issues/1" in check(case, [], ERROR).pictures.message
@@ -182,7 +182,7 @@ def test_a_timed_case_may_raise_too(check, tmp_path):
     assert [path.suffix for path in tmp_path.rglob("*.*")] == [".json"]
 
 
-def test_other_settings_make_a_sentinel_stale_also_where_it_raises(check):
+def test_other_settings_make_a_sentinel_that_raises_stale(check):
     check(PLAIN, [], ERROR, update="auto")
     other = PLAIN.model_copy(update={"settings": PLAIN.settings.model_copy(update={"prompts": ("a cat",)})})
     assert verdict(check(other, [], ERROR)) == Verdict.STALE
@@ -229,7 +229,7 @@ def calibrated(max_diff: int, ssim: float) -> CalibratedLimits:
     )
 
 
-def test_what_may_move_a_case_may_move_those_that_must_be_like_it_as_much(check, tmp_path):
+def test_limits_apply_to_cases_that_must_match_too(check, tmp_path):
     for case in (PLAIN, TWICE):
         check(case, pictures(), update="auto")
     accept_limits(tmp_path, PLAIN, PROCESSOR, calibrated(9, 0.9999))

@@ -9,21 +9,21 @@ import pytest
 from PIL import Image
 
 from bench import files
-from bench.pictures.sheets import SHEET_WIDTH, Entry, GroupError, read_group, unused_entries, write_entry
+from bench.pictures.sheets import SHEET_WIDTH, GroupError, SheetEntry, read_group, unused_entries, write_entry
 
 
 def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def entry(seed: int, **size: int) -> Entry:
+def entry(seed: int, **size: int) -> SheetEntry:
     origin = {
         "weights": "w",
         "device": {"type": "cpu"},
         "date": f"2026-11-{seed % 3 + 1:02}",
         "settings": {"steps": seed},
     }
-    return Entry(origin, picture(seed, **size))
+    return SheetEntry(origin, picture(seed, **size))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_every_entry_comes_back_with_its_origin_and_its_pixels(path):
         assert sheet.width <= SHEET_WIDTH
 
 
-def test_what_entries_have_in_common_is_written_once(path):
+def test_what_entries_share_is_written_once(path):
     for seed in range(9):
         write_entry(path, f"case-{seed}", entry(seed))
     document = json.loads(path.with_suffix(".json").read_text())
@@ -57,7 +57,7 @@ def test_what_entries_have_in_common_is_written_once(path):
     assert all("weights" not in line for line in document["cases"].values())
 
 
-def test_an_entry_is_replaced_and_taken_out(path):
+def test_an_entry_is_replaced_and_removed(path):
     for name, seed in (("a", 1), ("b", 2), ("a", 3)):
         write_entry(path, name, entry(seed))
     assert read_group(path)["a"].grid == picture(3)
@@ -66,7 +66,7 @@ def test_an_entry_is_replaced_and_taken_out(path):
 
 
 def test_an_entry_may_have_no_picture(path):
-    write_entry(path, "raises", Entry({"error": {"type": "KeyError"}}, None))
+    write_entry(path, "raises", SheetEntry({"error": {"type": "KeyError"}}, None))
     assert read_group(path)["raises"].grid is None
 
 
@@ -78,21 +78,21 @@ def test_a_sheet_without_pictures_and_one_that_is_missing_differ(path):
 
 
 @pytest.mark.parametrize("damage", ["{", '{"cases": {"a": {}}}', "[]"])
-def test_damaged_origins_are_told(path, damage):
+def test_damaged_origins_are_reported(path, damage):
     write_entry(path, "a", entry(1))
     path.with_suffix(".json").write_text(damage)
     with pytest.raises(GroupError):
         read_group(path)
 
 
-def test_a_sheet_that_was_cut_is_told(path):
+def test_a_sheet_that_was_cut_is_reported(path):
     write_entry(path, "a", entry(1))
     picture(1, 32, 32).save(path)
-    with pytest.raises(GroupError, match="no place"):
+    with pytest.raises(GroupError, match="the sheet is too small"):
         read_group(path)
 
 
-def test_a_full_disk_leaves_the_old_files_whole(path, monkeypatch):
+def test_a_full_disk_leaves_the_old_files_unchanged(path, monkeypatch):
     write_entry(path, "a", entry(1))
     before = {file: file.read_bytes() for file in path.parent.iterdir()}
 

@@ -1,4 +1,4 @@
-"""How far one grid is from another: the worst tile decides, and what SSIM is blind to is seen too."""
+"""How far one grid is from another: the worst tile decides, and changes that SSIM misses are seen too."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def similarity(
 
 
 def wang_2004(one: np.ndarray, other: np.ndarray) -> float:
-    """SSIM as the paper writes it, where the 11 by 11 window lies inside the picture."""
+    """SSIM as the paper writes it, where the 11 by 11 window is inside the picture."""
     offsets = np.arange(-5, 6)
     row = np.exp(-(offsets**2) / (2 * 1.5**2))
     window = np.outer(row, row) / row.sum() ** 2
@@ -90,7 +90,7 @@ def test_ssim_is_that_of_the_paper(one, other):
     assert ssim(one, other) == pytest.approx(wang_2004(one, other), abs=1e-9)
 
 
-def test_ssim_of_unlike_and_of_inverted_pictures_is_low_and_negative():
+def test_ssim_of_unlike_pictures_is_low_and_of_inverted_ones_negative():
     assert abs(ssim(noise(1), noise(2))) < 0.1
     assert ssim(soft(1), 255 - soft(1)) < -0.5
 
@@ -103,7 +103,7 @@ def test_a_grid_is_identical_to_itself():
     assert found.verdict(limits(ssim=1, max_diff=0, mean_diff=0)) == Verdict.IDENTICAL
 
 
-def test_one_value_that_differs_by_one_level_is_no_longer_identical():
+def test_one_value_off_by_one_level_is_not_identical():
     golden = soft(0)
     ours = golden.copy()
     ours[5, 7, 1] += 1
@@ -113,7 +113,7 @@ def test_one_value_that_differs_by_one_level_is_no_longer_identical():
     assert found.verdict(LOOSE) == Verdict.WITHIN_LIMITS
 
 
-def test_a_grid_with_one_wrong_tile_is_changed_though_the_whole_grid_looks_right():
+def test_one_wrong_tile_changes_a_grid_that_looks_right():
     golden = soft_tiles(32)
     ours = [*golden[:11], soft(999), *golden[12:]]
     found = compare(pictures(*ours), pictures(*golden))
@@ -126,13 +126,13 @@ def test_a_grid_with_one_wrong_tile_is_changed_though_the_whole_grid_looks_right
     assert "tile 12 of 32" in found.excesses(tolerant)[0]
 
 
-def test_two_tiles_in_each_other_s_place_are_seen():
+def test_two_swapped_tiles_are_seen():
     one, other = soft(1), soft(2)
     found = compare(pictures(other, one), pictures(one, other))
     assert max(found.ssim_tiles) < 0.5
 
 
-def test_one_level_everywhere_is_a_colour_shift_that_ssim_does_not_see():
+def test_a_level_everywhere_is_a_colour_shift_that_ssim_misses():
     golden = soft_tiles(2)
     found = compare(pictures(*(add(tile, 1) for tile in golden)), pictures(*golden))
     assert (found.max_diff, found.changed_share) == (1, 1.0)
@@ -141,7 +141,7 @@ def test_one_level_everywhere_is_a_colour_shift_that_ssim_does_not_see():
     assert found.verdict(limits(ssim=0.999, max_diff=4, mean_diff=0.25)) == Verdict.CHANGED
 
 
-def test_one_level_up_here_and_down_there_is_seen_by_the_share_of_changed_values_alone():
+def test_levels_up_and_down_show_only_in_the_share_of_changed_values():
     golden: list[np.ndarray] = [noise(number) // 2 + 64 for number in range(2)]
     checks = np.indices((HEIGHT, WIDTH)).sum(axis=0)[..., None] % 2 * 2 - 1
     found = compare(pictures(*(add(tile, checks) for tile in golden)), pictures(*golden))
@@ -160,7 +160,7 @@ def test_darker_pictures_have_a_negative_shift():
     assert found.excesses(limits(mean_diff=19.5)) == ["colour shift 20.00 levels (limit 19.5)"]
 
 
-def test_swapped_colours_are_seen_as_a_shift_of_red_against_blue():
+def test_swapped_colours_are_a_shift_between_red_and_blue():
     golden = add(soft(0) // 4, [120, 60, 0])
     found = compare(pictures(golden[..., ::-1]), pictures(golden))
     red, green, blue = found.mean_diff
@@ -170,7 +170,7 @@ def test_swapped_colours_are_seen_as_a_shift_of_red_against_blue():
     assert found.verdict(limits(mean_diff=10)) == Verdict.CHANGED
 
 
-def test_the_shift_is_that_of_the_tile_where_it_is_largest_and_not_the_mean_over_tiles():
+def test_the_shift_is_the_largest_of_a_tile_and_not_the_mean():
     golden = soft_tiles(4)
     ours = [golden[0], add(golden[1], [0, 0, -8]), add(golden[2], [2, 0, 0]), golden[3]]
     assert compare(pictures(*ours), pictures(*golden)).mean_diff == (0.0, 0.0, -8.0)
@@ -193,7 +193,7 @@ def test_brighter_and_darker_tiles_do_not_cancel_out():
         (in_mode("RGBA", soft(0)), pictures(soft(0)), "mode: RGBA instead of RGB."),
     ],
 )
-def test_other_count_size_or_mode_is_incomparable_in_one_sentence(ours, golden, sentence):
+def test_another_count_size_or_mode_is_one_sentence(ours, golden, sentence):
     with pytest.raises(Incomparable) as caught:
         compare(ours, golden)
     assert str(caught.value) == sentence
@@ -222,13 +222,13 @@ def test_other_count_size_or_mode_is_incomparable_in_one_sentence(ours, golden, 
         ),
     ],
 )
-def test_each_limit_is_checked_by_itself_and_told_with_its_value(given, words):
+def test_each_limit_is_checked_and_reported_separately(given, words):
     found = similarity()
     assert found.excesses(limits(**given)) == words
     assert found.verdict(limits(**given)) == (Verdict.CHANGED if words else Verdict.WITHIN_LIMITS)
 
 
-def test_the_difference_picture_is_black_where_nothing_changed_and_white_where_most_did():
+def test_the_difference_picture_is_black_to_white():
     flat: np.ndarray = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
     golden, ours = [flat, flat], [flat, flat.copy()]
     ours[1][3, 4] = 110

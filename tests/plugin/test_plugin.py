@@ -350,7 +350,7 @@ def test_accepting_a_known_difference_is_red_and_the_next_run_is_green(start, py
     accept[-2:] = ["--golden-for=torch<9999", "--golden-reason=fewer bits"]
     refused = start(*accept)
     assert refused.ret == pytest.ExitCode.TESTS_FAILED
-    refused.stdout.fnmatch_lines([f"{CASES[1]}: {path}: not accepted, torch<9999 also holds for the golden *"])
+    refused.stdout.fnmatch_lines([f"{CASES[1]}: {path}: not accepted, torch<9999 also applies to the golden *"])
 
 
 @pytest.mark.parametrize("change", [None, more_than, less_than], ids=["none", "more", "less"])
@@ -373,9 +373,7 @@ def test_goldens_without_counts_are_red_and_say_what_to_do(start, goldens):
     result = start("golden")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["verdicts: 3 work missing", "work: 3 missing"])
-    result.stdout.fnmatch_lines(
-        [f"{CASES[0]}: work missing: *{CASES[0]}.json holds no counted work; *--golden-update*"]
-    )
+    result.stdout.fnmatch_lines([f"{CASES[0]}: work missing: *{CASES[0]}.json has no counted work; *--golden-update*"])
 
 
 @pytest.mark.parametrize("folder", ["bench", "golden"])
@@ -494,7 +492,7 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
         (["golden", "--golden-update", "--golden-reason=why"], r"--golden-reason .*: give --golden-for .*\."),
         ([*ACCEPT, "--golden-for=torch>1", "--golden-level=type"], r"--golden-for .*: leave out --golden-level\."),
         ([*ACCEPT, "--golden-for=torch"], r"--golden-for: 'torch' is not a library with a range of versions, .*\."),
-        ([*ACCEPT, "--golden-for=torch<<1"], r"--golden-for: 'torch<<1' is no requirement \(.*\)\."),
+        ([*ACCEPT, "--golden-for=torch<<1"], r"--golden-for: 'torch<<1' is not a requirement \(.*\)\."),
         ([*ACCEPT, "--golden-for=flask>1"], r"--golden-for flask>1: flask is not one of torch, .*\."),
         (
             [*ACCEPT, "--golden-for=torch>1", "--golden-for=torch<1"],
@@ -579,7 +577,7 @@ def test_a_case_that_raises_fails_alone(start, pytester, suite_text):
     result = start("bench")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
-        ["broken/ddpm-s2-fp32: model 'broken': *nowhere holds no pipeline (no model_index.json*"]
+        ["broken/ddpm-s2-fp32: model 'broken': *nowhere is not a pipeline (it has no model_index.json*"]
     )
     result.stdout.fnmatch_lines(["verdicts: 3 identical, 1 raises"])
     assert "Traceback" not in text_of(result)
@@ -604,6 +602,15 @@ def test_goldens_and_results_are_where_the_options_say(start, pytester):
     assert result.ret == pytest.ExitCode.OK
     assert len(read_records(pytester.path / "other" / "results" / "latest" / RECORDS)) == 3
     assert not (pytester.path / "results").exists()
+
+
+@pytest.mark.usefixtures("goldens")
+def test_a_results_folder_that_cannot_be_written_is_a_usage_error(start, pytester):
+    (pytester.path / "file").touch()
+    result = start("golden", "--results=file/results")
+    assert result.ret == USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *file/results: cannot create the run's folder here (*--results."])
+    assert "INTERNALERROR" not in text_of(result)
 
 
 @pytest.mark.usefixtures("goldens")

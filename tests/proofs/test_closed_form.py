@@ -1,4 +1,4 @@
-"""Schedulers against goldens and against the truth; what it finds is told in ``bench/proofs/closed_form/README.md``."""
+"""Schedulers against goldens and against the truth; ``bench/proofs/closed_form/README.md`` says what was found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quiet_diffusers")
 
 @pytest.fixture
 def quiet_diffusers():
-    """Some settings are warned of at every run."""
+    """Some settings cause warnings in every run."""
     before = diffusers.logging.get_verbosity()
     diffusers.logging.set_verbosity_error()
     yield
@@ -46,7 +46,7 @@ def quiet_diffusers():
 
 
 def differences(class_name: str) -> list[str]:
-    """What is not its golden, and what this release does not know, for one scheduler."""
+    """What differs from its golden, and what this release does not know, for one scheduler."""
     changed = []
     for name, setting in SETTINGS.items():
         if setting.class_name != class_name:
@@ -119,14 +119,14 @@ def test_tables_keep_what_is_equal_equal():
     assert 0 < (rounded - values).abs().max() <= 2.0**-23
 
 
-def test_a_well_conditioned_setting_has_the_floor_and_an_ill_conditioned_one_no_limit_that_helps():
+def test_limits_show_which_settings_are_ill_conditioned():
     assert measured_limit(SETTINGS[WELL], GOLDENS[WELL]) == FLOORS["float32"]
     assert measured_limit(SETTINGS[ILL], GOLDENS[ILL]) > ILL_CONDITIONED
     assert WELL not in LIMITS
     assert LIMITS[ILL] > ILL_CONDITIONED
 
 
-def test_of_an_ill_conditioned_setting_only_what_is_no_number_is_compared():
+def test_ill_conditioned_settings_need_only_be_finite():
     golden = GOLDENS[ILL]
     assert not isinstance(golden, str)
     moved = tuple(1.5 * value for value in golden)
@@ -135,8 +135,8 @@ def test_of_an_ill_conditioned_setting_only_what_is_no_number_is_compared():
     assert compare(SETTINGS[ILL], "ValueError: no", golden, LIMITS[ILL])
 
 
-def test_where_rounding_is_as_large_as_the_error_no_order_is_read():
-    """SA-Solver of order 3 subtracts large polynomials in float32, so its error stops to fall."""
+def test_no_order_is_measured_where_rounding_dominates():
+    """SA-Solver of order 3 subtracts large polynomials in float32, so its error stops falling."""
     method = METHODS["SASolver predictor_order=3 corrector_order=3"]
     many = replace(method, steps=(12, 24, 192, 384))
     errors = [error(many, steps) for steps in many.steps]
@@ -180,14 +180,14 @@ def test_a_difference_names_setting_value_golden_and_limit():
         ((math.inf,), (-math.inf,), "inf, golden -inf"),
     ],
 )
-def test_exceptions_and_what_is_not_finite_are_results(now, golden, words):
+def test_exceptions_and_values_that_are_not_finite_are_results(now, golden, words):
     found = compare(SOME, now, golden)
     assert found is not None
     assert words in found.sentence
 
 
 @pytest.mark.parametrize("same", [(math.nan, 1.0), (math.inf, 2.0), "KeyError: 3"])
-def test_equal_outcomes_differ_in_nothing(same):
+def test_equal_outcomes_have_no_difference(same):
     assert compare(SOME, same, same) is None
 
 
@@ -214,7 +214,7 @@ def test_settings_are_products_with_readable_names():
     ]
 
 
-def test_a_file_of_goldens_comes_back_as_it_was_and_with_the_same_bytes(tmp_path):
+def test_goldens_are_read_and_written_back_with_the_same_bytes(tmp_path):
     path = tmp_path / "goldens.json"
     outcomes: dict[str, Outcome] = {
         "b": (1.0, -2.5e-7, math.inf),
@@ -232,7 +232,7 @@ def test_a_file_of_goldens_comes_back_as_it_was_and_with_the_same_bytes(tmp_path
     assert [one.name for one in tmp_path.iterdir()] == ["goldens.json"]
 
 
-def test_goldens_are_written_on_request_only_and_what_changed_is_printed(tmp_path, monkeypatch, capsys):
+def test_goldens_are_written_only_on_request(tmp_path, monkeypatch, capsys):
     path = tmp_path / "goldens.json"
     settings = {SOME.id: SOME}
     monkeypatch.setattr(command, "all_settings", lambda: settings)
@@ -254,7 +254,7 @@ def test_goldens_are_written_on_request_only_and_what_changed_is_printed(tmp_pat
     assert path.read_bytes() == before
 
 
-def test_the_origin_of_the_goldens_is_told():
+def test_the_origin_of_the_goldens_is_known():
     origin = json.loads(store.GOLDENS.read_text(encoding="utf-8"))["origin"]
     assert origin["noise"] == NOISE.flatten().tolist()
     assert set(origin["libraries"]) == {"diffusers", "torch", "numpy", "scipy"}
@@ -323,7 +323,7 @@ def marked(names: dict[str, Any], found_by: Callable[[Any], tuple[str, ...]]) ->
 
 
 def order_of(method: Method) -> float:
-    """The measured order; where it falls short, of those step counts alone whose errors are more than rounding."""
+    """The measured order; where it falls short, only of step counts whose errors exceed rounding."""
     errors = [error(method, steps) for steps in method.steps]
     print(f"{method.id}: " + ", ".join(f"{size:.1e}" for size in errors))
     order = measured_order(errors, method.steps)
@@ -369,7 +369,7 @@ def test_a_large_batch_has_the_moments_that_were_propagated(name):
 
 @pytest.mark.parametrize("name", [name for name, defect in DEFECTS.items() if defect.settings])
 def test_a_defect_is_still_there(name, request):
-    """Strict: when a release mends all settings of a defect, this test fails, and the defect leaves the list."""
+    """Strict: when a release fixes all settings of a defect, this test fails, and the defect leaves the list."""
     defect = DEFECTS[name]
     request.applymarker(pytest.mark.xfail(reason=defect.reason, strict=True, raises=AssertionError))
     covered = [setting for setting in SETTINGS.values() if defect.covers(setting.id)]

@@ -1,4 +1,4 @@
-"""Other processors, imitated: each setting must take hold, and a failed check must be named."""
+"""Other processors, imitated: each setting must have an effect, and a failed check must be named."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def test_a_failed_check_is_named_with_the_way_to_run_it_again(codes):
     assert "failed: pictures on a processor with AVX2: run again with ATEN_CPU_CAPABILITY=avx2" in lines[-2]
 
 
-def test_a_setting_without_effect_is_left_out_and_nothing_run_is_no_success(codes):
+def test_a_run_without_any_setting_is_not_a_success(codes):
     codes["look"] = 1
     lines: list[str] = []
     assert run_all(PROCESSORS[:1], lines.append) == 1
     assert "  left out: torch's own kernels are others." in lines
 
 
-@pytest.mark.skipif(os.uname().machine not in ("x86_64", "amd64"), reason="about x86 processors")
-def test_a_setting_is_looked_at_in_a_process_that_has_it():
+@pytest.mark.skipif(os.uname().machine not in ("x86_64", "amd64"), reason="only for x86 processors")
+def test_a_setting_is_checked_in_a_process_that_has_it():
     assert why_without_effect(PROCESSORS[0]) == ""
 
 

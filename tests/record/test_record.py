@@ -15,7 +15,7 @@ from bench.calls.phases import Phases
 from bench.calls.raised import RaisedError
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.similarity import Limits
-from bench.record.folder import ENVIRONMENTS, LATEST, RECORDS, RunFolder, new_run_name
+from bench.record.folder import ENVIRONMENTS, LATEST, RECORDS, FolderError, RunFolder, new_run_name
 from bench.record.record import SCHEMA_FILE, Record, read_records, schema
 
 PROJECT = Path(bench.record.record.__file__).parents[2]
@@ -84,7 +84,7 @@ def full_record() -> Record:
         mad_s=0.0,
         unet_calls=21,
         phases_s=Phases(text_encoding=0.01, denoising=(0.1, 0.2), unet_calls=(1, 2), decoding=0.05),
-        peak_memory_reason="the peak counter of cuda answers 0",
+        peak_memory_reason="the peak counter of cuda returns 0",
         pictures=Pictures(
             verdict="changed",
             message="differs",
@@ -137,7 +137,7 @@ def test_the_documented_parts_of_the_work_are_in_a_line():
     assert json.loads(record().to_line())["work"] is None
 
 
-def test_the_schema_s_version_is_in_every_line():
+def test_the_schema_version_is_in_every_line():
     assert json.loads(record().to_line())["schema"] == 1
 
 
@@ -181,7 +181,7 @@ def test_a_record_is_one_line_whatever_the_prompt(file, prompt):
     ],
     ids=["cut off", "empty", "null", "no keys", "unknown key", "wrong type"],
 )
-def test_a_broken_line_is_told_with_file_and_line(file, broken):
+def test_a_broken_line_is_reported_with_file_and_line(file, broken):
     file.write_text(record().to_line() + broken + record().to_line())
     with pytest.raises(ValueError) as caught:
         read_records(file)
@@ -189,13 +189,13 @@ def test_a_broken_line_is_told_with_file_and_line(file, broken):
     assert "\n" not in str(caught.value)
 
 
-def test_a_record_refuses_keys_that_nobody_documented():
+def test_a_record_refuses_undocumented_keys():
     with pytest.raises(ValueError, match="colour"):
         record(colour="red")
 
 
 @pytest.mark.parametrize("part", ["phases_s", "pictures", "work", "error"])
-def test_no_part_of_a_record_takes_keys_that_nobody_documented(part):
+def test_no_part_of_a_record_takes_undocumented_keys(part):
     line = json.loads(full_record().to_line())
     line[part]["colour"] = "red"
     with pytest.raises(ValueError, match="colour"):
@@ -217,6 +217,17 @@ def test_no_folder_is_made_before_something_is_written(tmp_path):
     assert not folder.root.exists()
 
 
+def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path):
+    root = tmp_path / "file" / "results"
+    root.parent.touch()
+    with pytest.raises(FolderError) as caught:
+        RunFolder(root, "run").append(record())
+    assert str(caught.value) == (
+        f"{root}: cannot create the run's folder here (Not a directory); "
+        "give a folder that you can write to with --results."
+    )
+
+
 def test_latest_points_to_the_newest_run_and_stays_there(tmp_path):
     older, newer = RunFolder(tmp_path, "20260101-000000-abcd"), RunFolder(tmp_path, "20260102-000000-abcd")
     older.append(record())
@@ -227,7 +238,7 @@ def test_latest_points_to_the_newest_run_and_stays_there(tmp_path):
     assert len(read_records(tmp_path / LATEST / RECORDS)) == 1
 
 
-def test_latest_still_points_into_a_results_folder_that_was_moved(tmp_path):
+def test_latest_still_works_in_a_results_folder_that_was_moved(tmp_path):
     RunFolder(tmp_path / "results", "run").append(record())
     (tmp_path / "results").rename(tmp_path / "artifacts")
     assert read_records(tmp_path / "artifacts" / LATEST / RECORDS) == [record()]
@@ -239,14 +250,14 @@ def test_a_run_folder_holds_nothing_but_what_was_written(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == [RECORDS]
 
 
-def test_a_run_goes_on_where_links_cannot_be_made_and_leaves_no_stray_file(tmp_path):
+def test_a_run_continues_where_links_cannot_be_created(tmp_path):
     (tmp_path / LATEST).mkdir()
     RunFolder(tmp_path, "run").append(record())
     assert read_records(tmp_path / "run" / RECORDS) == [record()]
     assert sorted(path.name for path in tmp_path.iterdir()) == [LATEST, "run"]
 
 
-def test_records_are_kept_in_the_order_in_which_their_cases_ended(tmp_path):
+def test_records_are_in_the_order_in_which_cases_ended(tmp_path):
     folder = RunFolder(tmp_path, "run")
     written = [record(case=f"tiny-sd/case-{number}") for number in (3, 1, 2)]
     for one in written:
@@ -279,7 +290,7 @@ def test_a_known_environment_is_not_written_again(tmp_path):
     assert (folder.path / ENVIRONMENTS).stat().st_mtime == 1
 
 
-def test_environments_are_replaced_as_a_whole_so_that_no_process_reads_half_a_file(tmp_path):
+def test_environments_are_replaced_atomically(tmp_path):
     folder = RunFolder(tmp_path, "run")
     folder.note_environment("0a1b2c3d", {"python": "3.11"})
     (tmp_path / "old").hardlink_to(folder.path / ENVIRONMENTS)
@@ -288,7 +299,7 @@ def test_environments_are_replaced_as_a_whole_so_that_no_process_reads_half_a_fi
     assert [path.name for path in folder.path.iterdir()] == [ENVIRONMENTS]
 
 
-def test_pictures_lie_under_grids_by_case_and_role(tmp_path):
+def test_pictures_are_under_grids_by_case_and_role(tmp_path):
     folder, picture = RunFolder(tmp_path, "run"), Image.new("RGB", (4, 2), (1, 2, 3))
     paths = [folder.save_picture("tiny-sd/a-s5-g7.5", picture, role) for role in ("", "golden")]
     assert [path.relative_to(folder.path).as_posix() for path in paths] == [
@@ -300,7 +311,7 @@ def test_pictures_lie_under_grids_by_case_and_role(tmp_path):
 
 @pytest.fixture(scope="module")
 def two_writers(tmp_path_factory):
-    """The results folder after two processes wrote 200 long records into one run, and environments, at once."""
+    """The results folder after two processes wrote 200 long records and environments into one run."""
     root = tmp_path_factory.mktemp("results")
     writers = [
         subprocess.Popen(
@@ -327,7 +338,7 @@ def test_lines_of_two_processes_do_not_mix(two_writers):
     assert [sum(one.device == device for one in records) for device in ("x", "y")] == [200, 200]
 
 
-def test_two_processes_may_note_the_same_environment_at_once(two_writers):
+def test_two_processes_may_note_the_same_environment(two_writers):
     root, errors = two_writers
     assert errors == ["", ""]
     for number in range(200):

@@ -1,6 +1,6 @@
 """Each test here runs in another process, which has the simulated accelerator; pytest's own process never has it.
 
-A test with the fixture ``alone`` runs in pytest's process, to start processes of its own.
+A test with the fixture ``alone`` runs in pytest's process, to start other processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def device_process() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def alone(request: pytest.FixtureRequest) -> Alone:
-    """``alone(function, **environment)`` calls a function of the test's module in a process of its own."""
+    """``alone(function, **environment)`` calls a function of the test's module in a separate process."""
 
     def run(function: Callable[[], None], **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

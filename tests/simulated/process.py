@@ -1,4 +1,4 @@
-"""Runs functions of test modules in a process of its own: there the simulated accelerator may be enabled.
+"""Runs functions of test modules in a separate process: there the simulated accelerator may be enabled.
 
 ``python process.py`` enables it and calls functions until its input ends; ``python process.py FILE FUNCTION`` calls one
 function in a process that has enabled nothing.
@@ -45,7 +45,7 @@ def _serve() -> None:
 
     torch.set_num_threads(1)
     enable(Settings(devices=DEVICES, memory_bytes=MEMORY_BYTES))
-    # What a test prints must not be taken for an answer.
+    # What a test prints is not an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

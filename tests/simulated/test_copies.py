@@ -31,7 +31,7 @@ def test_pinned_memory_is_read_when_the_device_gets_there():
     assert "copy to device" not in _counters().waits
 
 
-def test_other_memory_is_read_at_once():
+def test_other_memory_is_read_immediately():
     source = torch.zeros(3)
     gate = _held()
     there = source.to("sim", non_blocking=True)

@@ -1,4 +1,4 @@
-"""Nobody gets the device without asking for it, and it ends with the process."""
+"""The device exists only on request, and ends with the process."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def _ends_with_work_in_the_queue():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
-def test_a_process_ends_at_once_and_without_crash(alone):
+def test_a_process_ends_immediately_and_without_crash(alone):
     ended = alone(_ends_with_work_in_the_queue, **{VARIABLE: "devices=1,latency_s=1"})
     assert (ended.returncode, ended.stdout) == (0, "queued\n"), ended.stderr
 

@@ -1,4 +1,4 @@
-"""Operators with kernels of their own: new tensors, sizes, attention, views."""
+"""Operators with their own kernels: new tensors, sizes, attention, views."""
 
 import copy
 import io
@@ -61,7 +61,7 @@ def test_growing_keeps_the_values_in_front():
     assert torch.arange(3.0, device="sim").resize_(2, 2).flatten()[:3].tolist() == [0, 1, 2]
 
 
-def test_deep_copies_and_files_hold_the_values():
+def test_deep_copies_and_files_keep_the_values():
     x = torch.arange(3.0, device="sim:1")
     copied = copy.deepcopy(torch.nn.Linear(2, 2).to("sim:1"))
     assert copied.weight.device == torch.device("sim:1")

@@ -12,7 +12,7 @@ from bench.simulated.memory import Memory
 MIB = 1 << 20
 
 
-def test_blocks_are_rounded_and_what_is_reserved_grows_in_segments():
+def test_blocks_are_rounded_and_reserved_in_segments():
     memory = Memory("sim:9", 64 * MIB)
     memory.allocate(1)
     memory.allocate(513)

@@ -54,7 +54,7 @@ def test_out_arguments_get_their_size():
     assert out.tolist() == [[2, 2, 2], [2, 2, 2]]
 
 
-def test_batch_norm_writes_its_statistics_and_returns_new_tensors():
+def test_batch_norm_writes_statistics_and_returns_new_tensors():
     here, there = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3).to("sim")
     x = torch.randn(2, 3, 4, 4)
     assert torch.equal(here(x), there(x.to("sim")).cpu())
@@ -78,7 +78,7 @@ def test_channels_last_stays_as_on_cuda():
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_wrong_shapes_raise_at_once():
+def test_wrong_shapes_raise_immediately():
     x = torch.ones(3, device="sim")
     with pytest.raises(RuntimeError):
         x @ torch.ones(4, device="sim")

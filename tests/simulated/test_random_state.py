@@ -13,7 +13,7 @@ def test_a_seed_is_for_all_devices():
     assert torch.sim.initial_seed() == 3
 
 
-def test_a_state_is_taken_after_the_work_so_far():
+def test_a_state_is_read_after_the_work_so_far():
     torch.manual_seed(3)
     torch.randn(4, device="sim")
     state = torch.sim.get_rng_state()

@@ -13,7 +13,7 @@ def _work(seconds):
     device_of(0).queue.launch(lambda: time.sleep(seconds))
 
 
-def test_events_tell_the_time_between_them():
+def test_events_measure_the_time_between_them():
     begin, end = torch.Event(enable_timing=True), torch.sim.Event(enable_timing=True)
     begin.record()
     _work(0.05)

@@ -4,10 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from bench.calls.device import Accelerator
+from bench.errors import UsageError
 from bench.plugin.reporter import SIMULATED, session_header
+from bench.plugin.session import refuse_on_simulated
 from bench.record.environment import describe_environment
 from bench.record.folder import RunFolder
 from bench.record.record import read_records
@@ -48,3 +51,20 @@ def test_the_header_says_that_times_mean_nothing(tmp_path):
     assert SIMULATED in session_header(session)
     session.device = SimpleNamespace(type="cpu", name="Some Processor")
     assert SIMULATED not in session_header(session)
+
+
+def _options(**given: Any) -> Any:
+    return SimpleNamespace(**({"golden_update": None, "golden_calibrate": False, "pictures_only": False} | given))
+
+
+@pytest.mark.parametrize("given", [{"golden_update": "auto"}, {"golden_calibrate": True}])
+def test_no_golden_comes_from_a_simulated_accelerator(given):
+    with pytest.raises(UsageError, match=r"draws no goldens: choose a real device with --device\.$"):
+        refuse_on_simulated(_options(**given), None)
+
+
+def test_speeds_are_not_compared_on_a_simulated_accelerator_and_pictures_are():
+    with pytest.raises(UsageError, match="add --pictures-only"):
+        refuse_on_simulated(_options(), _options())
+    refuse_on_simulated(_options(), _options(pictures_only=True))
+    refuse_on_simulated(_options(), None)

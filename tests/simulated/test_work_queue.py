@@ -10,7 +10,7 @@ from bench.simulated.devices import device as device_of
 from bench.simulated.work_queue import WorkQueue
 
 
-def test_the_host_goes_on_while_the_device_works():
+def test_the_host_continues_while_the_device_works():
     x = torch.ones(3, device="sim")
     gate = threading.Event()
     device_of(0).queue.mark(gate.wait)
@@ -45,7 +45,7 @@ def test_kernels_compute_with_the_threads_of_the_host():
     assert found == [before + 1, before]
 
 
-def test_a_failed_kernel_shows_at_the_next_wait_and_breaks_the_device():
+def test_a_failed_kernel_breaks_the_device_at_the_next_wait():
     x = torch.ones(3, device="sim:3")
     torch.index_select(x, 0, torch.tensor([7], device="sim:3"))
     y = x + 1

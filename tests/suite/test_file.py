@@ -60,7 +60,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def cases_of(write):
-    """The cases of the sound suite with one text in place of another."""
+    """The cases of the valid suite with one text replaced."""
 
     def read(old="", new=""):
         assert old in SOUND
@@ -86,7 +86,7 @@ def pipelines(cases) -> list[tuple]:
     return [(case.model.name, case.settings.dtype, case.settings.optimizations) for case in cases]
 
 
-def test_the_shipped_suite_has_thirty_default_cases_over_the_two_embedded_models():
+def test_the_shipped_suite_has_thirty_default_cases():
     cases = select_cases(read_suite(), models=(), slow_dtypes=frozenset({"float16"}), slow=False).cases
     assert len(cases) >= 30
     assert {(case.model.name, case.model.kind, case.model.source) for case in cases} == {
@@ -101,14 +101,14 @@ def test_every_scheduler_and_dtype_is_in_the_shipped_suite():
     assert {case.settings.dtype for case in cases} == set(DTYPES)
 
 
-def test_every_shipped_hub_model_names_its_revision_and_allows_pickle_by_itself():
+def test_every_shipped_hub_model_has_a_revision_and_allows_pickle():
     hub = [model for model in read_suite().models if model.source == "hub"]
     assert hub
     assert all(model.id and model.revision for model in hub)
     assert not any(model.allow_pickle for model in read_suite().models if model.source != "hub")
 
 
-def test_shipped_case_ids_are_unique_even_where_file_names_ignore_case():
+def test_shipped_case_ids_are_unique_in_lower_case():
     ids = [case.id.casefold() for case in read_suite().cases]
     assert len(set(ids)) == len(ids)
 
@@ -126,7 +126,7 @@ def test_the_shipped_cases_load_each_pipeline_once():
     assert len(runs) == len(set(runs))
 
 
-def test_cases_are_sorted_by_model_dtype_and_optimizations_whatever_their_order_in_the_file(write):
+def test_cases_are_sorted_by_model_dtype_and_optimizations(write):
     sound = SOUND.replace('dtype = "float32"', 'dtype = ["float16", "float32", "bfloat16"]').replace(
         "steps = 20", "steps = [20, 5]"
     )
@@ -157,7 +157,7 @@ def test_lists_in_a_case_make_all_combinations(cases_of):
     assert len(cases) == len(combinations) + 1
 
 
-def test_lists_of_prompts_and_optimizations_are_no_sweep(cases_of):
+def test_lists_of_prompts_and_optimizations_are_not_a_sweep(cases_of):
     case = cases_of("steps = 20", 'steps = 20\noptimizations = ["channels-last", "vae-slicing"]')[0]
     assert case.settings.optimizations == ("channels-last", "vae-slicing")
     assert case.settings.prompts == ("a fox", "a cat")
@@ -190,7 +190,7 @@ def test_the_same_case_written_twice_is_one_case(write):
         ("steps = 20", "steps = 20\nslow = true", "tiny-sd/pndm-s20-g7.5-fp32"),
     ],
 )
-def test_the_id_of_a_case_tells_its_settings_and_stays_as_it_is(cases_of, old, new, name):
+def test_the_id_of_a_case_names_its_settings_and_never_changes(cases_of, old, new, name):
     assert cases_of(old, new)[0].id == name
 
 
@@ -198,7 +198,7 @@ def test_a_ddpm_case_has_no_guidance_in_its_id(cases_of):
     assert cases_of()[1].id == "tiny-ddpm/ddim-s10-fp32"
 
 
-def test_each_image_has_a_seed_of_its_own_counted_from_the_case_s_seed():
+def test_each_image_has_its_own_seed_counted_from_that_of_the_case():
     assert Settings(scheduler="ddim", steps=1, images=3, seed=5).seeds == [5, 6, 7]
 
 
@@ -208,7 +208,7 @@ def test_schedulers_that_work_in_a_ddpm_pipeline_are_accepted(cases_of, name):
 
 
 @pytest.mark.parametrize("name", allowed_schedulers("stable-diffusion"))
-def test_schedulers_that_work_in_a_stable_diffusion_pipeline_are_accepted(cases_of, name):
+def test_schedulers_that_work_in_stable_diffusion_are_accepted(cases_of, name):
     assert cases_of('"pndm"', f'"{name}"')[0].settings.scheduler == name
 
 
@@ -298,28 +298,28 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
 
 
 @pytest.mark.parametrize(("old", "new", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_every_mistake_is_told_in_one_sentence_with_file_key_and_what_is_allowed(write, old, new, words):
+def test_every_mistake_is_one_sentence_with_file_and_key(write, old, new, words):
     assert old in SOUND
     sentence = sentence_of(write(SOUND.replace(old, new, 1)))
     missing = [word for word in words if word not in sentence]
     assert not missing, sentence
 
 
-def test_a_missing_file_is_told_in_one_sentence(tmp_path):
+def test_a_missing_file_is_one_sentence(tmp_path):
     assert "No such file" in sentence_of(tmp_path / "nowhere.toml")
 
 
-def test_a_folder_in_place_of_the_file_is_told_in_one_sentence(tmp_path):
+def test_a_folder_instead_of_the_file_is_one_sentence(tmp_path):
     assert "cannot be read" in sentence_of(tmp_path)
 
 
-def test_a_file_in_another_encoding_is_told_in_one_sentence(tmp_path):
+def test_a_file_in_another_encoding_is_one_sentence(tmp_path):
     file = tmp_path / "latin.toml"
     file.write_bytes('[models.tiny]\nid = "é"'.encode("latin-1"))
     assert "not valid TOML" in sentence_of(file)
 
 
-def test_a_sentence_never_repeats_the_whole_entry(write):
+def test_a_sentence_never_repeats_the_full_entry(write):
     sentence = sentence_of(write(SOUND.replace("steps = 20\n", "")))
     assert "a fox" not in sentence
 
@@ -350,7 +350,7 @@ scenario = ["plain", "called-twice", "one-generator"]
 PART = "[[sentinels]] number 2"
 
 
-def test_a_sentinel_starts_from_defaults_of_its_own_and_sweeps_over_options_too(write):
+def test_a_sentinel_has_its_own_defaults_and_sweeps_over_options(write):
     sentinels = [case for case in read_suite(write(SENTINELS)).cases if case.settings.sentinel == "options"]
     assert len(sentinels) == 8
     assert {case.settings.images for case in sentinels} == {1}
@@ -358,7 +358,7 @@ def test_a_sentinel_starts_from_defaults_of_its_own_and_sweeps_over_options_too(
     assert {case.settings.options.get("prediction_type") for case in sentinels} == {None, "v_prediction"}
 
 
-def test_sentinels_are_many_and_every_scheduler_of_a_pipeline_is_among_them():
+def test_sentinels_are_many_and_cover_every_scheduler():
     sentinels = [case for case in read_suite().cases if case.settings.sentinel]
     assert len(sentinels) >= 200
     named = {(case.model.kind, case.settings.scheduler) for case in sentinels}
@@ -378,7 +378,7 @@ def test_what_must_give_the_plain_pictures_names_its_plain_case(write):
     assert plain == {"plain": "plain", "called-twice": "plain", "one-generator": "one-generator"}
 
 
-def test_a_timed_case_with_an_optimization_keeps_a_golden_of_its_own(write):
+def test_a_timed_case_with_an_optimization_has_its_own_golden(write):
     text = SOUND.replace("steps = 20", 'steps = 20\noptimizations = ["channels-last"]')
     case = read_suite(write(text)).cases[0]
     assert case.plain == case
@@ -408,7 +408,7 @@ SENTINEL_MISTAKES = {
 
 
 @pytest.mark.parametrize(("old", "new", "words"), SENTINEL_MISTAKES.values(), ids=SENTINEL_MISTAKES)
-def test_every_mistake_in_a_sentinel_is_told_in_one_sentence(write, old, new, words):
+def test_every_mistake_in_a_sentinel_is_one_sentence(write, old, new, words):
     assert old in SENTINELS
     sentence = sentence_of(write(SENTINELS.replace(old, new, 1)))
     for word in words:

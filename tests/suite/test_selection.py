@@ -51,12 +51,12 @@ def test_an_expression_that_cannot_be_read_is_one_sentence(suite, expression, sa
     assert "\n" not in str(raised.value)
 
 
-def test_a_whole_id_chooses_that_case_alone(suite):
+def test_a_full_id_chooses_only_that_case(suite):
     assert matching(suite, "emoji-sd/ddim-s20-g7.5-fp32") == {"emoji-sd/ddim-s20-g7.5-fp32"}
     assert len(matching(suite, "ddim-s20-g7.5-fp32")) > 1
 
 
-def test_one_case_is_named_by_its_id_or_by_a_part_that_no_other_has(suite):
+def test_one_case_is_chosen_by_its_id_or_by_a_unique_part(suite):
     assert case_matching(suite.cases, CASE).id == CASE
     assert case_matching(suite.cases, CASE.removeprefix("emoji-")).id == CASE
     with pytest.raises(UsageError, match=r"^--case ddim: \d+ cases match; do you mean emoji-") as several:

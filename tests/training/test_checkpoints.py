@@ -33,7 +33,7 @@ def test_all_weights_are_float16() -> None:
             assert {weights.get_slice(name).get_dtype() for name in list(weights.keys())} == {"F16"}, path
 
 
-def test_the_text_encoder_names_its_weights_as_every_release_reads_them() -> None:
+def test_every_release_can_read_the_text_encoder_s_weights() -> None:
     with safe_open(CHECKPOINTS / "emoji-sd" / "text_encoder" / "model.safetensors", "pt") as weights:
         assert all(name.startswith("text_model.") for name in list(weights.keys()))
 

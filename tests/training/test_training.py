@@ -1,4 +1,4 @@
-"""Training data, tokenizer, loop and command line: a checkpoint can be made again, and a kill costs only a little."""
+"""Training data, tokenizer, loop and command line: a checkpoint can be made again, and a kill loses little."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bench.errors import UsageError
 from bench.training import architectures, objectives, stages
 from bench.training.__main__ import STAGES, main
 from bench.training.architectures import TOKENS, write_tokenizer
-from bench.training.emoji import BACKGROUNDS, PLAIN, Pair, Pictures, all_pairs, find_font, read_emoji, split_pairs
-from bench.training.loop import LOSS_LOG, STATE, Objective, Plan, averaged, load_averaged, save_state, train
+from bench.training.emoji import BACKGROUNDS, WHITE, Pair, Pictures, all_pairs, find_font, read_emoji, split_pairs
+from bench.training.loop import LOSS_LOG, STATE, Objective, TrainingPlan, averaged, load_averaged, save_state, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROG = "python -m bench.training"
 SIZE = 32
-PLAN = Plan(steps=20, batch=8, learning_rate=0.1, warmup=5, ema=0.9)
+PLAN = TrainingPlan(steps=20, batch=8, learning_rate=0.1, warmup=5, ema=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_no_two_pairs_look_the_same(draw):
     assert pictures.max() <= 1
 
 
-def test_every_emoji_fills_its_picture_and_leaves_the_background_at_its_edge(draw):
+def test_every_emoji_fills_its_picture_but_not_the_edge(draw):
     for name, colour in BACKGROUNDS.items():
         pictures = draw.draw([Pair(emoji, name) for emoji in read_emoji()])
         expected = (torch.tensor(colour) / 127.5 - 1)[None, :, None]
@@ -82,7 +82,7 @@ def test_every_emoji_has_every_background_once():
         (Pair("panda"), "panda"),
         (Pair("fox", "blue"), "fox on a blue background"),
         (Pair("fox", "orange"), "fox on an orange background"),
-        (Pair("fox", PLAIN), "fox"),
+        (Pair("fox", WHITE), "fox"),
     ],
 )
 def test_a_prompt_is_english(pair, prompt):
@@ -101,12 +101,12 @@ def test_every_emoji_and_every_colour_stays_in_training():
     trained, held_out = split_pairs()
     assert {pair.name for pair in trained} == set(read_emoji())
     assert {pair.background for pair in trained} == set(BACKGROUNDS)
-    assert all(pair.background != PLAIN for pair in held_out)
+    assert all(pair.background != WHITE for pair in held_out)
     left = Counter(pair.background for pair in trained)
     assert min(left.values()) > 0.5 * len(read_emoji())
 
 
-def test_the_split_is_the_one_that_the_checkpoints_were_trained_with():
+def test_the_split_is_that_of_the_trained_checkpoints():
     held_out = split_pairs()[1]
     assert held_out == split_pairs()[1]
     assert held_out[:2] == [Pair("Christmas tree", "brown"), Pair("Christmas tree", "orange")]
@@ -116,7 +116,7 @@ def test_what_is_previewed_can_be_drawn():
     assert set(objectives.PREVIEW_PAIRS) <= set(all_pairs())
 
 
-def test_a_batch_is_drawn_from_its_generator_alone_with_a_fifth_of_plain_pictures():
+def test_a_batch_depends_on_its_generator_and_is_a_fifth_plain():
     pairs = split_pairs()[0]
 
     def batch(seed: int) -> list[Pair]:
@@ -125,7 +125,7 @@ def test_a_batch_is_drawn_from_its_generator_alone_with_a_fifth_of_plain_picture
     assert batch(1) == batch(1)
     assert batch(1) != batch(2)
     assert set(batch(1)) <= set(pairs)
-    assert sum(pair.background == PLAIN for pair in batch(1)) / 2000 == pytest.approx(0.2, abs=0.04)
+    assert sum(pair.background == WHITE for pair in batch(1)) / 2000 == pytest.approx(0.2, abs=0.04)
 
 
 def test_easy_timesteps_weigh_less_and_none_weighs_more_than_one():
@@ -182,7 +182,7 @@ def test_the_text_encoder_knows_the_tokens_that_start_and_end(tokenizer):
 
 
 def test_the_tokenizer_is_written_the_same_every_time(tmp_path):
-    # A training that goes on, and its export, write it anew: a word must keep the number that it was trained with.
+    # Continued training and export write it again: a word must keep the number that it was trained with.
     prompts = [pair.prompt for pair in all_pairs()]
     for name in map(str, range(5)):
         write_tokenizer(prompts, tmp_path / name)
@@ -230,14 +230,14 @@ def test_the_loop_learns(tmp_path):
     objective = fit()
     generator = torch.Generator().manual_seed(1)
     before = objective.loss(objective.modules, 100, generator).item()
-    train(objective, Plan(steps=200, batch=32, learning_rate=0.1, warmup=5), tmp_path / "fit")
+    train(objective, TrainingPlan(steps=200, batch=32, learning_rate=0.1, warmup=5), tmp_path / "fit")
     after = objective.loss(load_averaged(fit().modules, tmp_path / "fit"), 100, generator).item()
     assert after < 0.05 * before
     assert (tmp_path / "fit" / "preview-000200.png").is_file()
 
 
 @pytest.mark.parametrize("killed_at", [0, 3, 7, 10, 19])
-def test_a_training_that_was_killed_and_resumed_gives_the_same_weights(killed_at, tmp_path):
+def test_a_resumed_training_gives_the_same_weights(killed_at, tmp_path):
     train(fit(), PLAN, tmp_path / "whole", save_every=5)
     with pytest.raises(KeyboardInterrupt):
         train(stopping_at(killed_at, KeyboardInterrupt()), PLAN, tmp_path / "resumed", save_every=5)
@@ -251,7 +251,7 @@ def test_a_training_that_was_killed_and_resumed_gives_the_same_weights(killed_at
 
 def test_another_seed_gives_other_weights(tmp_path):
     train(fit(), PLAN, tmp_path / "one")
-    train(fit(), Plan(**(vars(PLAN) | {"seed": 1})), tmp_path / "other")
+    train(fit(), TrainingPlan(**(vars(PLAN) | {"seed": 1})), tmp_path / "other")
     assert not equal(state(tmp_path / "one")["modules"], state(tmp_path / "other")["modules"])
 
 
@@ -272,10 +272,10 @@ def no_replace(*_paths: Path) -> None:
 
 
 @pytest.mark.parametrize(("owner", "name", "killed"), [(torch, "save", half_a_file), (os, "replace", no_replace)])
-def test_a_kill_while_the_state_is_written_leaves_the_old_one_whole(owner, name, killed, tmp_path, monkeypatch):
+def test_a_kill_while_the_state_is_written_leaves_the_old_one(owner, name, killed, tmp_path, monkeypatch):
     train(fit(), PLAN, tmp_path / "fit")
     before = (tmp_path / "fit" / STATE).read_bytes()
-    longer = Plan(**(vars(PLAN) | {"steps": 25}))
+    longer = TrainingPlan(**(vars(PLAN) | {"steps": 25}))
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, killed)
         with pytest.raises(KeyboardInterrupt):
@@ -285,7 +285,7 @@ def test_a_kill_while_the_state_is_written_leaves_the_old_one_whole(owner, name,
     assert state(tmp_path / "fit")["step"] == 25
 
 
-def test_a_state_is_replaced_as_a_whole(tmp_path):
+def test_a_state_is_replaced_atomically(tmp_path):
     path = tmp_path / STATE
     save_state(path, {"step": 1})
     save_state(path, {"step": 2})
@@ -294,7 +294,7 @@ def test_a_state_is_replaced_as_a_whole(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_last_state(value, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(value, tmp_path):
     with pytest.raises(FloatingPointError, match=r"^fit: the loss of step 12 is (nan|inf)\.$"):
         train(stopping_at(12, value=value), PLAN, tmp_path / "fit", save_every=5)
     kept = state(tmp_path / "fit")
@@ -302,7 +302,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_last_state(va
     assert all(torch.isfinite(weight).all() for weight in kept["modules"].values())
 
 
-def test_the_log_tells_steps_pictures_seconds_and_loss(tmp_path):
+def test_the_log_has_steps_pictures_seconds_and_loss(tmp_path):
     train(fit(), PLAN, tmp_path / "fit", save_every=8)
     lines = [json.loads(line) for line in (tmp_path / "fit" / LOSS_LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [8, 16, 20]
@@ -312,7 +312,7 @@ def test_the_log_tells_steps_pictures_seconds_and_loss(tmp_path):
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    plan = Plan(steps=1000, batch=1, learning_rate=1, warmup=100, decay=0.3)
+    plan = TrainingPlan(steps=1000, batch=1, learning_rate=1, warmup=100, decay=0.3)
     rates = np.array([plan.rate(step) for step in range(plan.steps)])
     assert rates[0] == pytest.approx(0.01)
     assert rates[49] == pytest.approx(0.5)
@@ -332,7 +332,7 @@ def test_the_optimizer_follows_the_plan(tmp_path, monkeypatch):
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noting)
-    train(fit(), Plan(**(vars(PLAN) | {"steps": 20})), tmp_path / "fit", save_every=20)
+    train(fit(), TrainingPlan(**(vars(PLAN) | {"steps": 20})), tmp_path / "fit", save_every=20)
     assert used == pytest.approx([0.1 * PLAN.rate(number) for number in range(20)])
 
 
@@ -381,10 +381,10 @@ def test_the_module_runs_and_its_help_names_every_stage(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("bench.training", run_name="__main__")
     assert ended.value.code == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for stage, does in STAGES.items():
-        assert re.search(rf"^ +{stage}\b", told, re.MULTILINE)
-        assert does.split()[0] in told
+        assert re.search(rf"^ +{stage}\b", printed, re.MULTILINE)
+        assert does.split()[0] in printed
         assert run_main(stage, "--help") == 0
 
 
@@ -402,9 +402,9 @@ def test_every_stage_that_trains_has_a_plan():
 @pytest.mark.parametrize("stage", ["vae", "ddpm"])
 def test_a_missing_font_is_one_sentence(stage, tmp_path, capsys):
     assert run_main(stage, "--font", tmp_path / "no.ttf", "--work", tmp_path / "work") == 4
-    told = capsys.readouterr().err
-    assert told.startswith(f"{PROG}: Noto Color Emoji not found at {tmp_path / 'no.ttf'}: install it")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{PROG}: Noto Color Emoji not found at {tmp_path / 'no.ttf'}: install it")
+    assert printed.count("\n") == 1
     assert not (tmp_path / "work").exists()
 
 
@@ -422,8 +422,8 @@ def test_without_a_font_every_place_that_was_searched_is_named(tmp_path, monkeyp
 def test_a_stage_before_its_turn_is_one_sentence(stage, earlier, tmp_path, capsys):
     assert run_main(stage, "--work", tmp_path) == 4
     missing = tmp_path / earlier / STATE
-    told = f"{PROG}: {missing} not found: train `{earlier}` first (python -m bench.training --help).\n"
-    assert capsys.readouterr().err == told
+    printed = f"{PROG}: {missing} not found: train `{earlier}` first (python -m bench.training --help).\n"
+    assert capsys.readouterr().err == printed
 
 
 def test_a_training_that_diverges_is_exit_code_1(tmp_path, monkeypatch, capsys):
@@ -436,11 +436,11 @@ def test_a_training_that_diverges_is_exit_code_1(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == f"{PROG}: ddpm: the loss of step 12 is nan.\n"
 
 
-def test_a_restart_forgets_the_last_state_and_the_options_reach_the_loop(tmp_path, monkeypatch):
-    told: list[tuple[Plan, bool]] = []
+def test_a_restart_discards_the_last_state_and_uses_the_options(tmp_path, monkeypatch):
+    trainings: list[tuple[TrainingPlan, bool]] = []
 
-    def noting(_objective: Objective, plan: Plan, folder: Path) -> None:
-        told.append((plan, (folder / STATE).is_file()))
+    def noting(_objective: Objective, plan: TrainingPlan, folder: Path) -> None:
+        trainings.append((plan, (folder / STATE).is_file()))
 
     monkeypatch.setattr(stages, "train", noting)
     monkeypatch.setattr(objectives, "image_objective", lambda *_arguments, **_keywords: fit())
@@ -448,6 +448,6 @@ def test_a_restart_forgets_the_last_state_and_the_options_reach_the_loop(tmp_pat
     (tmp_path / "ddpm" / STATE).touch()
     main(["ddpm", "--work", str(tmp_path), "--steps=7", "--batch=3", "--seed=9"])
     main(["ddpm", "--work", str(tmp_path), "--restart"])
-    (chosen, kept), (default, still_there) = told
+    (chosen, kept), (default, still_there) = trainings
     assert (chosen.steps, chosen.batch, chosen.seed, kept) == (7, 3, 9, True)
     assert (default, still_there) == (stages.PLANS["ddpm"], False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,9 @@ import numpy as np
 import pytest
 
 from bench.calls.pipelines import Checkpoint
-from bench.upgrade import workers
 from bench.upgrade.request import load_request
 from bench.upgrade.workers import SIDES, Sides, WorkerProcess
-from tests.upgrade.helpers import CURRENT, LIBRARY, ROOT, FakePython, MakePython, Request
+from tests.upgrade.helpers import CURRENT, LIBRARY, FakePython, Request
 
 
 @pytest.fixture
@@ -35,32 +33,11 @@ def fake_python(tmp_path: Path) -> FakePython:
     return make
 
 
-@pytest.fixture
-def altered_python(tmp_path: Path) -> MakePython:
-    """``altered_python(code)`` is the interpreter of an environment whose libraries the code has altered."""
-
-    def make(code: str) -> Path:
-        folder = tmp_path / f"environment-{len(list(tmp_path.iterdir()))}"
-        python = folder / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        (folder / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).parent}\n")
-        driver = folder / "driver.py"
-        driver.write_text(f"{code}\nfrom bench.upgrade.worker import main\nmain()\n")
-        python.write_text(
-            f'#!/bin/sh\nif [ "$1" = -m ]; then set -- "{driver}"; fi\n'
-            f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n'
-        )
-        python.chmod(python.stat().st_mode | stat.S_IXUSR)
-        return python
-
-    return make
-
-
 @pytest.fixture(scope="package")
 def lasting_sides() -> Iterator[Sides]:
-    """Two equal sides with this interpreter, for all tests of this folder, since importing takes long."""
-    with pytest.MonkeyPatch.context() as patch, Sides(dict.fromkeys(SIDES, CURRENT), 120) as sides:
-        patch.setattr(workers, "RENEWED_AFTER", 10**6)
+    """Two equal sides with this interpreter for all tests of this folder, never renewed: importing takes long."""
+    with Sides(dict.fromkeys(SIDES, CURRENT), 120) as sides:
+        sides.renewed = sides.take  # type: ignore[method-assign]
         yield sides
 
 

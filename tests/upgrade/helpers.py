@@ -13,7 +13,7 @@ import pytest
 
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.upgrade.lockstep import ALTERNATE, Places
-from bench.upgrade.pairs import Plan
+from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.workers import WorkerProcess, fresh
 
 psutil = importlib.import_module("psutil")
@@ -22,7 +22,7 @@ UNET_CALLS = {STABLE_DIFFUSION: 5, DDPM: 4}
 CURRENT = Path(sys.executable)
 ROOT = Path(__file__).parents[2]
 TAKING_TURNS = Places(ALTERNATE, threads=1, move_weights=True)
-PLAN = Plan(TAKING_TURNS, pair_s=0.0, budget_s=0.0)
+PLAN = ComparisonPlan(TAKING_TURNS, spell_s=0.0, budget_s=0.0)
 Request = Callable[..., dict[str, Any]]
 FakePython = Callable[..., Path]
 MakePython = Callable[[str], Path]

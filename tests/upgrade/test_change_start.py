@@ -141,10 +141,10 @@ def test_only_groups_with_changed_pictures_are_looked_at_and_only_the_first():
 def start_of_change(pythons: tuple[Path, Path], request: dict[str, Any]) -> str:
     """The start of a case's change on two sides, each with the libraries of its interpreter."""
     sides = Sides(dict(zip(SIDES, pythons, strict=True)), 120)
-    with sides, PictureProcesses(sides.take) as processes:
+    with sides, PictureProcesses(sides.process) as processes:
         if request["settings"]["sentinel"]:  # whose processes last until another kind is needed
-            for number in range(len(SIDES)):
-                processes.result(number, request)
+            for side in SIDES:
+                processes.result(side, request)
         return start_in(processes.fresh_process, request)
 
 

@@ -47,7 +47,8 @@ def test_the_bound_follows_the_error_rate_and_the_prior(count, prior, error_rate
 
 def test_few_samples_say_nothing_and_more_say_more():
     widths = [half_width(count, 1.0) for count in range(1, 200)]
-    assert widths[:3] == [math.inf] * 3
+    assert widths[:2] == [math.inf] * 2
+    assert half_width(5, 1.0, 1e-4) == math.inf
     assert all(math.isfinite(width) for width in widths[3:])
     assert all(later < earlier for earlier, later in itertools.pairwise(widths[3:]))
     assert widths[-1] < 0.3

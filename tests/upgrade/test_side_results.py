@@ -6,14 +6,16 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.calls.sampling import generate
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
-from bench.upgrade.side_results import PictureProcesses, picture_of
+from bench.upgrade.side_results import PictureProcesses, picture_in, picture_of
 from bench.upgrade.workers import SIDES, Sides
 from tests.upgrade.helpers import KINDS, UNET_CALLS, all_gone, descendants
 
@@ -51,12 +53,12 @@ def test_sentinels_of_one_process_have_their_own_notices(lasting_sides, request_
     long["settings"]["prompts"] = ["red fox " * 60, "blue whale"]
     plain, other = request_of(STABLE_DIFFUSION), request_of(DDPM)
     requests = {"long": long, "plain": plain, "long again": long, "another pipeline": other}
-    with PictureProcesses(lasting_sides.take) as processes:
+    with PictureProcesses(lasting_sides.process) as processes:
         found, children = {}, []
         for case, request in requests.items():
-            found[case] = processes.result(0, as_sentinel(request))
+            found[case] = processes.result(SIDES[0], as_sentinel(request))
             children += descendants(lasting_sides.take()[0])
-        alone = processes.result(0, plain)
+        alone = processes.result(SIDES[0], plain)
     truncated = {case: [text for text in result.notices if "truncated" in text] for case, result in found.items()}
     assert [len(texts) for texts in truncated.values()] == [1, 0, 1, 0]
     assert found["plain"].images == alone.images
@@ -68,9 +70,9 @@ def test_a_sentinel_that_fails_or_dies_costs_only_itself(lasting_sides, request_
     requests = {name: as_sentinel(request_of(DDPM)) for name in ("fails", "works", "dies", "comes after")}
     requests["fails"]["folder"] = str(tmp_path)
     found, children = {}, {}
-    with PictureProcesses(lasting_sides.take) as processes:
+    with PictureProcesses(lasting_sides.process) as processes:
         for case, request in requests.items():
-            found[case] = processes.result(0, request)
+            found[case] = processes.result(SIDES[0], request)
             children[case] = descendants(lasting_sides.take()[0])
             if case == "works":
                 os.kill(children[case][0], signal.SIGKILL)
@@ -84,8 +86,9 @@ def test_a_sentinel_that_fails_or_dies_costs_only_itself(lasting_sides, request_
 
 def test_an_interrupted_sentinel_is_not_waited_for(fake_python):
     def interrupted(sides: Sides) -> None:
-        with PictureProcesses(sides.take) as processes:
-            assert processes.result(0, {"settings": {"sentinel": True}}).error  # these libraries load nothing
+        with PictureProcesses(sides.process) as processes:
+            request = {"settings": {"sentinel": True, "optimizations": ()}}
+            assert all(processes.result(side, request).error for side in SIDES)  # these libraries load nothing
             children.extend(child for worker in sides.take() for child in descendants(worker))
             for child in children:
                 os.kill(child, signal.SIGSTOP)
@@ -99,3 +102,37 @@ def test_an_interrupted_sentinel_is_not_waited_for(fake_python):
         assert time.monotonic() - began < 10
         assert len(children) == len(SIDES)
         assert all_gone(children)
+
+
+def test_a_side_that_cannot_be_restarted_is_no_error_of_the_other(request_of, fake_python):
+    pythons = {"baseline": Path(sys.executable), "candidate": fake_python(diffusers="raise ImportError('gone')\n")}
+    with Sides(pythons, 60) as sides, PictureProcesses(sides.process) as processes:
+        before, after = (processes.result(side, request_of(DDPM)) for side in SIDES)
+    assert before.error is None
+    assert after.error == "ImportError: gone"
+
+
+class NotedProcess:
+    """A worker that answers everything and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def ask(self, do: str, **_: Any) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        self.asked.append(do)
+        work = {"operators": {}, "host_syncs": {}, "copies": 0, "copied_bytes": 0, "peak_bytes": 0, "unet_calls": 4}
+        header = {"sizes": [], "unet_calls": 4, "notices": [], "checksum": f"of {do}"}
+        return header | {"work": work | {"flops": 0, "tokens": 0, "graphs": None, "graph_breaks": None}}, ()
+
+
+@pytest.mark.parametrize(
+    ("optimizations", "asked"),
+    [((), ["load", "counted_picture"]), (("compile",), ["load", "picture", "counted_picture"])],
+)
+def test_a_compiled_case_shows_its_compiled_pictures_since_counting_is_eager(optimizations, asked, request_of):
+    process: Any = NotedProcess()
+    result = picture_in(process, request_of(DDPM, optimizations=optimizations))
+    assert process.asked == asked
+    assert result.checksum == f"of {asked[1]}"
+    assert result.work
+    assert result.work.unet_calls == 4

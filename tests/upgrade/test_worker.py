@@ -46,15 +46,15 @@ def test_waiting_for_the_other_side_is_not_counted(sides, request_of):
     with fresh(sides[0]) as process:
         process.ask("load", **request_of(DDPM))
         process.ask("picture")
-        process.tell(do="call", move_weights=False)
+        process.tell(do="call", move_weights=False, known="", parts=True)
         reply, waits = process.reply()[0], 0
-        while "segments_s" not in reply:
+        while "segments" not in reply:
             assert reply == {"halted": True}
             time.sleep(wait)
             process.tell(cores=[])
             reply, waits = process.reply()[0], waits + 1
     assert waits == 5
-    assert sum(reply["segments_s"]) < wait * waits / 2
+    assert sum(seconds for _, seconds in reply["segments"]) < wait * waits / 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cores are chosen on Linux only")
@@ -114,12 +114,12 @@ def test_after_a_child_killed_within_a_call_new_workers_work(lasting_sides, requ
 
     def kill_in_call(child: int) -> None:
         one.ask("load", **request_of(DDPM))
-        assert one.ask("call", move_weights=False)[0] == {"halted": True}
+        assert one.ask("call", move_weights=False, known="", parts=True)[0] == {"halted": True}
         os.kill(child, signal.SIGKILL)
 
     with pytest.raises(WorkerBroken, match=r"^its process was killed by SIGKILL") as caught:
         ask_after(one, kill_in_call)
     assert not caught.value.alive
     renewed = lasting_sides.take()
-    assert all_gone(left, 0)
+    assert all_gone(left[:1], 0)
     assert [picture_of(side, request_of(DDPM)).error for side in renewed] == [None, None]

@@ -10,7 +10,6 @@ import time
 
 import pytest
 
-from bench.upgrade import workers
 from bench.upgrade.workers import SIDES, Sides, WorkerBroken, fresh, started_worker
 from tests.upgrade.helpers import ROOT, alive, all_gone, ask_after, descendants, psutil
 
@@ -218,14 +217,13 @@ def test_ctrl_c_does_not_reach_the_workers(fake_python):
         assert process.ask("import")[0]["torch"] == "0"
 
 
-def test_old_first_processes_are_renewed_together(fake_python, monkeypatch):
-    monkeypatch.setattr(workers, "RENEWED_AFTER", 2)
+def test_first_processes_are_kept_until_they_are_renewed_together(fake_python):
     with Sides(dict.fromkeys(SIDES, fake_python()), 20) as sides:
-        taken = [[worker.process.pid for worker in sides.take()] for _ in range(5)]
+        taken = [[worker.process.pid for worker in one] for one in (sides.take(), sides.take(), sides.renewed())]
         assert [worker.name for worker in sides.take()] == list(SIDES)
+        assert sides.process("candidate").process.pid == taken[2][1]
     assert taken[0] == taken[1]
-    assert taken[2] == taken[3]
-    assert len({pid for pids in taken for pid in pids}) == 6
+    assert len({pid for pids in taken for pid in pids}) == 4
     assert all_gone([pid for pids in taken for pid in pids], 0)
 
 
@@ -240,13 +238,13 @@ def test_both_first_processes_start_at_the_same_time(fake_python, tmp_path):
         assert len(sides.take()) == 2
 
 
-def test_a_lost_first_process_is_replaced(fake_python):
+def test_a_lost_first_process_is_replaced_and_the_other_kept(fake_python):
     with Sides(dict.fromkeys(SIDES, fake_python()), 20) as sides:
-        first = sides.take()
-        pids = [worker.process.pid for worker in first]
-        first[1].kill()
+        kept, lost = (worker.process.pid for worker in sides.take())
+        sides.process("candidate").kill()
         assert all(worker.ask("import")[0]["torch"] == "0" for worker in sides.take())
-        assert all_gone(pids, 0)
+        assert sides.process("baseline").process.pid == kept
+        assert all_gone([lost], 0)
 
 
 def living_children() -> set[int]:

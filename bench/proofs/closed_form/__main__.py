@@ -1,4 +1,4 @@
-"""``python -m bench.proofs.closed_form accept``: makes what the schedulers give now the goldens."""
+"""``python -m bench.proofs.closed_form``: checks the schedulers against goldens, or accepts what they give now."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _check(accept: bool, path: Path) -> int:
             print(f"{name}: {difference.sentence}")
         changed += golden is None or difference is not None
     for name in sorted(goldens.keys() - settings.keys()):
-        print(f"{name}: no such setting any more")
+        print(f"{name}: this setting no longer exists")
         changed += 1
     print(
         f"{len(settings)} settings in {time.process_time() - started:.1f} s of processor time: {changed} changed, "
@@ -65,16 +65,16 @@ def _check(accept: bool, path: Path) -> int:
 
 
 def _limits(path: Path) -> int:
-    """Measures the limits of all settings anew and writes them beside the goldens."""
+    """Measures the limits of all settings again and writes them to the file of the goldens."""
     goldens, settings, limits = read_goldens(path), all_settings(), dict[str, float]()
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     for number, (name, golden) in enumerate(goldens.items(), start=1):
         limit = measured_limit(settings[name], golden)
         if limit > FLOORS[settings[name].dtype]:
             limits[name] = limit
-        if time.monotonic() - told > PROGRESS_EVERY_S:
-            told = time.monotonic()
-            print(f"{number} of {len(goldens)} settings, {told - began:.0f} s", flush=True)
+        if time.monotonic() - reported > PROGRESS_EVERY_S:
+            reported = time.monotonic()
+            print(f"{number} of {len(goldens)} settings, {reported - began:.0f} s", flush=True)
     write_goldens(goldens, read_origin(path), path, limits)
     print(f"{len(limits)} of {len(goldens)} limits are above the floor of their dtype; written: {path}")
     return 0
@@ -120,11 +120,11 @@ def _sizes(errors: Sequence[float]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None, path: Path = GOLDENS) -> int:
-    """``check`` compares every setting with its golden and prints what changed, ``accept`` writes the goldens then.
+    """``check`` compares every setting with its golden and prints what changed; ``accept`` also writes the goldens.
 
     ``limits`` measures how far rounding may move each setting, ``conditions`` lists the settings that are
-    ill-conditioned, ``orders`` prints the table of measured orders. Returns 1 where something changed and was not
-    accepted, or where a setting is unknown to this diffusers. Goldens that moved within their limits stay as they are.
+    ill-conditioned, ``orders`` prints the table of measured orders. Returns 1 if something changed and was not
+    accepted, or if a setting is unknown to this diffusers. Goldens that moved within their limits stay as they are.
     """
     parser = CommandParser(prog="python -m bench.proofs.closed_form", description=__doc__)
     parser.add_argument("command", choices=("check", "accept", "limits", "conditions", "orders"))

@@ -1,6 +1,6 @@
 """Defects of diffusers that the closed form finds, each with what shows it.
 
-Everything here is an expected failure, strictly: where a release mends a defect, its test says so.
+Each is a strict expected failure: its test fails when a release fixes the defect.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gaussian data: its best denoiser and the solution of its probability-flow ODE, both in closed form.
 
-Data ``x0`` is normal with mean ``m`` and standard deviation ``s``, apart in every channel. A sample at noise level
+Data ``x0`` is normal with mean ``m`` and standard deviation ``s``, which differ by channel. A sample at noise level
 ``(alpha, sigma)`` is ``x = alpha * x0 + sigma * noise``, so it is normal with mean ``alpha * m`` and variance
 ``alpha**2 * s**2 + sigma**2``. Everything here is float64, whatever dtype a scheduler works in.
 """
@@ -61,7 +61,7 @@ def predict(sample: torch.Tensor, level: Level, prediction_type: str, data: torc
     Args:
         prediction_type: ``epsilon`` (Ho et al. 2020), ``v_prediction`` (Salimans and Ho 2022:
             ``alpha * noise - sigma * x0``), ``sample`` (``x0``) or ``flow_prediction`` (``noise - x0``).
-        data: the ``x0`` it believes in; the expected data if not given.
+        data: the ``x0`` that the network assumes; the expected data by default.
 
     Raises:
         ValueError: another prediction type.

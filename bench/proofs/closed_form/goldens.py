@@ -18,7 +18,7 @@ _ORIGIN_LIBRARIES = ("diffusers", "torch", "numpy", "scipy")
 
 
 def describe_origin() -> dict[str, Any]:
-    """Where goldens that are made now come from."""
+    """The origin of goldens that are made now."""
     versions = library_versions()
     return {
         "libraries": {name: versions[name] for name in _ORIGIN_LIBRARIES},
@@ -29,7 +29,7 @@ def describe_origin() -> dict[str, Any]:
 
 
 def read_goldens(path: Path = GOLDENS) -> dict[str, Outcome]:
-    """Accepted outcomes by setting id; nothing where the file does not exist."""
+    """Accepted outcomes by setting id; empty if the file does not exist."""
     if not path.exists():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -70,10 +70,10 @@ def write_goldens(
     path: Path = GOLDENS,
     limits: Mapping[str, float] | None = None,
 ) -> None:
-    """Writes all goldens, or leaves the old file as it is; the same outcomes and origin give the same bytes.
+    """Writes all goldens, or leaves the old file unchanged; the same outcomes and origin give the same bytes.
 
     Args:
-        limits: by setting id, those above the floor of the dtype.
+        limits: by setting id; only those above the floor of the dtype.
     """
     limits = limits or {}
     document = {

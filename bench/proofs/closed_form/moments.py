@@ -1,6 +1,6 @@
 """Mean and variance of what stochastic schedulers draw, without drawing anything.
 
-With a Gaussian denoiser every step is affine in the sample and in the noise that it adds. So one batch gives the whole
+With a Gaussian denoiser every step is affine in the sample and in the noise that it adds. So one batch gives the full
 distribution: its first sample starts at zero and gets no noise, the second starts at one, and each further one gets
 one unit of noise at one draw. The final samples are the coefficients, exact to rounding.
 """

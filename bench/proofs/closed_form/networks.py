@@ -142,7 +142,7 @@ def perfect_network(family: str, config: Mapping[str, Any], consistent: bool = F
 
     Args:
         family: one of the constants of this module.
-        consistent: believe in the end of the ODE and not in the expected data, as a consistency model does (Song et
+        consistent: predict the end of the ODE and not the expected data, as a consistency model does (Song et
             al. 2023, "Consistency Models"); for networks with betas only.
     """
     if family == EDM:

@@ -98,8 +98,8 @@ def compare(setting: Setting, now: Outcome, golden: Outcome, limit: float | None
     """The worst number that is not its golden, with both values; ``None`` within the limit.
 
     Args:
-        limit: as ``measured_limit`` gives it; ``None`` for the floor of the dtype. Of an ill-conditioned setting only
-            that its numbers are finite is compared.
+        limit: as ``measured_limit`` gives it; ``None`` for the floor of the dtype. For an ill-conditioned setting, only
+            whether its numbers are finite is compared.
     """
     limit = FLOORS[setting.dtype] if limit is None else limit
     if isinstance(now, str) or isinstance(golden, str):

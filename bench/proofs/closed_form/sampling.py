@@ -1,4 +1,4 @@
-"""Runs a scheduler with a perfect network, in the way in which pipelines call schedulers."""
+"""Runs a scheduler with a perfect network, as pipelines call schedulers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(class_name: str, options: Mapping[str, Any]) -> Any:
     """A new scheduler with these options.
 
     Raises:
-        NotInDiffusers: no such class in this release, or no such option, which some constructors ignore in silence.
+        NotInDiffusers: no such class in this release, or no such option, which some constructors silently ignore.
     """
     import diffusers
 
@@ -66,7 +66,7 @@ def run(
     """Samples from standard normal noise to data.
 
     Args:
-        noise: shape (n, 4, 1, 1); its dtype is that of the whole run.
+        noise: shape (n, 4, 1, 1); its dtype is that of the run.
         step_options: keywords of ``step``.
         seed: of the noise that stochastic schedulers add.
         twin: rounds tables and answers differently.

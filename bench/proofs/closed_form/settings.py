@@ -1,4 +1,4 @@
-"""The settings of schedulers that are run: real products of options, each with a stable name."""
+"""The settings of schedulers that are run: Cartesian products of options, each with a stable name."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def axis(key: str, *values: Any) -> list[Options]:
 # The schedule of Stable Diffusion 1.x.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SD = {**BETAS, "steps_offset": 1}
-PLAIN = {**SD, "clip_sample": False}
+UNCLIPPED = {**SD, "clip_sample": False}
 SPACINGS = [{"timestep_spacing": name} for name in ("leading", "trailing", "linspace")]
 PREDICTIONS = axis("prediction_type", "v_prediction", "sample")
 SIGMAS: list[Options] = [{}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
@@ -98,20 +98,20 @@ def _denoising_family() -> Iterator[Sweep]:
     """DDPM, DDIM, PNDM and what is distilled from them."""
     vp = VARIANCE_PRESERVING
     etas = axis("eta", 1.0)
-    yield Sweep("DDIMScheduler", vp, (1, 4, 7, 20), PLAIN, [SPACINGS, PREDICTIONS], [etas])
-    yield Sweep("DDIMScheduler", vp, (4, 7), PLAIN, [SPACINGS, [ZERO_SNR], [{}, LINEAR, COSINE]])
+    yield Sweep("DDIMScheduler", vp, (1, 4, 7, 20), UNCLIPPED, [SPACINGS, PREDICTIONS], [etas])
+    yield Sweep("DDIMScheduler", vp, (4, 7), UNCLIPPED, [SPACINGS, [ZERO_SNR], [{}, LINEAR, COSINE]])
     yield Sweep("DDIMScheduler", vp, (1, 7), SD, [[{"set_alpha_to_one": False}], axis("thresholding", True)], [etas])
-    yield Sweep("DDIMScheduler", vp, (5,), PLAIN, [HALF, axis("timestep_spacing", "trailing")], [etas])
-    yield Sweep("DDIMScheduler", vp, (1000,), PLAIN)
+    yield Sweep("DDIMScheduler", vp, (5,), UNCLIPPED, [HALF, axis("timestep_spacing", "trailing")], [etas])
+    yield Sweep("DDIMScheduler", vp, (1000,), UNCLIPPED)
     for name in ("DDIMParallelScheduler", "CogVideoXDDIMScheduler"):
-        yield Sweep(name, vp, (4, 7), PLAIN, [SPACINGS, PREDICTIONS])
+        yield Sweep(name, vp, (4, 7), UNCLIPPED, [SPACINGS, PREDICTIONS])
     variances = axis("variance_type", "fixed_large", "fixed_small_log")
-    yield Sweep("DDPMScheduler", vp, (1, 4, 7, 20), PLAIN, [SPACINGS, PREDICTIONS])
-    yield Sweep("DDPMScheduler", vp, (7, 10), PLAIN, [SPACINGS, variances])
-    yield Sweep("DDPMScheduler", vp, (4, 7), PLAIN, [SPACINGS, [ZERO_SNR], [{}, LINEAR, COSINE]])
+    yield Sweep("DDPMScheduler", vp, (1, 4, 7, 20), UNCLIPPED, [SPACINGS, PREDICTIONS])
+    yield Sweep("DDPMScheduler", vp, (7, 10), UNCLIPPED, [SPACINGS, variances])
+    yield Sweep("DDPMScheduler", vp, (4, 7), UNCLIPPED, [SPACINGS, [ZERO_SNR], [{}, LINEAR, COSINE]])
     yield Sweep("DDPMScheduler", vp, (7,), SD, [axis("thresholding", True), axis("clip_sample_range", 2.0)])
-    yield Sweep("DDPMScheduler", vp, (5,), PLAIN, [HALF])
-    yield Sweep("DDPMParallelScheduler", vp, (4, 7), PLAIN, [SPACINGS])
+    yield Sweep("DDPMScheduler", vp, (5,), UNCLIPPED, [HALF])
+    yield Sweep("DDPMParallelScheduler", vp, (4, 7), UNCLIPPED, [SPACINGS])
     runge_kutta = axis("skip_prk_steps", True)
     predicted = axis("prediction_type", "v_prediction")
     yield Sweep("PNDMScheduler", vp, (1, 4, 7, 20), SD, [SPACINGS, runge_kutta, predicted])

@@ -29,7 +29,7 @@ DENOISED, LAST, FINAL_ALPHA, DATA = "denoised", "last sigma", "final alpha", "da
 STEPS = (12, 24, 48, 96)
 SLACK = 0.25  # an order is estimated from a finite number of steps
 TWINS = 8
-# An order is read from errors that are at least so many times what rounding twins change of them.
+# An order is measured from errors at least this many times larger than what rounding twins change.
 ABOVE_ROUNDING = 4.0
 
 
@@ -123,7 +123,7 @@ def error(method: Method, steps: int, twin: int | None = None) -> float:
 def above_rounding(method: Method, errors: Sequence[float]) -> int:
     """How many of the step counts, from the first on, have an error that is more than rounding.
 
-    Small steps make small errors of the method, until those of float32 are larger: there an order means nothing.
+    With smaller steps the error of the method falls below that of float32: there an order means nothing.
 
     Args:
         errors: of each of the method's step counts.
@@ -152,8 +152,8 @@ DDIM, PNDM, DEIS, LMS = "DDIMScheduler", "PNDMScheduler", "DEISMultistepSchedule
 EULER, HEUN, KDPM2 = "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler"
 SA, EDM_SOLVER = "SASolverScheduler", "EDMDPMSolverMultistepScheduler"
 VP, VE = VARIANCE_PRESERVING, VARIANCE_EXPLODING
-PLAIN: Mapping[str, Any] = {"trained_betas": SMOOTH}
-NO_CLIP: Mapping[str, Any] = {**PLAIN, "clip_sample": False, "set_alpha_to_one": False}
+SMOOTH_BETAS: Mapping[str, Any] = {"trained_betas": SMOOTH}
+NO_CLIP: Mapping[str, Any] = {**SMOOTH_BETAS, "clip_sample": False, "set_alpha_to_one": False}
 BY_DDIM, BY_PNDM, BY_DEIS = "Song et al. 2021, DDIM", "Liu et al. 2022, PNDM", "Zhang and Chen 2023, DEIS"
 BY_EDM, BY_DPM = "Karras et al. 2022, EDM", "Lu et al. 2022, DPM-Solver"
 BY_DPMPP, BY_UNIPC = "Lu et al. 2022, DPM-Solver++", "Zhao et al. 2023, UniPC, corrector included"
@@ -162,7 +162,7 @@ STARTED = "; its first step is one of order 1"
 
 def _by_spacing() -> Iterator[Method]:
     for spacing in ("leading", "trailing", "linspace"):
-        plain, no_clip = ({"timestep_spacing": spacing, **rest} for rest in (PLAIN, NO_CLIP))
+        plain, no_clip = ({"timestep_spacing": spacing, **rest} for rest in (SMOOTH_BETAS, NO_CLIP))
         yield Method(DDIM, VP, no_clip, FINAL_ALPHA, 1, BY_DDIM)
         yield Method(PNDM, VP, plain, FINAL_ALPHA, 2, BY_PNDM)
         yield Method(EULER, VE, plain, DENOISED, 1, BY_EDM)
@@ -175,18 +175,18 @@ def _by_spacing() -> Iterator[Method]:
 
 def _by_prediction() -> Iterator[Method]:
     for prediction in ("v_prediction", "sample"):
-        plain, no_clip = ({"prediction_type": prediction, **rest} for rest in (PLAIN, NO_CLIP))
+        plain, no_clip = ({"prediction_type": prediction, **rest} for rest in (SMOOTH_BETAS, NO_CLIP))
         yield Method(DDIM, VP, no_clip, FINAL_ALPHA, 1, BY_DDIM)
         yield Method(EULER, VE, plain, DENOISED, 1, BY_EDM)
         yield Method(HEUN, VE, plain, DENOISED, 2, BY_EDM)
         yield Method(SOLVER, VP, plain, DENOISED, 2, BY_DPMPP)
         yield Method(UNIPC, VP, plain, DENOISED, 3, BY_UNIPC)
-    yield Method(PNDM, VP, {"prediction_type": "v_prediction", **PLAIN}, FINAL_ALPHA, 2, BY_PNDM)
+    yield Method(PNDM, VP, {"prediction_type": "v_prediction", **SMOOTH_BETAS}, FINAL_ALPHA, 2, BY_PNDM)
 
 
 def _by_sigmas() -> Iterator[Method]:
     for sigmas in ("use_karras_sigmas", "use_exponential_sigmas"):
-        plain = {sigmas: True, **PLAIN}
+        plain = {sigmas: True, **SMOOTH_BETAS}
         yield Method(EULER, VE, plain, DENOISED, 1, BY_EDM)
         yield Method(HEUN, VE, plain, DENOISED, 2, BY_EDM)
         yield Method(KDPM2, VE, plain, DENOISED, 2, BY_DPM)
@@ -196,23 +196,25 @@ def _by_sigmas() -> Iterator[Method]:
 
 def _by_order() -> Iterator[Method]:
     last = {"final_sigmas_type": "sigma_min"}
-    yield Method(PNDM, VP, {"skip_prk_steps": True, **PLAIN}, FINAL_ALPHA, 2, BY_PNDM)
-    yield Method(LMS, VE, PLAIN, DATA, 2, "Adams-Bashforth of order 4" + STARTED, steps=(8, 16, 32))
-    yield Method(SOLVER, VP, {"solver_order": 1, **PLAIN}, DENOISED, 1, BY_DPM)
-    yield Method(SOLVER, VP, {"solver_order": 3, **PLAIN}, DENOISED, 2, BY_DPMPP + STARTED)
-    yield Method(SOLVER, VP, {"algorithm_type": "dpmsolver", **last, **PLAIN}, LAST, 2, BY_DPM)
-    yield Method(SOLVER, VP, {"solver_type": "heun", **PLAIN}, DENOISED, 2, BY_DPMPP)
+    yield Method(PNDM, VP, {"skip_prk_steps": True, **SMOOTH_BETAS}, FINAL_ALPHA, 2, BY_PNDM)
+    yield Method(LMS, VE, SMOOTH_BETAS, DATA, 2, "Adams-Bashforth of order 4" + STARTED, steps=(8, 16, 32))
+    yield Method(SOLVER, VP, {"solver_order": 1, **SMOOTH_BETAS}, DENOISED, 1, BY_DPM)
+    yield Method(SOLVER, VP, {"solver_order": 3, **SMOOTH_BETAS}, DENOISED, 2, BY_DPMPP + STARTED)
+    yield Method(SOLVER, VP, {"algorithm_type": "dpmsolver", **last, **SMOOTH_BETAS}, LAST, 2, BY_DPM)
+    yield Method(SOLVER, VP, {"solver_type": "heun", **SMOOTH_BETAS}, DENOISED, 2, BY_DPMPP)
     for order in (1, 2, 3):
-        options = {"solver_order": order, "lower_order_final": True, **PLAIN}
+        options = {"solver_order": order, "lower_order_final": True, **SMOOTH_BETAS}
         yield Method(SINGLE, VP, options, DENOISED, order, BY_DPMPP)
-    yield Method(UNIPC, VP, {"solver_order": 1, **PLAIN}, DENOISED, 2, BY_UNIPC)
-    yield Method(UNIPC, VP, {"solver_order": 3, **PLAIN}, DENOISED, 3, BY_UNIPC + "; its first step is one of order 2")
-    yield Method(UNIPC, VP, {"solver_type": "bh1", **last, **PLAIN}, LAST, 3, BY_UNIPC)
-    yield Method(UNIPC, VP, {"predict_x0": False, **last, **PLAIN}, LAST, 3, BY_UNIPC)
-    yield Method(DEIS, VP, {"solver_order": 1, **PLAIN}, LAST, 1, BY_DEIS)
-    yield Method(DEIS, VP, {"solver_order": 3, **PLAIN}, LAST, 2, BY_DEIS + STARTED)
+    yield Method(UNIPC, VP, {"solver_order": 1, **SMOOTH_BETAS}, DENOISED, 2, BY_UNIPC)
+    yield Method(
+        UNIPC, VP, {"solver_order": 3, **SMOOTH_BETAS}, DENOISED, 3, BY_UNIPC + "; its first step is one of order 2"
+    )
+    yield Method(UNIPC, VP, {"solver_type": "bh1", **last, **SMOOTH_BETAS}, LAST, 3, BY_UNIPC)
+    yield Method(UNIPC, VP, {"predict_x0": False, **last, **SMOOTH_BETAS}, LAST, 3, BY_UNIPC)
+    yield Method(DEIS, VP, {"solver_order": 1, **SMOOTH_BETAS}, LAST, 1, BY_DEIS)
+    yield Method(DEIS, VP, {"solver_order": 3, **SMOOTH_BETAS}, LAST, 2, BY_DEIS + STARTED)
     for order in (1, 2, 3):
-        options = {"predictor_order": order, "corrector_order": order, "tau_func": _ode, **PLAIN}
+        options = {"predictor_order": order, "corrector_order": order, "tau_func": _ode, **SMOOTH_BETAS}
         yield Method(SA, VP, options, LAST, min(order, 2), "Xue et al. 2023, SA-Solver, without noise")
 
 

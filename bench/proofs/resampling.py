@@ -1,0 +1,148 @@
+"""Many runs of the check from the starts of a few: how often would it have been wrong?"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from bench.proofs.ended import Ended, ended
+from bench.proofs.trials import Fault
+from bench.suite.case import Case
+from bench.upgrade.components import totals_by_part
+from bench.upgrade.lockstep import PairedCall, Segments
+from bench.upgrade.measuring import starts_until_decided
+from bench.upgrade.plan import ComparisonPlan
+from bench.upgrade.start import MeasuredPipeline, Pair, Start
+
+TASKS_PER_PROCESS = 4
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The starts of all trials with one setup, to draw runs with these cases from.
+
+    Attributes:
+        fault: the extra work of the candidate.
+    """
+
+    starts: Sequence[Start]
+    cases: Sequence[Case]
+    plan: ComparisonPlan
+    fault: Fault | None = None
+
+
+def resampled_runs(pool: Pool, count: int, *, processes: int = 0) -> list[Ended]:
+    """Runs of the check whose starts are drawn from the pool with replacement; the same ones each time.
+
+    Each run looks at its starts, chooses the cases of the next and stops as the check does. A start is drawn from those
+    in which the chosen cases were called, and counts as if no other case had been. Each case has one call per start,
+    the mean of its calls, with what interruptions took cut off as ``totals_by_part`` does it.
+
+    Args:
+        processes: that share the work; 0 for one per core.
+
+    Returns:
+        ``count`` runs; none if no start has a call of every case.
+    """
+    every = {case.id for case in pool.cases}
+    if not any(every <= _cases_of(start) for start in pool.starts):
+        return []
+    processes = processes or len(os.sched_getaffinity(0))
+    if processes == 1:
+        return _runs(pool, range(count))
+    tasks = TASKS_PER_PROCESS * processes
+    # Forked, since importing takes longer than the work; the children leave torch, whose threads do not survive, alone.
+    with multiprocessing.get_context("fork").Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as workers:
+        shares = workers.starmap(_runs, [(pool, range(task, count, tasks)) for task in range(tasks)], chunksize=1)
+    return [run for share in shares for run in share]
+
+
+def _runs(pool: Pool, seeds: Sequence[int]) -> list[Ended]:
+    draw = _drawing(pool)
+    runs = []
+    for seed in seeds:
+        measured = starts_until_decided(partial(draw, random.Random(seed)), pool.cases, pool.plan)
+        runs.append(ended(measured, pool.fault))
+    return runs
+
+
+def _drawing(pool: Pool) -> Callable[[random.Random, Sequence[Case]], Start]:
+    means = mean_calls(pool.starts)
+    choices: dict[frozenset[str], list[Start]] = {}
+
+    def draw(rng: random.Random, chosen: Sequence[Case]) -> Start:
+        ids = frozenset(case.id for case in chosen)
+        if ids not in choices:
+            choices[ids] = [
+                _with_calls(only(start, ids, pool.plan.spell_s), calls)
+                for start, calls in zip(pool.starts, means, strict=True)
+                if ids <= set(calls)
+            ]
+        return rng.choice(choices[ids])
+
+    return draw
+
+
+def _cases_of(start: Start) -> set[str]:
+    return {case for pipeline in start.pipelines for case in pipeline.calls}
+
+
+def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
+    """Of each start, the mean of each case's calls, as one call with a segment per part."""
+    calls: dict[str, list[tuple[int, PairedCall]]] = defaultdict(list)
+    for number, start in enumerate(starts):
+        for pipeline in start.pipelines:
+            for case, found in pipeline.calls.items():
+                calls[case] += [(number, call) for call in found]
+    means: list[dict[str, PairedCall]] = [{} for _ in starts]
+    for case, numbered in calls.items():
+        by_start: dict[int, list[tuple[PairedCall, dict[str, Pair]]]] = defaultdict(list)
+        for (number, call), totals in zip(numbered, totals_by_part([call for _, call in numbered]), strict=True):
+            by_start[number].append((call, totals))
+        for number, of_start in by_start.items():
+            by_call = [one for _, one in of_start]
+            sides = {"baseline": _mean_segments(by_call, 0), "candidate": _mean_segments(by_call, 1)}
+            means[number][case] = of_start[0][0].model_copy(update=sides)
+    return means
+
+
+def _mean_segments(calls: Sequence[Mapping[str, Pair]], side: int) -> Segments:
+    parts = dict.fromkeys(part for call in calls for part in call)
+    return tuple((part, sum(call[part][side] for call in calls if part in call) / len(calls)) for part in parts)
+
+
+def _with_calls(start: Start, calls: Mapping[str, PairedCall]) -> Start:
+    """The start with one call of each case instead of its own."""
+    pipelines = tuple(
+        one.model_copy(update={"calls": {case: (calls[case],) for case in one.calls}}) for one in start.pipelines
+    )
+    return start.model_copy(update={"pipelines": pipelines})
+
+
+def only(start: Start, cases: frozenset[str], spell_s: float) -> Start:
+    """The start as if only these cases had been called in it, with the seconds that it would have taken.
+
+    Args:
+        spell_s: of the plan: a pipeline is measured for at least so long, if it was.
+    """
+    kept = tuple(
+        one.model_copy(update={"calls": {case: calls for case, calls in one.calls.items() if case in cases}})
+        for one in start.pipelines
+        if cases & set(one.calls)
+    )
+    whole = {one.pipeline: _call_seconds(one) for one in start.pipelines}
+    once = {one.pipeline: sum(one.load_s) + sum(one.first_call_s) for one in start.pipelines}
+    taken = sum(once[name] + seconds for name, seconds in whole.items())
+    left = sum(once[one.pipeline] + max(_call_seconds(one), min(whole[one.pipeline], 2 * spell_s)) for one in kept)
+    return start.model_copy(update={"pipelines": kept, "failed": {}, "seconds": start.seconds * left / taken})
+
+
+def _call_seconds(pipeline: MeasuredPipeline) -> float:
+    """Of both sides together."""
+    return sum(sum(call.seconds) for calls in pipeline.calls.values() for call in calls)

@@ -1,0 +1,127 @@
+"""Starts of both sides, one after the other, until every speed is decided or the budget is spent."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.suite.case import Case
+from bench.upgrade.lockstep import DUET
+from bench.upgrade.plan import ComparisonPlan
+from bench.upgrade.speeds import Speeds, judge, next_cases, seconds_of
+from bench.upgrade.start import Odd, Requests, Start, measure_start, pipeline_of
+from bench.upgrade.workers import Sides
+
+# A case whose process died, or that raised, so often is not measured any more.
+GIVEN_UP_AFTER = 2
+# What a start takes for each pipeline beside the calls that count: forking, loading, a first call.
+START_S = 1.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All starts, and what they say."""
+
+    starts: tuple[Start, ...]
+    speeds: Speeds
+
+    @property
+    def failed(self) -> dict[str, list[tuple[str, str]]]:
+        """Side and reason of each failure, by case."""
+        found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for start in self.starts:
+            for case, failure in start.failed.items():
+                found[case].append(failure)
+        return dict(found)
+
+    @property
+    def given_up(self) -> dict[str, tuple[str, str]]:
+        """Side and reason of the last failure of each case that is not measured any more."""
+        return {case: failures[-1] for case, failures in self.failed.items() if len(failures) >= GIVEN_UP_AFTER}
+
+    @property
+    def seconds(self) -> float:
+        """Of measuring, without importing."""
+        return sum(start.seconds for start in self.starts)
+
+
+def measure_until_decided(
+    sides: Sides,
+    cases: Sequence[Case],
+    requests: Requests,
+    plan: ComparisonPlan,
+    *,
+    rng: random.Random | None = None,
+    starts: Sequence[Start] = (),
+    known: Mapping[str, tuple[str, str]] | None = None,
+    odd: Odd = lambda case, images: None,
+    keep: Callable[[Start], None] = lambda start: None,
+    announce: Callable[[str], None] = lambda line: None,
+) -> Measured:
+    """One start with a call of every case, then starts with the cases that decide most, within the budget.
+
+    Args:
+        known, odd: as in ``measure_start``.
+        starts: those of an interrupted check, which this one continues.
+        keep: told of each start when it is over.
+
+    Raises:
+        WorkerBroken: a side cannot be started any more.
+    """
+    rng = rng or random.Random()
+
+    def next_start(chosen: Sequence[Case]) -> Start:
+        start = measure_start(sides, chosen, requests, plan, rng, known=known, odd=odd)
+        keep(start)
+        return start
+
+    return starts_until_decided(next_start, cases, plan, starts=starts, announce=announce)
+
+
+def starts_until_decided(
+    next_start: Callable[[Sequence[Case]], Start],
+    cases: Sequence[Case],
+    plan: ComparisonPlan,
+    *,
+    starts: Sequence[Start] = (),
+    announce: Callable[[str], None] = lambda line: None,
+) -> Measured:
+    """As ``measure_until_decided``, with starts from anywhere.
+
+    Args:
+        next_start: a start in which these cases are called.
+    """
+    measured = Measured(tuple(starts), judge(starts, cases, plan))
+    while chosen := _chosen(measured, cases, plan):
+        done = (*measured.starts, next_start(chosen))
+        measured = Measured(done, judge(done, cases, plan))
+        announce(_progress(measured, cases, plan))
+    return measured
+
+
+def _chosen(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> list[Case]:
+    """What the next start measures; nothing if all is decided or the budget has no room for it."""
+    left = [case for case in cases if case.id not in measured.given_up]
+    if not measured.starts:
+        return left
+    never = [case for case in left if case.id not in measured.speeds.cases]
+    chosen = never + next_cases([case for case in left if case not in never], measured.speeds)
+    expected_s = sum(_expected_s(chosen, measured.speeds, plan).values())
+    return chosen if never or measured.seconds + expected_s <= plan.budget_s else []
+
+
+def _expected_s(chosen: Sequence[Case], speeds: Speeds, plan: ComparisonPlan) -> dict[str, float]:
+    """What a start with these cases is expected to take, by pipeline."""
+    sides = 1 if plan.places.mode == DUET else 2
+    calls: dict[str, float] = defaultdict(float)
+    for case in chosen:
+        calls[pipeline_of(case)] += sides * seconds_of(case, speeds)
+    return {pipeline: START_S + max(plan.spell_s, seconds) for pipeline, seconds in calls.items()}
+
+
+def _progress(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> str:
+    decided = len(measured.speeds.cases) - len(measured.speeds.undecided)
+    count = len(measured.starts)
+    return f"start {count}: {decided} of {len(cases)} speeds decided, {measured.seconds:.0f} s of {plan.budget_s:g} s"

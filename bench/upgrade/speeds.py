@@ -1,0 +1,243 @@
+"""From the samples of all starts to a verdict on every component, every case and every pipeline of the run.
+
+What is promised: an install that is compared with itself is called slower, or to need more memory, in at most
+``ERROR_RATE_OF_RUN`` of the runs, whatever number of questions a run asks and whenever it stops. Each question gets an
+equal share of that rate (Bonferroni, which holds however the questions depend on each other), and its interval is a
+confidence sequence at that share; see ``confidence.half_width`` for its source. It assumes that the ratios of the
+starts are independent and normal; ``bench/proofs/README.md`` shows how often the verdicts are wrong with measured ones.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from bench.suite.case import Case
+from bench.upgrade.components import Component, Samples, samples_of, short_names
+from bench.upgrade.decision import Question, decide, exactly
+from bench.upgrade.outcome import ComponentFound, Figure
+from bench.upgrade.plan import ComparisonPlan
+from bench.upgrade.start import Pair, Start, pipeline_of
+from bench.verdicts import Verdict
+
+ERROR_RATE_OF_RUN = 0.01
+# Loading, importing and the first call happen once per process, so their ratios are spread more widely.
+MIN_CHANGE_ONCE = 0.2
+LOAD, FIRST_CALL, MEMORY, SPEED = "load", "first call", "memory", "speed"
+# Peaks that differ by no more are the same: an allocator counts them, and does not measure.
+SAME_PEAK = 1e-3
+# How many times the usual deviation of a case's own calls from what its components say is beyond noise.
+BEYOND_NOISE = 4.0
+# Median absolute deviation to standard deviation, of a normal distribution.
+MAD_TO_DEVIATION = 1.4826
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """The verdicts on what was measured.
+
+    Attributes:
+        cases: speed of each case.
+        own: cases whose own calls contradict their components, so that they are decided by their own calls alone.
+        pipelines: load, first call and, on a processor, memory of each pipeline.
+        memory: of each case, on an accelerator.
+        questions: how many share the error rate of the run.
+    """
+
+    samples: Samples
+    components: dict[Component, ComponentFound] = field(default_factory=dict)
+    cases: dict[str, Figure] = field(default_factory=dict)
+    own: frozenset[str] = frozenset()
+    pipelines: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    memory: dict[str, Figure] = field(default_factory=dict)
+    import_time: Figure | None = None
+    questions: int = 0
+
+    def figures_of(self, case: Case) -> dict[str, Figure]:
+        """What is known of a case, by name of the question; empty for a case that was not measured."""
+        if case.id not in self.cases:
+            return {}
+        found = {SPEED: self.cases[case.id], **self.pipelines[pipeline_of(case)]}
+        return found | ({MEMORY: self.memory[case.id]} if case.id in self.memory else {})
+
+    @property
+    def undecided(self) -> list[str]:
+        """Cases whose speed cannot be told yet."""
+        return [case for case, figure in self.cases.items() if figure.verdict == Verdict.CANNOT_TELL]
+
+
+def judge(starts: Sequence[Start], cases: Iterable[Case], plan: ComparisonPlan) -> Speeds:
+    """The verdicts after these starts; may be asked after every start."""
+    cases = list(cases)
+    samples = samples_of(starts, cases)
+    measured = [case for case in cases if case.id in samples.parts]
+    processes = _by_pipeline(starts)
+    questions = len(samples.components) + len(measured) + 3 * len(processes) + 1
+    alarm_rate = ERROR_RATE_OF_RUN / questions
+    own = deviating(samples, plan.min_change)
+    names = short_names(sorted(samples.components))
+    once = Question(MIN_CHANGE_ONCE, alarm_rate)
+    peaks = Question(plan.min_change, alarm_rate, Verdict.MORE, Verdict.LESS)
+    return Speeds(
+        samples=samples,
+        components={one: _component(one, name, samples, plan, alarm_rate) for one, name in names.items()},
+        cases={
+            case.id: _case(case, samples, Question(plan.min_change, alarm_rate), own=case.id in own)
+            for case in measured
+        },
+        own=own,
+        pipelines={
+            name: {
+                LOAD: figure([one.load_s for one in found], once),
+                FIRST_CALL: figure([one.first_call_s for one in found], once),
+                **_memory([one.peak_bytes for one in found], peaks),
+            }
+            for name, found in processes.items()
+        },
+        memory={
+            name: found[MEMORY] for name, pairs in _peaks_by_case(starts).items() if (found := _memory(pairs, peaks))
+        },
+        import_time=figure([start.import_s for start in starts], once) if starts else None,
+        questions=questions,
+    )
+
+
+def figure(pairs: Sequence[Pair], question: Question) -> Figure:
+    """The verdict on something that each start gives one pair of, baseline and candidate."""
+    logs = [math.log(after / before) for before, after in pairs]
+    before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return Figure.of(decide(logs, question), question.min_change, before, after, list(map(math.exp, logs)))
+
+
+def _memory(pairs: Sequence[tuple[int | None, int | None]], question: Question) -> dict[str, Figure]:
+    known = [(before, after) for before, after in pairs if before and after]
+    if not known:
+        return {}
+    logs = [math.log(after / before) for before, after in known]
+    if len(logs) < 2 or max(logs) - min(logs) > SAME_PEAK:
+        return {MEMORY: figure(known, question)}
+    before, after = (statistics.median(side) for side in zip(*known, strict=True))
+    decision = exactly(statistics.fmean(logs), question, len(logs))
+    return {MEMORY: Figure.of(decision, question.min_change, before, after, list(map(math.exp, logs)))}
+
+
+def _by_pipeline(starts: Sequence[Start]) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for start in starts:
+        for one in start.pipelines:
+            found.setdefault(one.pipeline, []).append(one)
+    return found
+
+
+def _peaks_by_case(starts: Sequence[Start]) -> dict[str, list[tuple[int | None, int | None]]]:
+    """The peaks of each case's calls, the first of each start."""
+    found: dict[str, list[tuple[int | None, int | None]]] = {}
+    for start in starts:
+        for one in start.pipelines:
+            for case, calls in one.calls.items():
+                found.setdefault(case, []).append(calls[0].peak_bytes)
+    return found
+
+
+def _component(
+    component: Component, name: str, samples: Samples, plan: ComparisonPlan, alarm_rate: float
+) -> ComponentFound:
+    """A component matters by what it does to a call, and beyond ``min_component_change`` in any case."""
+    shares = {case: samples.shares(case)[component] for case, parts in samples.parts.items() if component in parts}
+    largest = max(shares.values())
+    min_change = min(plan.min_component_change, plan.min_change / largest)
+    logs = [samples.components[component][start] for start in sorted(samples.components[component])]
+    decision = decide(logs, Question(min_change, alarm_rate))
+    seconds = [samples.parts[case][component] for case in shares]
+    return ComponentFound(
+        name=name,
+        part=component.part,
+        pipeline=component.pipeline,
+        shape=component.shape,
+        scheduler=component.scheduler,
+        figure=Figure.of(decision, min_change, min(seconds), min(seconds) * decision.ratio, list(map(math.exp, logs))),
+        share=(min(shares.values()), largest),
+        effect=tuple(share * (decision.ratio - 1) for share in (min(shares.values()), largest)),
+        cases=tuple(sorted(shares)),
+    )
+
+
+def _case(case: Case, samples: Samples, question: Question, *, own: bool) -> Figure:
+    pairs = samples.calls[case.id]
+    if own:
+        later = own_ratios([(start, pair) for start, pair in pairs if start > 0])
+        logs = list(later.values()) or list(own_ratios(pairs).values())
+    else:
+        logs = list(samples.ratios(case.id).values())
+    decision = decide(logs, question)
+    before = statistics.median(before for _, (before, _) in pairs)
+    return Figure.of(decision, question.min_change, before, before * decision.ratio, list(map(math.exp, logs)))
+
+
+def own_ratios(pairs: Sequence[tuple[int, Pair]]) -> dict[int, float]:
+    """``log(candidate / baseline)`` of a case's own calls, by number of the start."""
+    sums: dict[int, list[float]] = {}
+    for start, (before, after) in pairs:
+        found = sums.setdefault(start, [0.0, 0.0])
+        found[0] += before
+        found[1] += after
+    return {start: math.log(after / before) for start, (before, after) in sums.items()}
+
+
+def deviating(samples: Samples, min_change: float) -> frozenset[str]:
+    """Cases whose calls of the first start contradict what their components say, beyond noise.
+
+    Only the first start decides, in which every case is called: the later ones then judge the case, so that being
+    chosen for an odd call biases nothing. The noise of a call falls with the root of its seconds.
+    """
+    first = {case: [(start, pair) for start, pair in pairs if start == 0] for case, pairs in samples.calls.items()}
+    gaps = {
+        case: own_ratios(pairs)[0] - samples.ratios(case)[0]
+        for case, pairs in first.items()
+        if pairs and 0 in samples.ratios(case)
+    }
+    if not gaps:
+        return frozenset()
+    usual = statistics.median(gaps.values())  # a slow case makes its components slow, and all others seem faster
+    gaps = {case: gap - usual for case, gap in gaps.items()}
+    roots = {case: math.sqrt(sum(before for _, (before, _) in first[case])) for case in gaps}
+    noise = MAD_TO_DEVIATION * statistics.median(abs(gap) * roots[case] for case, gap in gaps.items())
+    return frozenset(
+        case
+        for case, gap in gaps.items()
+        if abs(gap) > max(math.log1p(min_change) / 2, BEYOND_NOISE * noise / roots[case])
+    )
+
+
+def next_cases(cases: Sequence[Case], found: Speeds) -> list[Case]:
+    """The cheapest cases whose calls bring what is undecided nearer to a verdict; none if nothing is worth more time.
+
+    The speed of every case is worth more time; anything else only if it looks changed.
+    """
+    parts = found.samples.parts
+    wanted = {component for component, one in found.components.items() if _looks_changed(one.figure)}
+    for case in found.undecided:
+        wanted |= set(parts[case]) if case not in found.own else set()
+    by_cost = sorted((case for case in cases if case.id in parts), key=lambda case: seconds_of(case, found))
+    chosen = [case for case in by_cost if case.id in found.own and case.id in found.undecided]
+    for component in sorted(wanted, key=lambda one: (not one.scheduler, one)):  # those of one scheduler cover networks
+        if not any(component in parts[case.id] for case in chosen):
+            chosen += [case for case in by_cost if component in parts[case.id]][:1]
+    reached = {pipeline_of(case) for case in chosen}
+    for pipeline, figures in found.pipelines.items():
+        if pipeline not in reached and any(map(_looks_changed, figures.values())):
+            chosen += [case for case in by_cost if pipeline_of(case) == pipeline][:1]
+    return chosen
+
+
+def _looks_changed(figure: Figure) -> bool:
+    """Whether something that cannot be told yet may well be a change that matters."""
+    undecided = figure.verdict == Verdict.CANNOT_TELL
+    return undecided and abs(math.log(figure.ratio)) >= math.log1p(figure.min_change) / 2
+
+
+def seconds_of(case: Case, found: Speeds) -> float:
+    """What a call of the case takes on the baseline."""
+    return sum(found.samples.parts.get(case.id, {}).values())

@@ -1,0 +1,224 @@
+"""One start of both sides: new first processes, and in children of theirs calls of cases side by side.
+
+Where its libraries lie in memory gives a process a speed of its own, and its forked children share that. So a start is
+the unit of everything that is decided on: what is measured within one start is one sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from bench.frozen import Frozen
+from bench.suite.case import Case
+from bench.suite.optimizations import compiles
+from bench.upgrade.lockstep import DUET, Images, PairedCall, Places, paired_call
+from bench.upgrade.plan import ComparisonPlan
+from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh
+
+Pair = tuple[float, float]
+# What each side is to load, by case; see ``load_request``.
+Requests = Mapping[str, Sequence[dict[str, Any]]]
+# Told of a call whose output is not as known: the case, and the images of each side that differs.
+Odd = Callable[[str, tuple[Images, Images]], None]
+
+
+class MeasuredPipeline(Frozen):
+    """What one process of each side measured of a pipeline; pairs are of baseline and candidate."""
+
+    pipeline: str
+    load_s: Pair
+    first_call_s: Pair
+    peak_bytes: tuple[int | None, int | None] = Field(description="of the processes; null where nothing counts it")
+    calls: dict[str, tuple[PairedCall, ...]] = Field(description="by case")
+    whole_calls: dict[str, tuple[Pair, ...]] = Field(
+        default={}, description="seconds of calls without looks at the clock, by case; only on an accelerator"
+    )
+
+
+class Start(Frozen):
+    """What was measured within one start of both sides.
+
+    Attributes:
+        failed: of a case whose call raised, or whose process died: the side and the reason.
+    """
+
+    import_s: Pair
+    pipelines: tuple[MeasuredPipeline, ...] = ()
+    failed: dict[str, tuple[str, str]] = Field(default={})
+    seconds: float = Field(description="wall time of measuring, without importing")
+
+
+def pipeline_of(case: Case) -> str:
+    """What is loaded for a case, in words: cases with the same words share it."""
+    with_ = f" with {' and '.join(case.settings.optimizations)}" if case.settings.optimizations else ""
+    return f"{case.model.name} in {case.settings.dtype}{with_}"
+
+
+def _shape_of(case: Case) -> tuple[object, ...]:
+    """What decides the shapes of a call: another one warms up again."""
+    settings = case.settings
+    return settings.images, settings.size, (settings.guidance or 0) > 1
+
+
+def ask_both(
+    sides: Sequence[WorkerProcess],
+    places: Places,
+    swapped: bool,
+    do: str,
+    requests: Sequence[Mapping[str, Any]] = ({}, {}),
+) -> list[Any]:
+    """The same question to both: at the same moment in a duet, else one after the other."""
+    replies: dict[int, Any] = {}
+    order = (1, 0) if swapped else (0, 1)
+    if places.mode == DUET:
+        for number in order:
+            sides[number].tell(do=do, cores=list(places.halves[number ^ swapped]), **requests[number])
+        for number in order:
+            replies[number] = sides[number].reply()
+    else:
+        for number in order:
+            replies[number] = sides[number].ask(do, **requests[number])
+    return [replies[0], replies[1]]
+
+
+def measure_start(
+    sides: Sides,
+    cases: Iterable[Case],
+    requests: Requests,
+    plan: ComparisonPlan,
+    rng: random.Random,
+    *,
+    known: Mapping[str, tuple[str, str]] | None = None,
+    odd: Odd = lambda case, images: None,
+) -> Start:
+    """New first processes of both sides, and every case called at least once in children of theirs.
+
+    Cases of one pipeline share a process. One that fails is left out, and its pipeline measured again without it.
+
+    Args:
+        known: checksums that the outputs should have, by case.
+        odd: told of outputs that have others.
+
+    Raises:
+        WorkerBroken: a side cannot be started.
+    """
+    by_pipeline: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        by_pipeline[pipeline_of(case)].append(case)
+    names = list(by_pipeline)
+    rng.shuffle(names)
+    import_s = _import_s(sides.renewed())
+    measured, failed = [], {}
+    began = time.perf_counter()
+    for name in names:
+        left = by_pipeline[name]
+        while left:
+            rng.shuffle(left)
+            spell = _Spell(plan, rng, requests, known or {}, odd, swapped=rng.random() < 0.5)
+            try:
+                measured.append(spell.measure(name, sides.take(), left))
+                break
+            except WorkerBroken as error:
+                failed[spell.current] = (error.side, str(error))
+                left = [case for case in left if case.id != spell.current]
+    return Start(import_s=import_s, pipelines=tuple(measured), failed=failed, seconds=time.perf_counter() - began)
+
+
+def _import_s(workers: Sequence[WorkerProcess]) -> Pair:
+    before, after = (worker.import_s for worker in workers)
+    return before, after
+
+
+@dataclass
+class _Spell:
+    """A spell of measuring one pipeline in one process of each side; arguments as of ``measure_start``.
+
+    Attributes:
+        swapped: whether the baseline is on the second half of the cores; it changes with each request.
+        current: the case that is measured at this moment.
+    """
+
+    plan: ComparisonPlan
+    rng: random.Random
+    requests: Requests
+    known: Mapping[str, tuple[str, str]]
+    odd: Odd
+    swapped: bool
+    current: str = ""
+    _ends: float = math.inf
+
+    def measure(self, pipeline: str, sides: Sequence[WorkerProcess], cases: Sequence[Case]) -> MeasuredPipeline:
+        """Load, first call, then calls of all cases in turn until the spell is over, and at last the peak of memory.
+
+        Raises:
+            WorkerBroken: a side raised or died; says which.
+        """
+        self.current = cases[0].id
+        on_accelerator = self.plan.device != "cpu"
+        calls: dict[str, list[PairedCall]] = defaultdict(list)
+        whole: dict[str, list[Pair]] = defaultdict(list)
+        loads_s: list[Pair] = []
+        firsts_s: list[Pair] = []
+        warm: set[tuple[object, ...]] = set()
+        with contextlib.ExitStack() as stack:
+            caches = _compile_caches(stack) if compiles(cases[0].settings.optimizations) else ({}, {})
+            pair = [stack.enter_context(fresh(side)) for side in sides]
+            for case in self._in_turns(cases):
+                self.current = case.id
+                requests = [one | cache for one, cache in zip(self.requests[case.id], caches, strict=True)]
+                loads_s.append(_both(self._ask(pair, "load", requests), "load_s"))
+                if _shape_of(case) not in warm:
+                    firsts_s.append(_both(self._ask(pair, "picture"), "call_s"))
+                    warm.add(_shape_of(case))
+                self._ends = min(self._ends, time.perf_counter() + self.plan.spell_s)
+                calls[case.id].append(self._call(pair, case))
+                if on_accelerator:
+                    whole[case.id].append(self._call(pair, case, parts=False).seconds)
+            peaks = [] if on_accelerator else self._ask(pair, "memory")
+        return MeasuredPipeline(
+            pipeline=pipeline,
+            load_s=loads_s[0],
+            first_call_s=firsts_s[0],
+            peak_bytes=_both(peaks, "peak_bytes") if peaks else (None, None),
+            calls={case: tuple(found) for case, found in calls.items()},
+            whole_calls={case: tuple(found) for case, found in whole.items()},
+        )
+
+    def _in_turns(self, cases: Sequence[Case]) -> Iterator[Case]:
+        """Every case once, and again in the same order until the spell is over."""
+        yield from cases
+        while time.perf_counter() < self._ends:
+            yield from cases
+
+    def _call(self, pair: Sequence[WorkerProcess], case: Case, *, parts: bool = True) -> PairedCall:
+        known = self.known.get(case.id, ("", ""))
+        self.swapped = not self.swapped
+        call, images = paired_call(pair, self.plan.places, self.rng, swapped=self.swapped, known=known, parts=parts)
+        if case.id in self.known and call.checksums != known:
+            self.odd(case.id, images)
+        return call
+
+    def _ask(self, pair: Sequence[WorkerProcess], do: str, requests: Sequence[Mapping[str, Any]] = ({}, {})) -> list:
+        self.swapped = not self.swapped
+        return ask_both(pair, self.plan.places, self.swapped, do, requests)
+
+
+def _compile_caches(stack: contextlib.ExitStack) -> tuple[dict[str, str], dict[str, str]]:
+    """An empty cache for each side: the first call of each process compiles."""
+    one, other = (stack.enter_context(tempfile.TemporaryDirectory(prefix="compiled-")) for _ in range(2))
+    return {"compile_cache": one}, {"compile_cache": other}
+
+
+def _both(replies: Sequence[Any], key: str) -> Any:
+    (before, _), (after, _) = replies
+    return before[key], after[key]

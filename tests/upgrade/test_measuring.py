@@ -1,0 +1,96 @@
+"""Start after start: when measuring ends, what the next start measures, and which cases are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.suite.case import Case
+from bench.suite.schedulers import STABLE_DIFFUSION
+from bench.upgrade import measuring
+from bench.upgrade.decision import FEWEST_STARTS
+from bench.upgrade.lockstep import Places
+from bench.upgrade.measuring import Measured, measure_until_decided
+from bench.upgrade.plan import ComparisonPlan
+from bench.upgrade.start import Start, pipeline_of
+from tests.upgrade.starts import CALL, call, start
+
+Run = Callable[..., Measured]
+
+
+@pytest.fixture
+def cases(tiny_case) -> list[Case]:
+    return [tiny_case(STABLE_DIFFUSION, scheduler=name) for name in ("ddim", "euler")]
+
+
+@pytest.fixture
+def run(monkeypatch, cases) -> Run:
+    """``run(speeds)`` measures; the candidate takes these times as long in one start after the other, 10 s each."""
+
+    def measure(speeds: list[float], *, fails: str = "", **more: Any) -> Measured:
+        left = iter(speeds)
+
+        def made_up(_sides: Any, chosen: list[Case], *_: Any, **__: Any) -> Start:
+            factor = next(left)
+            chosen_ids = [case.id for case in chosen]
+            asked.append(chosen_ids)
+            slower = call(tuple((part, factor * seconds) for part, seconds in CALL))
+            return start(
+                {name: [slower] for name in chosen_ids if name != fails},
+                pipeline=pipeline_of(cases[0]),
+                failed={fails: ("candidate", "its process was killed")} if fails in chosen_ids else {},
+            )
+
+        asked: list[list[str]] = []
+        monkeypatch.setattr(measuring, "measure_start", made_up)
+        plan = ComparisonPlan(Places("duet"), **({"budget_s": 10_000.0} | more.pop("plan", {})))
+        nothing: Any = None
+        measured = measure_until_decided(nothing, cases, {}, plan, **more)
+        assert len(asked) == len(measured.starts) - len(more.get("starts", ()))
+        return measured
+
+    return measure
+
+
+def test_measuring_ends_when_everything_is_decided(run):
+    measured = run([1.0, 1.001] * 20)
+    assert len(measured.starts) == FEWEST_STARTS
+    assert {figure.verdict for figure in measured.speeds.cases.values()} == {"same"}
+
+
+def test_a_wide_spread_takes_more_starts(run):
+    assert len(run([0.99, 1.01] * 40).starts) > FEWEST_STARTS
+
+
+@pytest.mark.parametrize(("budget_s", "starts"), [(0, 1), (50, 1), (60, 2), (70, 3)])
+def test_no_start_is_begun_that_would_end_after_the_budget(run, budget_s, starts):
+    """Of two cases of 20 s each, a start is expected to take 41 s, and then takes 10."""
+    measured = run([0.5, 2.0] * 20, plan={"budget_s": budget_s})
+    assert len(measured.starts) == starts
+
+
+def test_a_case_is_given_up_after_its_second_failure_and_the_others_are_decided(run, cases):
+    failing = cases[0].id
+    measured = run([1.0, 1.001] * 20, fails=failing)
+    assert len(measured.failed[failing]) == 2
+    assert measured.given_up == {failing: ("candidate", "its process was killed")}
+    assert measured.speeds.cases[cases[1].id].verdict == "same"
+
+
+def test_each_start_is_kept_as_soon_as_it_is_over_and_announced(run):
+    kept: list[Start] = []
+    lines: list[str] = []
+    measured = run([1.0, 1.001] * 20, keep=kept.append, announce=lines.append)
+    assert tuple(kept) == measured.starts
+    assert lines[0].startswith("start 1: 0 of 2 speeds decided, 10 s of")
+    assert lines[-1].startswith(f"start {FEWEST_STARTS}: 2 of 2 speeds decided")
+
+
+def test_an_interrupted_check_continues_with_its_starts(run):
+    before = run([1.0, 1.001] * 20, plan={"budget_s": 60})
+    assert len(before.starts) == 2
+    after = run([1.0, 1.001] * 20, starts=before.starts)
+    assert after.starts[:2] == before.starts
+    assert len(after.starts) == FEWEST_STARTS
