@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,6 +75,17 @@ class PictureProcesses:
         except WorkerBroken as error:
             self._end_lasting(side)
             return SideResult(error=str(error))
+
+    @contextlib.contextmanager
+    def fresh_process(self, side: str) -> Iterator[WorkerProcess]:
+        """A fresh process of a side; that of its sentinels ends before it starts.
+
+        Raises:
+            WorkerBroken: it did not start, or did not end as asked.
+        """
+        self._end_lasting(side)
+        with fresh(self._process(side)) as process:
+            yield process
 
     def _lasting_process(self, side: str) -> WorkerProcess:
         if side not in self._lasting:
