@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -94,7 +94,7 @@ def _cases_of(start: Start) -> set[str]:
 
 
 def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
-    """Of each start, the mean of each case's calls, as one call with a segment per part."""
+    """Of each start, the mean of each case's calls, as one call."""
     calls: dict[str, list[tuple[int, PairedCall]]] = defaultdict(list)
     for number, start in enumerate(starts):
         for pipeline in start.pipelines:
@@ -106,15 +106,17 @@ def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
         for (number, call), totals in zip(numbered, totals_by_part([call for _, call in numbered]), strict=True):
             by_start[number].append((call, totals))
         for number, of_start in by_start.items():
-            by_call = [one for _, one in of_start]
-            sides = {"baseline": _mean_segments(by_call, 0), "candidate": _mean_segments(by_call, 1)}
-            means[number][case] = of_start[0][0].model_copy(update=sides)
+            call, by_call = of_start[0][0], [one for _, one in of_start]
+            sides = {"baseline": _mean_segments(call, by_call, 0), "candidate": _mean_segments(call, by_call, 1)}
+            means[number][case] = call.model_copy(update=sides)
     return means
 
 
-def _mean_segments(calls: Sequence[Mapping[str, Pair]], side: int) -> Segments:
-    parts = dict.fromkeys(part for call in calls for part in call)
-    return tuple((part, sum(call[part][side] for call in calls if part in call) / len(calls)) for part in parts)
+def _mean_segments(call: PairedCall, totals: Sequence[Mapping[str, Pair]], side: int) -> Segments:
+    """The segments of the call's baseline, each as long as the mean of its part."""
+    counts = Counter(part for part, _ in call.baseline if part in totals[0])
+    means = {part: sum(one[part][side] for one in totals) / len(totals) / count for part, count in counts.items()}
+    return tuple((part, means[part]) for part, _ in call.baseline if part in means)
 
 
 def _with_calls(start: Start, calls: Mapping[str, PairedCall]) -> Start:

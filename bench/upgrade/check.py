@@ -6,7 +6,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from bench.pictures.similarity import Limits
 from bench.record.folder import RunFolder
 from bench.suite.case import Case
 from bench.upgrade.journal import Journal
-from bench.upgrade.lockstep import DUET, PairedCall
+from bench.upgrade.lockstep import PairedCall
 from bench.upgrade.measuring import Measured, measure_until_decided
 from bench.upgrade.outcome import CaseFound, WorkFound
 from bench.upgrade.pictures import compare_pictures, keep_pictures, only_expected_errors
@@ -73,7 +72,8 @@ class UpgradeCheck:
         if known:
             return known
         began = time.perf_counter()
-        baseline, candidate = self._both(self._request(case))
+        request = self._request(case, self.plan.places.threads_alone)
+        baseline, candidate = (self.processes.result(side, request) for side in SIDES)
         limits = self.limits_of(case)
         pictures = compare_pictures(baseline, candidate, limits)
         pictures = only_expected_errors(pictures, baseline.error, self.expected_error_of(case))
@@ -96,17 +96,6 @@ class UpgradeCheck:
         self.journal.add_case(found, _paired(case, baseline, candidate))
         return found
 
-    def _both(self, request: dict[str, Any]) -> tuple[SideResult, SideResult]:
-        """What both sides make of a case: at the same moment where each has cores of its own."""
-        places = self.plan.places
-        if places.mode != DUET:
-            before, after = (self.processes.result(name, request) for name in SIDES)
-            return before, after
-        requests = [request | {"cores": list(half)} for half in places.halves]
-        with ThreadPoolExecutor() as pool:
-            before, after = pool.map(self.processes.result, SIDES, requests)
-        return before, after
-
     def measure(self, cases: Sequence[Case]) -> Measured:
         """Speed and memory of all cases whose pictures both sides draw, once for all of them.
 
@@ -120,7 +109,7 @@ class UpgradeCheck:
             self.measured = measure_until_decided(
                 self.sides,
                 timed,
-                {case.id: (self._request(case),) * 2 for case in timed},
+                {case.id: (self._request(case, self.plan.places.threads),) * 2 for case in timed},
                 self.plan,
                 rng=self.rng,
                 starts=self.journal.starts,
@@ -168,8 +157,8 @@ class UpgradeCheck:
         pictures = found.pictures.model_copy(update={"verdict": Verdict.BROKEN, "message": message})
         return found.model_copy(update={"pictures": pictures})
 
-    def _request(self, case: Case) -> dict[str, Any]:
-        return load_request(case, self._checkpoint(case), self.plan.device, self.plan.places.threads)
+    def _request(self, case: Case, threads: int) -> dict[str, Any]:
+        return load_request(case, self._checkpoint(case), self.plan.device, threads)
 
     def _checkpoint(self, case: Case) -> Checkpoint:
         name = case.model.name

@@ -7,12 +7,15 @@ calls say is pooled: one ratio per component and start.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from scipy.stats import trim_mean
 
 from bench.calls.observe import BETWEEN, DENOISER, REST
 from bench.suite.case import Case
@@ -23,6 +26,13 @@ from bench.upgrade.start import Pair, Start, pipeline_of
 # more than that.
 MOST_ODD = 1.5
 ENOUGH_CALLS = 3
+# Of a denoiser's calls in a start: how many there must be to leave out this share at either end, and how much of their
+# time, as a logarithm, would be missed if it were left out every time.
+MANY_SEGMENTS = 8
+TRIMMED = 0.25
+HIDDEN_COST = 0.01
+# A network does the same in every case, so it takes more to be odd: so many times the change that matters.
+NETWORK_IS_ODD = 3.0
 # How many times the usual deviation of a part from that of other cases is beyond noise.
 BEYOND_NOISE = 4.0
 # Median absolute deviation to standard deviation, of a normal distribution.
@@ -107,19 +117,15 @@ def samples_of(
     looks = {name: found[0][1] for name, found in calls.items()} | {name: seen[name] for name in seen if name in known}
     odd = odd_parts({name: (pipeline_of(known[name]), look) for name, look in looks.items()}, min_change)
     labels = _Labels([known[name] for name in looks], odd)
-    sums: dict[Component, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
-    segments: dict[Component, int] = defaultdict(int)
+    pairs: dict[Component, dict[int, list[Pair]]] = defaultdict(lambda: defaultdict(list))
     for name, found in calls.items():
-        for (number, call), totals in zip(found, totals_by_part([call for _, call in found]), strict=True):
-            counts = _counts(call)
-            for part, (before, after) in totals.items():
-                component = labels.component(known[name], part, looks[name].shapes)
-                sums[component][number][0] += before
-                sums[component][number][1] += after
-                segments[component] += counts[part]
+        for number, of_start in itertools.groupby(found, key=lambda one: one[0]):
+            for segments in segments_by_part([call for _, call in of_start]):
+                for part, of_part in segments.items():
+                    pairs[labels.component(known[name], part, looks[name].shapes)][number] += of_part
     each = {
-        component: sum(before for before, _ in by_start.values()) / segments[component]
-        for component, by_start in sums.items()
+        component: statistics.fmean(before for found in by_start.values() for before, _ in found)
+        for component, by_start in pairs.items()
     }
     parts = {}
     for name, look in looks.items():
@@ -128,11 +134,31 @@ def samples_of(
             for part, count in _counts(look).items()
         }
         parts[name] = {one: count * each[one] if one in each else took for one, (count, took) in made_of.items()}
-    logs = {
-        component: {number: math.log(after / before) for number, (before, after) in by_start.items()}
-        for component, by_start in sums.items()
-    }
+    logs = {component: log_ratios(by_start, component.part) for component, by_start in pairs.items()}
     return Samples(logs, parts, odd)
+
+
+def log_ratios(by_start: Mapping[int, Sequence[Pair]], part: str) -> dict[int, float]:
+    """``log(candidate / baseline)`` of a component, by number of the start.
+
+    Totals are compared. Every call of a denoiser does the same work, so of its many calls in a start the ratios are
+    compared, and the quarter with the largest and with the smallest ones is left out: what slows one side for a while
+    reaches fewer. That would hide a cost in few of the calls, such as the first one of each picture. So where the
+    totals differ from it in the same direction in every start, they count.
+    """
+    totals = {
+        number: math.log(sum(after for _, after in pairs) / sum(before for before, _ in pairs))
+        for number, pairs in by_start.items()
+    }
+    if part != DENOISER or min(map(len, by_start.values())) < MANY_SEGMENTS:
+        return totals
+    trimmed = {
+        number: float(trim_mean([math.log(after / before) for before, after in pairs], TRIMMED))
+        for number, pairs in by_start.items()
+    }
+    gaps = [totals[number] - trimmed[number] for number in totals]
+    hidden = len(gaps) >= ENOUGH_CALLS and max(min(gaps), -max(gaps)) > HIDDEN_COST
+    return totals if hidden else trimmed
 
 
 class _Labels:
@@ -164,8 +190,9 @@ def odd_parts(looks: Mapping[str, tuple[str, PairedCall]], min_change: float) ->
     """The parts of cases that an upgrade changes in another way than the same part of other cases of the pipeline.
 
     That is how a scheduler shows that is slower alone, or a table whose cost grows with the steps. Odd is a part whose
-    ratio is beyond the noise of the others', and that changes the call by half of ``min_change``. The noise of a part
-    falls with the root of its seconds. To find too many costs time and nothing else: an odd part gets calls of its own.
+    ratio is beyond the noise of the others', and that changes the call by half of ``min_change``, or by several times
+    that for a network. The noise of a part falls with the root of its seconds. To find too many costs time and nothing
+    else: an odd part gets calls of its own.
 
     Args:
         looks: of each case, its pipeline and a call on both sides.
@@ -183,7 +210,8 @@ def odd_parts(looks: Mapping[str, tuple[str, PairedCall]], min_change: float) ->
         noise = MAD_TO_DEVIATION * statistics.median(abs(log - middle) * roots[name] for name, log in logs.items())
         for name, log in logs.items():
             effect = pairs[name][0] / totals[name] * abs(math.exp(log) - math.exp(middle))
-            if effect > min_change / 2 and abs(log - middle) > BEYOND_NOISE * noise / roots[name]:
+            matters = min_change / 2 if part in (BETWEEN, REST) else NETWORK_IS_ODD * min_change
+            if effect > matters and abs(log - middle) > BEYOND_NOISE * noise / roots[name]:
                 odd[name].add(part)
     return {name: frozenset(parts) for name, parts in odd.items()}
 
@@ -198,23 +226,36 @@ def _calls(starts: Sequence[Start]) -> dict[str, list[tuple[int, PairedCall]]]:
     return found
 
 
-def totals_by_part(calls: Sequence[PairedCall]) -> list[dict[str, Pair]]:
-    """The seconds of each part on both sides, for each call of one case.
+def segments_by_part(calls: Sequence[PairedCall]) -> list[dict[str, list[Pair]]]:
+    """The seconds of each part's segments on both sides, for each call of one case within one start.
 
     Both sides measure a segment within the same few milliseconds. Where its ratio is odd among the calls, its longer
     side is cut back to ``MOST_ODD`` times what the middle ratio of that place makes of the shorter, so that an
     interruption counts for little, and a place that is slower in every call counts in full. Both sides are cut by the
     same rule, so equal sides stay unbiased. Nothing is cut with fewer than ``ENOUGH_CALLS`` calls, or where calls
-    differ in their segments.
+    differ in their segments; there, each part is one segment.
 
     A part that only one side has counts as ``REST``.
     """
     layouts = {tuple(part for part, _ in side) for call in calls for side in (call.baseline, call.candidate)}
-    by_call = [_pairs(call) for call in calls]
-    if len(layouts) == 1:
-        places = [_cut(place) for place in zip(*by_call, strict=True)]
-        by_call = [list(call) for call in zip(*places, strict=True)]
-    return [_sums(call, pairs) for call, pairs in zip(calls, by_call, strict=True)]
+    if len(layouts) > 1:
+        return [{part: [pair] for part, pair in _sums(call, _pairs(call)).items()} for call in calls]
+    places = [_cut(place) for place in zip(*map(_pairs, calls), strict=True)]
+    found: list[dict[str, list[Pair]]] = []
+    for pairs in zip(*places, strict=True):
+        by_part: dict[str, list[Pair]] = defaultdict(list)
+        for (part, _), pair in zip(calls[0].baseline, pairs, strict=True):
+            by_part[part].append(pair)
+        found.append(dict(by_part))
+    return found
+
+
+def totals_by_part(calls: Sequence[PairedCall]) -> list[dict[str, Pair]]:
+    """As ``segments_by_part``, added up."""
+    return [
+        {part: (sum(before for before, _ in pairs), sum(after for _, after in pairs)) for part, pairs in call.items()}
+        for call in segments_by_part(calls)
+    ]
 
 
 def _pairs(call: PairedCall) -> list[Pair]:

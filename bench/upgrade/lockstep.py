@@ -48,13 +48,18 @@ class Places:
     Attributes:
         halves: the cores of each side in a duet.
         threads: of each side; 0 leaves torch's default.
-        move_weights: whether each call is to have its weights elsewhere in memory; see ``worker.move_weights``.
+        move_weights: whether each UNet call is to have its weights elsewhere in memory; see ``worker.move_weights``.
     """
 
     mode: str
     halves: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     threads: int = 0
     move_weights: bool = False
+
+    @property
+    def threads_alone(self) -> int:
+        """Of a side while the other one does nothing; 0 leaves torch's default."""
+        return self.threads * (2 if self.mode == DUET else 1)
 
 
 def places_for(device_type: str) -> Places:

@@ -99,20 +99,20 @@ def pin(cores: list[int]) -> None:
             os.sched_setaffinity(int(task.name), cores)
 
 
-def move_weights(pipeline: Any) -> None:
+def modules_of(pipeline: Any) -> list[Any]:
+    """The networks of a pipeline."""
+    import torch
+
+    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def move_weights(modules: list[Any]) -> None:
     """Gives every weight another place in memory, in random order.
 
     Where memory lies makes a process faster or slower for as long as it lives, by some percent on a processor
     (Curtsinger and Berger 2013, "Stabilizer"): calls with other places average that out.
     """
-    import torch
-
-    weights = [
-        weight
-        for part in pipeline.components.values()
-        if isinstance(part, torch.nn.Module)
-        for weight in part.parameters()
-    ]
+    weights = [weight for module in modules for weight in module.parameters()]
     random.shuffle(weights)
     for weight in weights:
         weight.data = weight.data.clone()
@@ -269,10 +269,16 @@ class Worker:
 
         pipeline = self.loaded.pipeline
         if request["move_weights"]:
-            move_weights(pipeline)
+            move_weights(modules_of(pipeline))
+
+        def halt() -> None:
+            self._halt()
+            if request["move_weights"]:
+                move_weights([pipeline.unet])
+
         arguments = prepare_call(self.loaded, self.case)
         self._device.reset_peak_memory()
-        with self._timed_parts(pipeline, self._halt) as timed:
+        with self._timed_parts(pipeline, halt) as timed:
             output = pipeline(**arguments).images
         reply = timed | {"checksum": _checksum(output)}
         reply["peak_bytes"] = self._device.peak_memory().allocated

@@ -125,7 +125,7 @@ def test_mean_calls_say_what_the_calls_say(cases):
         )
         for start, means in zip(starts, mean_calls(starts), strict=True)
     ]
-    one, other = samples_of(starts, cases), samples_of(condensed, cases)
+    one, other = (samples_of(some, cases, {}, 0.03) for some in (starts, condensed))
     assert one.components.keys() == other.components.keys()
     for component, logs in one.components.items():
         assert other.components[component] == pytest.approx(logs, abs=1e-9)

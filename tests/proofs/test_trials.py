@@ -19,6 +19,7 @@ from bench.proofs.trials import (
     SLOW_DOWNS,
     WHOLE,
     Fault,
+    Setup,
     keep,
     next_setup,
     read_trials,
@@ -82,7 +83,8 @@ def test_no_case_with_the_slow_scheduler_is_a_mistake(tiny_case):
 
 def test_every_round_is_complete_before_the_next(suite_cases):
     choices = setups(suite_cases, KINDS, 300, 0.03)
-    rng, done = random.Random(3), []
+    rng = random.Random(3)
+    done: list[Setup] = []
     per_round = sum(PER_ROUND[setup.kind] for setup in choices)
     for number in range(1, 3 * per_round + 1):
         done.append(next_setup(choices, done, rng))
@@ -98,9 +100,10 @@ def test_an_interrupted_round_is_completed_first(suite_cases):
 
 def test_the_components_of_a_fault_are_those_of_its_cases_and_part(tiny_case):
     cases = [tiny_case(STABLE_DIFFUSION, scheduler=name) for name in ("ddim", "euler")]
-    samples = samples_of([made_up_start(cases, random.Random(0))], cases)
-    of_scheduler = Fault(part=SCHEDULER, share=0.05, cases=(cases[0].id,)).components(samples)
-    assert {(one.part, one.scheduler) for one in of_scheduler} == {(BETWEEN, "ddim")}
+    fault = Fault(part=SCHEDULER, share=0.05, cases=(cases[0].id,))
+    samples = samples_of([made_up_start(cases, random.Random(0), fault, factor=3.0)], cases, {}, 0.03)
+    assert cases[0].id in samples.odd
+    assert {(one.part, one.scheduler) for one in fault.components(samples)} == {(BETWEEN, "ddim")}
     of_decoder = Fault(part=DECODER, share=0.05, cases=(cases[0].id, "another")).components(samples)
     assert {(one.part, one.scheduler) for one in of_decoder} == {(DECODER, "")}
 

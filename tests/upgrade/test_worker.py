@@ -16,7 +16,7 @@ import torch
 
 from bench.suite.schedulers import DDPM
 from bench.upgrade.side_results import picture_of
-from bench.upgrade.worker import Notices, move_weights
+from bench.upgrade.worker import Notices, modules_of, move_weights
 from bench.upgrade.workers import WorkerBroken, fresh
 from tests.upgrade.helpers import KINDS, UNET_CALLS, all_gone, ask_after, descendants, psutil
 
@@ -98,7 +98,7 @@ def test_moved_weights_are_the_same_weights_elsewhere(kind, tiny_case, load_tiny
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     weights = [weight for part in parts for weight in part.parameters()]
     before = [(weight.data_ptr(), weight.stride(), weight.detach().clone()) for weight in weights]
-    move_weights(pipeline)
+    move_weights(modules_of(pipeline))
     after = [weight for part in parts for weight in part.parameters()]
     assert all(one is other for one, other in zip(after, weights, strict=True))
     assert len(before) > 20
