@@ -127,12 +127,7 @@ def measure(choices: Sequence[Setup], cases: Sequence[Case], wanted: Wanted, fil
             keep(file, trial)
             done.append(setup)
             number += 1
-            where, share, calls = setup.words
-            print(
-                f"[{number}] {len(setup.cases)} cases, {share} more work {where}, {calls} calls per start: "
-                f"{ended(measured, setup.fault)}",
-                flush=True,
-            )
+            print(f"[{number}] {setup}: {ended(measured, setup.fault)}", flush=True)
 
 
 def known_cases(expression: str) -> tuple[Case, ...]:

@@ -127,6 +127,10 @@ def _equal_row(what: str, group: Group, ends: Sequence[Ended]) -> list[str]:
     ]
 
 
+def _columns(setup: Setup) -> tuple[str, str, str]:
+    return setup.where, setup.share, setup.calls
+
+
 def _slow_downs(groups: Sequence[Group]) -> str:
     header = ["extra work in the", "of a call", "calls per start", "trials", "found", "named correctly"]
     header += ["measured ratio, median", "starts, median (most)", "seconds, median (longest)"]
@@ -136,7 +140,7 @@ def _slow_downs(groups: Sequence[Group]) -> str:
         ratios = [end.ratios[case] for end in group.ends for case in group.setup.fault.cases if case in end.ratios]
         rows.append(
             [
-                *group.setup.words,
+                *_columns(group.setup),
                 str(len(group.ends)),
                 _share(sum(end.found for end in group.ends), len(group.ends)),
                 _share(sum(end.named for end in group.ends), len(group.ends)),
@@ -157,7 +161,7 @@ def _detection(groups: Sequence[Group], runs: int) -> str:
         ends = resampled_runs(group.pool, runs)
         found = [sum(end.found and end.starts <= count for end in ends) for count in COUNTS_OF_STARTS]
         shares = [f"{count / len(ends):.0%}" if ends else "–" for count in found]
-        rows.append([*group.setup.words, str(len(group.pool.starts)), *shares])
+        rows.append([*_columns(group.setup), str(len(group.pool.starts)), *shares])
     return _table(header, rows, texts=3)
 
 

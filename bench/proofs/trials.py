@@ -77,14 +77,26 @@ class Setup(Frozen):
     min_change: float
 
     @property
-    def words(self) -> tuple[str, str, str]:
-        """Where the extra work is, how much of a call it is, and how many calls a start has of each case."""
-        calls = "several" if self.spell_s else "one"
+    def where(self) -> str:
+        """The part and the cases with the extra work, such as ``scheduler of 2 of 12 cases``."""
         if not self.fault:
-            return "nowhere", "0 %", calls
-        count, slow = len(self.cases), len(self.fault.cases)
-        where = f"{self.fault.part} of " + ("one case" if count == 1 else f"{slow} of {count} cases")
-        return where, f"{100 * self.fault.share:g} %", calls
+            return "nowhere"
+        count = len(self.cases)
+        return f"{self.fault.part} of {'one case' if count == 1 else f'{len(self.fault.cases)} of {count} cases'}"
+
+    @property
+    def share(self) -> str:
+        """Of a call that the extra work takes."""
+        return f"{100 * self.fault.share:g} %" if self.fault else "0 %"
+
+    @property
+    def calls(self) -> str:
+        """How many calls of each case a start has."""
+        return "several" if self.spell_s else "one"
+
+    def __str__(self) -> str:
+        what = f"{self.share} more in the {self.where}" if self.fault else f"equal sides, {len(self.cases)} cases"
+        return f"{what}, {self.calls} per start"
 
     def plan(self, places: Places) -> ComparisonPlan:
         return ComparisonPlan(places, spell_s=self.spell_s, budget_s=self.budget_s, min_change=self.min_change)

@@ -48,7 +48,7 @@ def test_ranks_must_differ_surely_too():
 def test_each_trial_is_compared_with_the_one_before_it(trials, cases):
     apart = list(runs_apart(trials))
     assert [share for share, _, _ in apart] == [0.0, 0.0, 0.1, 0.0]
-    slow, first, second = trials
+    _, first, second = trials
     calls = [call for start in second.starts for one in start.pipelines for call in one.calls[cases[0].id]]
     earlier = [call for start in first.starts for one in start.pipelines for call in one.calls[cases[0].id]]
     assert apart[0] == (0.0, [call.seconds[0] for call in earlier], [call.seconds[1] for call in calls])
