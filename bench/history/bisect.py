@@ -164,7 +164,7 @@ def start_judge(question: Question, choice: Choice) -> Judge:
     """A judge who has looked at both ends; where only one of them can be used at all, that becomes the question.
 
     Raises:
-        UsageError: neither end can be used, or one has no speed where speed is asked for.
+        UsageError: neither end can be used, the process of one was lost, or one has no speed where speed is asked for.
     """
     judge = Judge(question, announce)
     ends = {}
@@ -183,8 +183,15 @@ def start_judge(question: Question, choice: Choice) -> Judge:
             reason = str(end) if isinstance(end, Unusable) else end.error
             if reason:
                 raise UsageError(f"{question.case} has no speed under {choice.library} {release}: {reason}")
-    elif broken:
-        return Judge(question.model_copy(update={"by": USABLE}), announce, judge.looked)
+        return judge
+    if broken:
+        judge = Judge(question.model_copy(update={"by": USABLE}), announce, judge.looked)
+    for release, end in ends.items():
+        if reason := judge.loss(end):
+            raise UsageError(
+                f"nothing is known about {question.case} under {choice.library} {release}: {reason}; run again, or "
+                "give another range"
+            )
     return judge
 
 

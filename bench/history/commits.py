@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
-
-# What git sets for the commands that it runs; they would turn other git commands to the wrong repository.
-_OF_GIT = re.compile(r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|COMMON_DIR|OBJECT_DIRECTORY|NAMESPACE|CEILING_DIRECTORIES)")
+from bench.installs.git import GitFailed, git_output
 
 
 class CommitsError(BenchError):
@@ -30,25 +26,16 @@ class Commit:
         return f"{self.name[:10]} ({self.subject})"
 
 
-def without_git_variables() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not _OF_GIT.fullmatch(name)}
-
-
 def git(folder: Path, *arguments: str) -> str:
     """What a git command prints.
 
     Raises:
         CommitsError: git refused; the sentence has its last line.
     """
-    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=without_git_variables())
-    except FileNotFoundError:
-        raise CommitsError("git, which goes over the commits, is not installed.") from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        raise CommitsError(f"git {arguments[0]} in {folder}: {said}")
-    return done.stdout.strip()
+        return os.fsdecode(git_output(folder, *arguments)).strip()
+    except GitFailed as error:
+        raise CommitsError(f"git {arguments[0]} in {folder}: {error}") from None
 
 
 def tag_of(repo: Path, library: str, release: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.frozen import Frozen
-from bench.history.release_pictures import Bench, Unusable
+from bench.history.release_pictures import Bench, Unusable, loss
 from bench.history.search import BAD, GOOD, SKIP, Undecided
 from bench.installs.installed import Environment
 from bench.pictures.similarity import Limits
@@ -101,13 +101,17 @@ class Judge:
 
     def answer(self, side: str) -> Answer:
         """Raises:
-        Undecided: speed cannot be told apart within the budget, or the reference has none.
+        Undecided: speed cannot be told apart within the budget, or nothing is known about the reference.
         """
         if side == self.question.reference:
             return Answer(answer=GOOD, message="the reference")
         if self.question.by == SPEED:
             return self._by_speed(side)
         before, now = self.look(self.question.reference), self.look(side)
+        if reason := self.loss(before):
+            raise Undecided(f"nothing is known about '{self.question.reference}': {reason}")
+        if reason := self.loss(now):
+            return Answer(answer=SKIP, message=f"skipped: {reason}")
         if self.question.by == USABLE:
             same = isinstance(before, Unusable) == isinstance(now, Unusable)
             message = f"{now.status}: {now}" if isinstance(now, Unusable) else "can be installed and imported"
@@ -117,6 +121,10 @@ class Judge:
         if isinstance(now, Unusable):
             return Answer(answer=SKIP, message=f"{now.status}: {now}")
         return self._by_pictures(before, now)
+
+    def loss(self, found: SideResult | Unusable) -> str | None:
+        """Why nothing is known about a side; it is usable even if its process was lost after the import."""
+        return None if self.question.by == USABLE and isinstance(found, SideResult) else loss(found)
 
     def _by_pictures(self, before: SideResult, now: SideResult) -> Answer:
         found = compare_pictures(before, now, self.question.limits)

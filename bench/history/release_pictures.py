@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed
 from bench.upgrade.imports import check_side
 from bench.upgrade.side_results import PictureProcesses, SideResult
-from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken
+from bench.upgrade.workers import TIMEOUT_S, Sides, WorkerBroken, WorkerProcess, is_loss
 
 NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
 
@@ -31,6 +31,12 @@ class Unusable(BenchError):
         super().__init__(reason)
         self.status = status
         self.libraries = dict(libraries or {})
+
+
+def loss(found: SideResult | Unusable) -> str | None:
+    """Why nothing is known about a side: its process was killed, ended or hung, maybe not by its release."""
+    error = str(found) if isinstance(found, Unusable) else found.error
+    return error if is_loss(error) else None
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,38 @@ class Bench:
         results: dict[str, SideResult] = {}
         pythons = {side: environment.python}
         with Sides(pythons, TIMEOUT_S, forks=self.forks) as sides, PictureProcesses(sides.process) as processes:
-            (worker,) = sides.take()  # what cannot be imported at all is no fault of a case
+            worker = self._first_process(sides, side)  # what cannot be imported at all is no fault of a case
             check_side(f"worker of '{side}'", environment, worker.imported)
             for case, request in requests.items():
-                results[case] = processes.result(side, request)
+                results[case] = self._result(processes, side, request)
                 tell(len(results))
         return results
+
+    def _first_process(self, sides: Sides, side: str) -> WorkerProcess:
+        """Raises:
+        WorkerBroken: the libraries cannot be imported; if the process was lost, it was lost twice.
+        """
+        try:
+            return sides.process(side)
+        except WorkerBroken as error:
+            if error.alive:
+                raise
+            self.announce(f"trying again: {error}")
+        try:
+            return sides.process(side)
+        except WorkerBroken as error:
+            raise WorkerBroken(_twice(str(error)), alive=error.alive, side=error.side) from None
+
+    def _result(self, processes: PictureProcesses, side: str, request: dict[str, Any]) -> SideResult:
+        """What a side makes of a case; it is tried again if its process was lost."""
+        first = processes.result(side, request)
+        if not is_loss(first.error):
+            return first
+        self.announce(f"trying again: {first.error}")
+        second = processes.result(side, request)
+        return replace(second, error=_twice(second.error)) if second.error else second
+
+
+def _twice(error: str) -> str:
+    """The message on a second try; one that raised this time is no loss."""
+    return f"{error} (tried twice)" if is_loss(error) else error

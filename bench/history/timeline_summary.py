@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bench.history.groups import release_groups
 from bench.history.timeline_outcome import ReleaseFound, TimelineFound
+from bench.record.groups import group_lines
 from bench.verdicts import Verdict
 
 MOST_NAMED = 4
@@ -20,9 +22,10 @@ def told(release: ReleaseFound) -> str:
 
 
 def happened_lines(found: TimelineFound) -> list[str]:
-    """What happened, a line for each release and kind; cases are named where they are few."""
+    """What happened, a line for each release and group or kind; cases are named where they are few."""
     lines = []
     for release in found.releases:
+        lines += [f"{release.release}  {line}" for line in group_lines(release_groups(found, release))]
         kinds: dict[tuple[str, ...], list[str]] = {}
         for case in release.cases:
             if case.marks:

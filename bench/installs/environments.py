@@ -26,9 +26,10 @@ from bench.installs.cache import (
     remove,
     write_notes,
 )
-from bench.installs.clone import make_clone
-from bench.installs.installed import Environment, Place, changes, look, python_of
-from bench.installs.plan import Plan, plan_of
+from bench.installs.clone import make_clone, python_for_uv
+from bench.installs.copies import Copies, clean_copies
+from bench.installs.installed import Environment, PythonPlace, changes, look, python_of
+from bench.installs.plan import InstallPlan, plan_of
 from bench.installs.sides import Side
 from bench.installs.uv import FULL_DISK, EnvironmentFailed, run_uv, unmet_requirements
 
@@ -52,19 +53,21 @@ def environment_of(
     current = look(base)
     if side.is_current:
         return current.environment
-    plan = plan_of(side, current.environment)
-    if not plan.steps:
-        announce(f"'{side.text}' changes nothing; the current environment is used")
-        return current.environment
     try:
-        return _cached_or_built(side, plan, current, cache, announce)
+        with clean_copies(side) as copies, python_for_uv(current, side.text) as python:
+            plan = plan_of(copies, python)
+            if plan.steps:
+                return _cached_or_built(copies, plan, current, cache, announce)
     except OSError as error:
         raise EnvironmentFailed(_why_not_written(side, cache, error)) from None
+    announce(f"'{side.text}' changes nothing; the current environment is used")
+    return current.environment
 
 
 def _cached_or_built(
-    side: Side, plan: Plan, current: Place, cache: Path, announce: Callable[[str], None]
+    copies: Copies, plan: InstallPlan, current: PythonPlace, cache: Path, announce: Callable[[str], None]
 ) -> Environment:
+    side = copies.side
     cache.mkdir(parents=True, exist_ok=True)
     clear_leftovers(cache)
     key = plan.key(current)
@@ -76,13 +79,13 @@ def _cached_or_built(
         else:
             if folder.exists():
                 remove(folder)
-            environment = _build(side, plan, current, folder, announce)
+            environment = _build(copies, plan, current, folder, announce)
         for sentence in environment.unmet:
             announce(f"note: {sentence}")
         return environment
 
 
-def _cached(folder: Path, plan: Plan, current: Environment) -> Environment | None:
+def _cached(folder: Path, plan: InstallPlan, current: Environment) -> Environment | None:
     """The environment in this folder if it is complete and nobody changed what is installed there."""
     notes = read_notes(folder)
     if not notes:
@@ -98,20 +101,27 @@ def _cached(folder: Path, plan: Plan, current: Environment) -> Environment | Non
     return in_use(folder, found, tuple(notes["unmet"]))
 
 
-def _build(side: Side, plan: Plan, current: Place, folder: Path, announce: Callable[[str], None]) -> Environment:
+def _build(
+    copies: Copies, plan: InstallPlan, current: PythonPlace, folder: Path, announce: Callable[[str], None]
+) -> Environment:
     """Makes an environment beside its place and moves it there when it is complete."""
+    side = copies.side
     announce(f"making an environment for '{side.text}': {plan.describe(current.environment)}")
     start = time.monotonic()
     part = folder.with_name(folder.name + PART)
     try:
         make_clone(current, part, folder, side.text)
         clone = python_of(part)
-        named = [str(path) for path in plan.checkouts]  # uv always builds these; others it may have built long ago
-        run_uv(["pip", "install", "--python", str(clone), *plan.arguments, *named], side.text, announce)
+        checkouts = map(str, copies.folders.values())  # named by themselves, they are always built
+        run_uv(
+            ["pip", "install", "--python", str(clone), *plan.arguments, *checkouts],
+            side.text,
+            lambda line: announce(copies.original(line)),
+        )
         found = look(clone).environment
         if not plan.is_carried_out(found, current.environment):
             raise EnvironmentFailed(f"'{side.text}': the index changed while the environment was made; run again.")
-        known = unmet_requirements(current.python)
+        known = unmet_requirements(plan.python)
         unmet = tuple(sentence for sentence in unmet_requirements(clone) if sentence not in known)
         made = [asdict(change) for change in changes(current.environment, found)]
         write_notes(part, side.text, made, unmet)

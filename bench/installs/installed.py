@@ -98,7 +98,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Place:
+class PythonPlace:
     """Where a Python keeps what is installed, and what makes two of them the same."""
 
     python: Path
@@ -119,7 +119,7 @@ def changes(before: Environment, after: Environment) -> tuple[Change, ...]:
     return tuple(change for change in both if change.before != change.after)
 
 
-def look(python: Path) -> Place:
+def look(python: Path) -> PythonPlace:
     """What is installed for a Python.
 
     Raises:
@@ -134,7 +134,7 @@ def look(python: Path) -> Place:
         raise EnvironmentFailed(f"{python} is not a Python that works ({said[-1] if said else error}).") from None
     libraries = {canonicalize_name(name): version for name, version in found["libraries"].items()}
     origins = {canonicalize_name(name): origin for name, origin in found["origins"].items() if origin}
-    return Place(
+    return PythonPlace(
         python=python,
         python_version=found["python_version"],
         platform=found["platform"],

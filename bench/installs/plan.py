@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from bench.installs.installed import Change, Environment, Place
-from bench.installs.sides import Side
-from bench.installs.sources import content_of, local_path
+from bench.installs.copies import Copies
+from bench.installs.installed import Change, Environment, PythonPlace
 from bench.installs.uv import run_uv
 
 _STEP = re.compile(r" (?P<sign>[-+~]) (?P<name>[\w.-]+)(==(?P<version>\S+))?( \(from (?P<from>.+)\)| @ (?P<at>.+))?")
@@ -31,21 +31,20 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class InstallPlan:
     """The changes that a side asks for.
 
     Attributes:
+        python: for which uv was asked.
         arguments: with which uv makes them.
         steps: by name, one for each library that is changed.
+        contents: of the sources from which libraries are installed, by the name of the library.
     """
 
+    python: Path
     arguments: tuple[str, ...]
     steps: tuple[Step, ...]
-
-    @property
-    def checkouts(self) -> list[Path]:
-        paths = (local_path(step.source) for step in self.steps if step.source)
-        return [path for path in paths if path and path.is_dir()]
+    contents: Mapping[str, str]
 
     def describe(self, current: Environment) -> str:
         removed = {step.name for step in self.steps if not (step.version or step.source)}
@@ -66,14 +65,14 @@ class Plan:
         same = set(found.libraries) == set(wanted)
         return same and all(version in (None, found.libraries[name]) for name, version in wanted.items())
 
-    def key(self, current: Place) -> str:
+    def key(self, current: PythonPlace) -> str:
         """The same for all plans that lead to the same environment: 16 hexadecimal digits."""
         kept = current.environment
         identity = {
             "python": [current.python_version, current.platform, current.interpreter],
             "libraries": self.versions(kept),
             "origins": {name: origin for name, origin in kept.origins.items() if name not in self._names},
-            "sources": {step.name: content_of(step.source) for step in self.steps if step.source},
+            "sources": dict(self.contents),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -82,20 +81,23 @@ class Plan:
         return {step.name for step in self.steps}
 
 
-def plan_of(side: Side, current: Environment) -> Plan:
-    """What uv would change in the current environment, asked without changing it.
+def plan_of(copies: Copies, python: Path) -> InstallPlan:
+    """What uv would change in the environment of this Python, asked without changing it.
 
     Raises:
         EnvironmentFailed: uv refuses.
     """
+    side = copies.side
     arguments = [
         *(f"--upgrade-package={name}" for name in side.newest),
         *(f"--requirements={path}" for path in side.files),
         *side.requirements,
     ]
-    dry = ["pip", "install", "--dry-run", "--break-system-packages", "--python", str(current.python), *arguments]
+    dry = ["pip", "install", "--dry-run", "--break-system-packages", "--python", str(python), *arguments]
     output = run_uv(dry, side.text, lambda line: None)
-    return Plan(tuple(arguments), _steps(output))
+    steps = _steps(copies.original(output))
+    contents = {step.name: copies.content_of(step.source) for step in steps if step.source}
+    return InstallPlan(python, tuple(arguments), steps, contents)
 
 
 def _steps(output: str) -> tuple[Step, ...]:

@@ -70,7 +70,7 @@ def parse_side(text: str, folder: Path) -> Side:
     requirements: list[str] = []
     files: list[Path] = []
     newest: list[str] = []
-    words = iter([str(whole)] if _is_path(asked) and whole.exists() else _words(asked))
+    words = iter([str(whole)] if is_path(asked) and whole.exists() else _words(asked))
     for word in words:
         if word in ("-r", "--requirement"):
             files.append(_requirements_file(next(words, ""), text, folder))
@@ -87,7 +87,7 @@ def _absolute(path: str, folder: Path) -> Path:
     return (folder / Path(path).expanduser()).absolute()
 
 
-def _is_path(word: str) -> bool:
+def is_path(word: str) -> bool:
     return word.endswith(".whl") or word.startswith((".", "~")) or ("/" in word and not re.search(r"\s@|://", word))
 
 
@@ -122,7 +122,7 @@ def _requirement(word: str, text: str, folder: Path) -> str:
         return word
     if word.startswith("-"):
         raise SideError(f"'{text}': the option {word} is not supported; {ALLOWED}.")
-    if _is_path(word):
+    if is_path(word):
         return _local(word, text, folder)
     try:
         return str(Requirement(word))

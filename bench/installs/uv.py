@@ -134,7 +134,7 @@ def _sentence(reason: str) -> str:
 
 def _variables() -> dict[str, str]:
     usual = {name: value for name, value in own_libraries(os.environ).items() if name not in _NOT_OURS}
-    return settings_of_pip(usual) | usual
+    return constraints_of_pip() | settings_of_pip(usual) | usual
 
 
 def settings_of_pip(variables: Mapping[str, str]) -> dict[str, str]:
@@ -145,11 +145,17 @@ def settings_of_pip(variables: Mapping[str, str]) -> dict[str, str]:
     own = [Path("~/.config/uv/uv.toml").expanduser(), Path("/etc/uv/uv.toml")]
     if any(variables.get(name) for name in (*_INDEX_SETTINGS, "UV_CONFIG_FILE")) or any(path.exists() for path in own):
         return {}
-    return as_uv_variables(_pip_configuration())
+    return as_uv_variables(pip_configuration())
+
+
+def constraints_of_pip() -> dict[str, str]:
+    """pip's constraints as uv's variable: by ``PIP_CONSTRAINT``, images pin what fits their drivers."""
+    constraints = _settings(pip_configuration()).get("constraint", [])
+    return {"UV_CONSTRAINT": " ".join(constraints)} if constraints else {}
 
 
 @functools.cache
-def _pip_configuration() -> str:
+def pip_configuration() -> str:
     pip = shutil.which("pip") or shutil.which("pip3")
     if not pip:
         return "\n".join(
@@ -162,13 +168,8 @@ def _pip_configuration() -> str:
 
 
 def as_uv_variables(configuration: str) -> dict[str, str]:
-    """uv's variables for the output of ``pip config list``."""
-    settings: dict[str, list[str]] = {}
-    for section in ("global", "install", ":env:"):
-        for line in configuration.splitlines():
-            name, found, value = line.partition("=")
-            if found and name.startswith(f"{section}."):
-                settings[name.removeprefix(f"{section}.")] = str(ast.literal_eval(value)).split()
+    """uv's variables for what the output of ``pip config list`` says of indexes."""
+    settings = _settings(configuration)
     # uv refuses a folder that is not there, where pip only warns
     links = [link for link in settings.get("find-links", []) if "://" in link or Path(link).exists()]
     variables = {
@@ -183,3 +184,14 @@ def as_uv_variables(configuration: str) -> dict[str, str]:
     if settings.get("no-index", ["0"])[0].lower() in ("1", "true", "yes", "on"):
         variables["UV_OFFLINE"] = "1"
     return {name: value for name, value in variables.items() if value}
+
+
+def _settings(configuration: str) -> dict[str, list[str]]:
+    """The values of each setting in the output of ``pip config list``; the environment overrides the files."""
+    settings: dict[str, list[str]] = {}
+    for section in ("global", "install", ":env:"):
+        for line in configuration.splitlines():
+            name, found, value = line.partition("=")
+            if found and name.startswith(f"{section}."):
+                settings[name.removeprefix(f"{section}.")] = str(ast.literal_eval(value)).split()
+    return settings

@@ -12,8 +12,11 @@ import pytest
 from bench.calls.device import is_simulated
 from bench.console import shown
 from bench.plugin import terminal
+from bench.plugin.junit import add_groups
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import Session, case_of
+from bench.record.failures import record_groups
+from bench.record.groups import group_lines
 from bench.report.reasons import across_devices
 from bench.report.tell import Unreadable, tell
 
@@ -134,6 +137,8 @@ class Reporter:
         write(f"work: {terminal.work_counts(records) or 'not counted'}")
         for line in terminal.savings(records):
             write(line, yellow=True)
-        for line in terminal.worst_cases(records):
+        groups = record_groups(records)
+        for line in (*group_lines(groups), *terminal.worst_cases(records)):
             write(line, red=True)
+        add_groups(self._config.getoption("xmlpath", None), groups)
         write_results(write, session.run.folder.path)

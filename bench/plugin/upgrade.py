@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench.calls.device import is_simulated
+from bench.calls.pipelines import find_checkpoint
 from bench.calls.raised import RaisedError
 from bench.errors import BenchError
 from bench.installs.cache import list_environments, prune_environments
@@ -25,9 +26,10 @@ from bench.plugin.options import UpgradeOptions
 from bench.plugin.reporter import SIMULATED, session_header, status_without_letter, write_case_line, write_results
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session, case_of
-from bench.record.groups import group_lines
+from bench.record.groups import Group, group_lines
 from bench.suite.case import Case
 from bench.upgrade.bisect_command import bisect_command
+from bench.upgrade.change_start import note_starts, start_in
 from bench.upgrade.check import UpgradeCheck, started_check
 from bench.upgrade.groups import upgrade_groups
 from bench.upgrade.imports import check_imports
@@ -37,6 +39,7 @@ from bench.upgrade.measuring import Measured
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, UpgradeFound, side_found, worst_cases, write_upgrade
 from bench.upgrade.plan import ComparisonPlan
+from bench.upgrade.request import load_request
 from bench.upgrade.speeds import ERROR_RATE_OF_RUN
 from bench.upgrade.tables import component_lines, counts_lines, pictures_line, remarks, render_upgrade, speed_line
 from bench.upgrade.workers import SIDES, WorkerBroken
@@ -58,6 +61,7 @@ class UpgradeSession:
     environments: dict[str, Environment] = field(default_factory=dict)
     compared: dict[str, Case] = field(default_factory=dict)
     timed: list[Case] = field(default_factory=list)
+    groups: tuple[Group, ...] = ()
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _check: UpgradeCheck | None = None
 
@@ -151,7 +155,7 @@ class UpgradeSession:
     def outcome(self) -> UpgradeFound:
         plan, speeds = self.plan, self.measured.speeds if self.measured else None
         before, after = (self.environments[name] for name in SIDES)
-        cases = tuple(self.found(case) for case in {case.id: case for case in self.compared.values()}.values())
+        cases = tuple(map(self.found, self.cases.values()))
         return UpgradeFound(
             baseline=side_found(self.options.baseline, before.libraries),
             candidate=side_found(self.options.candidate, after.libraries),
@@ -167,8 +171,26 @@ class UpgradeSession:
             import_time=speeds.import_time if speeds else None,
             components=tuple(speeds.components.values()) if speeds else (),
             cases=cases,
-            groups=upgrade_groups(cases),
+            groups=self.groups or upgrade_groups(cases),
         )
+
+    def find_groups(self) -> None:
+        """Groups what is worse, and looks where changed pictures start to differ while the sides still run."""
+        found = [self.found(case) for case in self.cases.values()]
+
+        def start_of(name: str) -> str:
+            self.announce(f"looking where the change of {name} starts")
+            case = self.cases[name]
+            checkpoint = find_checkpoint(case.model, self.session.options.suite.parent)
+            request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
+            return start_in(self.check.sides.take, request)
+
+        self.groups = note_starts(upgrade_groups(found), {case.case: case.settings for case in found}, start_of)
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """The cases whose pictures were compared, by id."""
+        return {case.id: case for case in self.compared.values()}
 
 
 UPGRADE = pytest.StashKey[UpgradeSession]()
@@ -351,6 +373,8 @@ class UpgradeReporter:
         slower = any(Verdict(one.figure.verdict).is_worse for one in components)
         if slower and exitstatus == pytest.ExitCode.OK:  # -k may have left out the test of the components
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._upgrade.compared and exitstatus != pytest.ExitCode.INTERRUPTED:
+            self._upgrade.find_groups()
         self._upgrade.close()
 
     def pytest_unconfigure(self) -> None:
@@ -376,7 +400,8 @@ class UpgradeReporter:
         write("changes: " + (", ".join(found.changes) or "none"))
         for line in (*counts_lines(found), *remarks(found)):
             write(line)
-        for line in (*group_lines(found.groups), *worst_cases(found)):
+        lines = group_lines(found.groups)
+        for line in (*lines, *(line for line in worst_cases(found) if f"{line}." not in lines)):
             write(line, red=True)
         add_groups(self._config.getoption("xmlpath", None), found.groups)
         write_results(write, folder)

@@ -115,8 +115,8 @@ def groups_of(findings: Iterable[Finding]) -> tuple[Group, ...]:
 
 
 def leading(groups: Sequence[Group]) -> tuple[Group, ...]:
-    """The groups if there is anything to say beyond each case's own sentence: one of them has several cases."""
-    return tuple(groups) if any(group.has_several for group in groups) else ()
+    """The groups if there is anything to say beyond each case's own sentence: several cases in one, or a note."""
+    return tuple(groups) if any(group.has_several or group.notes for group in groups) else ()
 
 
 def sentence_by_case(groups: Sequence[Group]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.grids import split_grid
 from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.similarity import Incomparable, compare
+from bench.record.failures import record_groups
 from bench.record.folder import ENVIRONMENTS, RECORDS
 from bench.record.notes import RunNotes, named, read_notes
 from bench.record.record import Record, read_records
+from bench.report.group_cards import group_cards
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
 from bench.report.reasons import across_devices, reasons, saved_work
@@ -97,6 +100,7 @@ def story_of_runs(runs: Sequence[RunFiles]) -> Story:
         warnings=_warnings(runs),
         sections=_sections([Timed(record, keys[record.case]) for _, record in shown], runs),
         environments=_environments(runs),
+        groups=group_cards(record_groups(record for _, record in shown), keys.__getitem__),
     )
 
 
@@ -364,12 +368,15 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
     """Compares each case of a later run with the first run that has it."""
     first: dict[str, tuple[RunFiles, Record]] = {}
     entries, timed = [], []
+    compared: dict[str, list[Record]] = {}
     for run in runs:
         for record in run.records:
             key = key_of(record.case, run.name)
             timed.append(Timed(record, key, run.name))
             if record.case in first:
-                entries.append(_compared_entry(first[record.case], (run, record), key))
+                after = _compared_record(first[record.case], (run, record))
+                compared.setdefault(run.name, []).append(after)
+                entries.append(_compared_entry(first[record.case], (run, after), key))
             else:
                 first[record.case] = (run, record)
                 entries.append(_alone_entry(run, record, key))
@@ -389,6 +396,13 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
         ),
         sections=_sections(timed, runs),
         environments=_environments(runs),
+        groups=tuple(
+            card
+            for name, records in compared.items()
+            for card in group_cards(
+                record_groups(records), partial(_key_in_run, name), name if len(compared) > 1 else ""
+            )
+        ),
     )
 
 
@@ -464,26 +478,42 @@ def _alone_entry(run: RunFiles, record: Record, key: str) -> CaseEntry:
     )
 
 
-def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Record], key: str) -> CaseEntry:
+def _key_in_run(run: str, case: str) -> str:
+    return key_of(case, run)
+
+
+def _compared_record(before: tuple[RunFiles, Record], after: tuple[RunFiles, Record]) -> Record:
+    """The later record, with pictures and work compared with those of the earlier one."""
     (old_run, old), (run, record) = before, after
     pictures = _compared_pictures(old_run, old, run, record)
     work = _compared_work(old, record)
     verdict = Verdict(pictures.verdict)
-    problems = [] if verdict.passes else [pictures.message]
-    notes = [pictures.message] if verdict is Verdict.RAISES_AS_BEFORE else []
     if work and Verdict(work.verdict).is_worse:
         verdict = worst((verdict, Verdict(work.verdict)))
+    return record.model_copy(update={"pictures": pictures, "work": work, "verdict": str(verdict)})
+
+
+def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Record], key: str) -> CaseEntry:
+    """Args:
+    after: as ``_compared_record`` gives it.
+    """
+    (old_run, old), (run, record) = before, after
+    pictures, work = record.pictures, record.work
+    assert pictures
+    of_pictures = Verdict(pictures.verdict)
+    problems = [] if of_pictures.passes else [pictures.message]
+    notes = [pictures.message] if of_pictures is Verdict.RAISES_AS_BEFORE else []
+    if work and Verdict(work.verdict).is_worse:
         problems.append(work.message)
     elif work and work.verdict == Verdict.LESS_WORK:
         notes.append(work.message)
-    record = record.model_copy(update={"work": work})
     faster = []
     if old.median_s and record.median_s:
         ratio = record.median_s / old.median_s
         faster = [("time of a call against the earlier run", Value(f"{ratio - 1:+.1%}", ratio))]
     return replace(
         _alone_entry(run, record, key),
-        verdict=_chip_of_case(verdict),
+        verdict=_chip_of_case(record.verdict),
         problems=tuple(problems),
         notes=tuple(notes),
         before=kept_picture(old_run.folder, old.case, "", old_run.name),
@@ -491,7 +521,7 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
         scores=scores_of(pictures),
         limits_reason=pictures.limits.reason if pictures.limits else "",
         figures=(*faster, *_figures(record)),
-        group=_group(record) | {"verdict": verdict},
+        group=_group(record),
     )
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+from bench.history.groups import release_groups
 from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
 from bench.history.timeline_summary import told
+from bench.report.group_cards import group_cards
 from bench.report.story import (
     CaseEntry,
     Cell,
     Chip,
     Count,
+    GroupCard,
     Map,
     Side,
     Story,
@@ -51,6 +55,7 @@ def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
         remarks=tuple(_remarks(found)),
         map=_map(found),
         environments=tuple(Side(f"{found.library} {release.release}", dict(release.libraries)) for release in ran),
+        groups=_groups(found, {(release.release, case.case) for release, case in shown}),
     )
 
 
@@ -69,6 +74,21 @@ def _remarks(found: TimelineFound) -> list[str]:
         for text, number in Counter(text for case in release.cases for text in case.new_notices).items():
             lines.append(f"{release.release}: new warning in {plural(number, 'case')}: {text}")
     return lines
+
+
+def _groups(found: TimelineFound, shown: Collection[tuple[str, str]]) -> tuple[GroupCard, ...]:
+    """The groups of each release; a case links to its entry, if it has one."""
+
+    def key_in(release: str) -> Callable[[str], str]:
+        return lambda case: key_of(release, case) if (release, case) in shown else ""
+
+    return tuple(
+        card
+        for release in found.releases
+        for card in group_cards(
+            release_groups(found, release), key_in(release.release), f"{found.library} {release.release}"
+        )
+    )
 
 
 def _key(release: ReleaseFound, case: CaseInRelease) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record.notes import RunNotes
+from bench.report.group_cards import group_cards
 from bench.report.plots import forest_chart
 from bench.report.rerun import UPGRADED, rerun_case
 from bench.report.story import (
@@ -31,6 +32,8 @@ from bench.report.story import (
     tiles_of,
     worst_first,
 )
+from bench.upgrade.bisect_command import bisect_command
+from bench.upgrade.groups import groups_in
 from bench.upgrade.outcome import CaseFound, Figure, SideFound, UpgradeFound
 from bench.upgrade.tables import percent, remarks
 from bench.upgrade.workers import SIDES
@@ -58,6 +61,8 @@ def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None =
         remarks=tuple(remarks(found)),
         sections=_sections(found, keys),
         environments=tuple(Side(name, dict(side.libraries)) for name, side in _sides(found).items()),
+        groups=group_cards(groups_in(found), keys.__getitem__),
+        next_step=bisect_command(found, notes.rerun_options if notes else ()) or "",
     )
 
 

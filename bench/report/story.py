@@ -194,6 +194,21 @@ class Section:
 
 
 @dataclass(frozen=True)
+class GroupCard:
+    """Cases that fail or have changed in the same way.
+
+    Attributes:
+        sentence: which cases do what.
+        cases: the id and the key of each case.
+    """
+
+    sentence: str
+    kind: Kind
+    cases: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Side:
     """One environment as names and texts, without nesting."""
 
@@ -212,6 +227,8 @@ class Story:
         facts: what was compared with what, where, when, with which versions.
         changes: what differs between two environments.
         warnings: why the verdict does not cover all that was asked for; ``remarks`` are only worth knowing.
+        groups: what cases have in common that fail in the same way, worst first.
+        next_step: the command that finds out more; may be empty.
     """
 
     headline: str
@@ -225,6 +242,8 @@ class Story:
     map: Map | None = None
     sections: tuple[Section, ...] = ()
     environments: tuple[Side, ...] = ()
+    groups: tuple[GroupCard, ...] = ()
+    next_step: str = ""
 
 
 def kept_picture(folder: Path, name: str, role: str, label: str) -> Picture | None:

@@ -214,6 +214,17 @@ class Worker:
         told = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
         return told | {"work": work.to_json(), "checksum": _checksum(output)}, blobs
 
+    def do_latents(self, _request: dict[str, Any]) -> Reply:
+        """One call; the latents before its first step, then each step's prediction and latents, as float32."""
+        from bench.calls.latents import kept_latents
+        from bench.calls.sampling import prepared
+
+        call = prepared(self.loaded, self.case)
+        with kept_latents(call.pipeline.scheduler) as kept:
+            call()
+        blobs = tuple(tensor.numpy().tobytes() for tensor in kept)
+        return {"shapes": [list(tensor.shape) for tensor in kept], "has_decoder": hasattr(call.pipeline, "vae")}, blobs
+
     def do_memory(self, _request: dict[str, Any]) -> Reply:
         """Peak of this process so far."""
         return {"peak_bytes": peak_resident_bytes()}, ()

@@ -47,6 +47,10 @@ AT_ONCE = {"PYTHONUNBUFFERED": "1"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
+# How the message on a process that was lost starts; that on one that raised starts with the type of the exception.
+ITS_PROCESS = "its process"
+
+
 class WorkerBroken(BenchError):
     """A side could not do what was asked; one sentence with its last words.
 
@@ -59,6 +63,11 @@ class WorkerBroken(BenchError):
         super().__init__(message)
         self.alive = alive
         self.side = side
+
+
+def is_loss(error: str | None) -> bool:
+    """Whether the message of a ``WorkerBroken`` says that its process was killed, ended or hung, not that it raised."""
+    return error is not None and error.startswith(ITS_PROCESS)
 
 
 @dataclass
@@ -118,7 +127,7 @@ class WorkerProcess:
             what = describe_exit(status)
         words = last_words(self.log)
         last = f"; its last words: {words}" if words else ""
-        return WorkerBroken(f"its process {what}{last}", alive=False, side=self.name)
+        return WorkerBroken(f"{ITS_PROCESS} {what}{last}", alive=False, side=self.name)
 
     def kill(self) -> None:
         """Ends the process, its children and the channel; nothing is left of them."""

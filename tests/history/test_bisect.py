@@ -11,9 +11,8 @@ from bench.history import (
 )
 from bench.history.question import Judge
 from bench.installs.uv import EnvironmentFailed
-from bench.upgrade.decision import Decision
+from bench.upgrade.outcome import Figure
 from bench.upgrade.workers import WorkerBroken
-from bench.verdicts import Verdict
 from tests.history.helpers import CASE, pictures, raising, set_from
 from tests.installs.helpers import FINALS
 
@@ -118,15 +117,18 @@ def test_two_broken_ends_are_a_mistake(bisected, script, capsys):
     assert "neither end of paint 1.0.0..2.0.1 can be used" in capsys.readouterr().err
 
 
-def decided(verdict, ratio=1.1):
-    return Decision(Verdict(verdict), ratio, ratio - 0.01, ratio + 0.01, 6, 40 if verdict == "cannot tell" else None)
+def figure(verdict, min_change):
+    more = 40 if verdict == "cannot tell" else None
+    return Figure(verdict=verdict, ratio=1.1, low=1.09, high=1.11, min_change=min_change, pairs=6, more_pairs=more)
 
 
 @pytest.fixture
 def speeds(monkeypatch):
     """The verdict of each release against the first one."""
     verdicts: dict[str, str] = {}
-    monkeypatch.setattr(Judge, "_measured", lambda self, found: decided(verdicts[found[1].python.name]))
+    monkeypatch.setattr(
+        Judge, "_measured", lambda self, sides: figure(verdicts[sides[1].python.name], self.question.min_change)
+    )
     return verdicts
 
 
@@ -136,7 +138,7 @@ def test_the_first_slower_release_is_found(bisected, speeds):
     code, found = bisected("--by", "speed", "--min-change", "5%")
     assert (code, found.by, found.first_bad) == (0, "speed", "1.1.2")
     assert "slowed" in found.sentence
-    assert "slower +10.0% (+9.0 … +11.0 %, 6 process pairs)" in found.sentence
+    assert "slower +10.0% (+9.0 … +11.0 %, 6 starts)" in found.sentence
     assert found.steps[-1].answer.speed.min_change == 0.05
 
 
@@ -162,3 +164,37 @@ def test_an_end_that_raises_has_no_speed(bisected, script, capsys):
     script.releases["2.0.1"] = {CASE: raising()}
     assert bisected("--by", "speed")[0] == 4
     assert "has no speed under paint 2.0.1: ValueError: no" in capsys.readouterr().err
+
+
+KILLED = "its process was killed by SIGKILL (out of memory?) (tried twice)"
+LOST = [raising(KILLED), WorkerBroken(KILLED, alive=False, side="paint")]
+
+
+def given(lost):
+    return lost if isinstance(lost, WorkerBroken) else {CASE: lost}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_release_whose_process_is_lost_is_skipped_not_bad(bisected, script, lost):
+    set_from(script, "1.2.0", pictures(noise=250))
+    script.releases["1.1.1"] = script.releases["1.1.2"] = given(lost)
+    _, found = bisected()
+    assert (found.last_good, found.first_bad, found.between) == ("1.1.0", "1.2.0", ("1.1.1", "1.1.2"))
+    skipped = [step.answer for step in found.steps if step.item in found.between]
+    assert {(answer.answer, answer.message) for answer in skipped} == {("skip", f"skipped: {KILLED}")}
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("end", ["1.0.0", "2.0.1"])
+def test_an_end_whose_process_is_lost_is_refused(bisected, script, capsys, end, lost):
+    script.releases[end] = given(lost)
+    assert bisected()[0] == 4
+    assert f"nothing is known about {CASE} under paint {end}: {KILLED}; run again" in capsys.readouterr().err
+
+
+def test_a_lost_case_is_no_broken_release_where_an_end_cannot_be_imported(bisected, script):
+    set_from(script, "1.2.0", WorkerBroken("ImportError: no brush", alive=True, side="paint"))
+    script.releases["1.1.2"] = given(LOST[0])
+    script.releases["1.1.1"] = given(LOST[1])
+    _, found = bisected()
+    assert (found.by, found.last_good, found.first_bad) == ("usable", "1.1.2", "1.2.0")

@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from pathlib import Path
@@ -100,6 +101,28 @@ def make_environment(folder, *requirements, variables):
     python = folder / "bin" / "python"
     install(python, *requirements, variables=variables)
     return python
+
+
+def make_environment_on_system(folder, system, own, *, variables):
+    """An environment with the packages of its system: its Python, and the system's packages folder."""
+    base, library = folder / "system", f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    standard = Path(sysconfig.get_path("stdlib"))
+    packages = base / "lib" / library / "site-packages"
+    packages.mkdir(parents=True)
+    for path in standard.iterdir():
+        if path.name != "site-packages":
+            (packages.parent / path.name).symlink_to(path)
+    (base / "bin").mkdir()
+    for name in ("python", "python3", library):
+        (base / "bin" / name).symlink_to(os.path.realpath(sys.executable))
+    python = make_environment(folder / "own", "--no-deps", *own, variables=variables)
+    settings = folder / "own" / "pyvenv.cfg"
+    lines = [line for line in settings.read_text().splitlines() if not line.startswith(("home", "include-system"))]
+    settings.write_text("\n".join([f"home = {base / 'bin'}", "include-system-site-packages = true", *lines]))
+    python.unlink()
+    python.symlink_to(base / "bin" / "python")
+    install(python, "--no-deps", "--target", str(packages), *system, variables=variables)
+    return python, packages
 
 
 def fake_uv(folder, monkeypatch, script, name="uv"):
@@ -206,8 +229,10 @@ def release_index(tmp_path_factory):
 
 
 def leave_network(monkeypatch, variables):
-    """From now on uv has these variables, and neither it nor pip any other."""
+    """From now on uv has these variables, and neither it nor pip has other settings."""
     for name in [name for name in os.environ if name.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    uv.pip_configuration.cache_clear()

@@ -9,7 +9,16 @@ from bench.installs import uv
 from bench.installs.environments import environment_of
 from bench.installs.sides import parse_side
 from bench.installs.uv import EnvironmentFailed, as_uv_variables, condense, settings_of_pip
-from tests.installs.helpers import BACKEND, INSTALLING, ask, commit_checkout, fake_uv, nothing_is_left, write_checkout
+from tests.installs.helpers import (
+    BACKEND,
+    INSTALLING,
+    ask,
+    commit_checkout,
+    differences,
+    fake_uv,
+    nothing_is_left,
+    write_checkout,
+)
 
 
 def test_an_unknown_git_reference_is_refused_in_gits_own_words(base, cache, tmp_path):
@@ -106,7 +115,7 @@ def test_pips_indexes_are_passed_on_as_uvs(tmp_path):
 
 
 def test_pips_indexes_stay_out_where_uv_has_its_own(monkeypatch):
-    monkeypatch.setattr(uv, "_pip_configuration", lambda: "global.index-url='https://one.example/simple'\n")
+    monkeypatch.setattr(uv, "pip_configuration", lambda: "global.index-url='https://one.example/simple'\n")
     assert settings_of_pip({"UV_INDEX": "https://mine.example"}) == {}
     monkeypatch.setenv("HOME", "/no/such/home")
     assert settings_of_pip({}) in ({}, {"UV_DEFAULT_INDEX": "https://one.example/simple"})
@@ -119,3 +128,33 @@ def test_no_subprocess_of_uv_imports_libraries_from_elsewhere(base, cache, tmp_p
     monkeypatch.setenv("PYTHONHOME", "/elsewhere")
     assert ask("frame==2.0", cache, base).libraries["frame"] == "2.0"
     assert set(log.read_text().splitlines()) == {"path= home= user=1"}
+
+
+@pytest.fixture
+def constrained(tmp_path, monkeypatch):
+    """Sets ``PIP_CONSTRAINT`` to a file with this text."""
+
+    def constrain(text):
+        (tmp_path / "constraints.txt").write_text(text)
+        monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
+
+    return constrain
+
+
+def test_pips_constraints_bind_uv(base, cache, constrained):
+    constrained("brush<3\n")
+    assert differences(base, ask("paint==2.0", cache, base)) == ["brush 1.0 → 2.0", "paint 1.0 → 2.0"]
+
+
+def test_a_side_that_breaks_a_constraint_is_refused_in_one_sentence(base, cache, constrained):
+    constrained("frame<2\n")
+    with pytest.raises(EnvironmentFailed, match=r"frame<2") as failed:
+        ask("frame==2.0", cache, base)
+    assert "\n" not in str(failed.value)
+
+
+def test_constraints_of_uv_replace_those_of_pip(base, cache, constrained, tmp_path, monkeypatch):
+    constrained("brush<3\n")
+    (tmp_path / "of_uv.txt").touch()
+    monkeypatch.setenv("UV_CONSTRAINT", str(tmp_path / "of_uv.txt"))
+    assert differences(base, ask("paint==2.0", cache, base)) == ["brush 1.0 → 3.0", "paint 1.0 → 2.0"]

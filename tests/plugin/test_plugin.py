@@ -292,6 +292,18 @@ def test_more_work_is_one_failed_test_that_says_what_is_more(folder, start, pyte
     assert all(int(properties[name]) > 0 for name in ("operators", "host_syncs", "copied_bytes", "flops"))
 
 
+def test_cases_that_fail_in_the_same_way_lead_with_one_sentence(start, pytester, goldens, alter_golden):
+    for case in CASES[1:]:
+        alter_golden(goldens / f"{case}.png")
+    result = start("golden", "--junitxml=junit.xml")
+    sentence = "2 of 3 cases give changed pictures"
+    result.stdout.fnmatch_lines(["work: *", f"{sentence}.", f"{CASES[1]}: changed: *", "results: *"])
+    (run,) = run_folders(pytester)
+    assert "give changed pictures" in (run / "report.html").read_text()
+    properties = ElementTree.parse(pytester.path / "junit.xml").iter("property")
+    assert [entry.get("value") for entry in properties if entry.get("name") == "group"] == [sentence] * 2
+
+
 def test_less_work_passes_and_is_reported(start, pytester, goldens):
     alter_work(goldens / f"{CASES[1]}.png", less_than)
     result = start("golden")

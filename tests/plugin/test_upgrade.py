@@ -73,13 +73,21 @@ def test_the_whole_check_of_an_install_with_itself_is_green_and_leaves_its_files
     assert float(properties["speed ratio"]) > 0
 
 
-def test_a_changed_picture_is_a_failed_test_with_one_sentence(start, altered_python, pytester):
+def test_a_changed_picture_is_a_failed_test_with_one_sentence(start, altered_python, pytester, monkeypatch):
+    monkeypatch.setattr("bench.plugin.upgrade.bisect_command", lambda found, options: f"search {found.cases[0].case}")
     folder = altered_python(BRIGHTER).parents[1]
     result = start("bench/test_upgrade.py", f"--candidate={folder}", "--pictures-only", "--junitxml=junit.xml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     group = "both cases give changed pictures"
     result.stdout.fnmatch_lines(
-        ["tiny/ddpm-s2-fp32: changed: SSIM*Pictures: *", f"{group}.", "tiny/ddpm-s?-fp32: changed: SSIM*"]
+        [
+            "tiny/ddpm-s2-fp32: changed: SSIM*Pictures: *",
+            f"{group}.",
+            "  the change starts in the conversion to pictures: the latents of all 3 steps are the same (tiny/*)",
+            "tiny/ddpm-s?-fp32: changed: SSIM*",
+            "report: *",
+            "which release did it: search tiny/ddpm-s2-fp32",
+        ]
     )
     assert [one.sentence for one in read_upgrade(pytester.path / "results" / "latest" / "upgrade.json").groups] == [
         group

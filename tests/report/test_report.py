@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.calls.raised import RaisedError
 from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
-from bench.record.folder import RECORDS
+from bench.record.folder import RECORDS, picture_path
 from bench.record.notes import FILE as NOTES
 from bench.record.notes import RunNotes, read_notes, write_notes
 from bench.record.record import Record, read_records
@@ -32,6 +32,7 @@ from bench.report.story import Chip
 from bench.report.summary import LONGEST, cell, publish_summary, render_summary
 from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
 from bench.upgrade.decision import Decision
+from bench.upgrade.groups import groups_in
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, WorkFound, write_upgrade
 from bench.verdicts import Kind, Verdict
 from tests.report.made_up_run import make_run
@@ -712,6 +713,47 @@ def test_an_upgrade_s_page_has_ratios_plot_and_environments(tmp_path):
     assert "diffusers 1 → 2" in text
     assert "--candidate diffusers==2" in text
     assert any("differs" in (one.get("class") or "") for one in page.named("tr"))
+
+
+def test_groups_lead_an_upgrade_s_page_and_link_to_their_cases(tmp_path):
+    changed = [case_found(f"m/{n}", "changed", settings={"images": 1, "scheduler": "<lcm>"}) for n in (1, 2)]
+    found = upgrade_found(*changed, case_found("m/3", settings={"images": 1, "scheduler": "ddim"}))
+    groups = tuple(group.model_copy(update={"notes": ("from step 3 on",)}) for group in groups_in(found))
+    write_upgrade(tmp_path / "upgrade.json", found.model_copy(update={"groups": groups}))
+    tell(tmp_path)
+    text = (tmp_path / REPORT).read_text()
+    sentence = "Both cases with scheduler &lt;lcm&gt; give changed pictures; no other case does."
+    assert text.index(sentence) < text.index("from step 3 on") < text.index('id="cases"')
+    keys = [entry.key for entry in read_story([tmp_path]).entries if entry.failed]
+    assert len(keys) == 2
+    assert all(text.index(f'href="#{key}"') < text.index(f'id="{key}"') for key in keys)
+    command = "tox run -e bisect -- diffusers 1..2 --case m/1"
+    assert f">{command}</pre>" in text
+    summary = (tmp_path / SUMMARY).read_text()
+    assert f"- **{sentence}** from step 3 on" in summary
+    assert f"`{command}`" in summary
+    assert summary.index(sentence) < summary.index("- m/1: changed")
+
+
+def test_one_failing_case_makes_no_group(tmp_path):
+    found = upgrade_found(case_found("m/a", "changed"), case_found("m/b"))
+    write_upgrade(tmp_path / "upgrade.json", found)
+    story = read_story([tmp_path])
+    assert story.groups == ()
+    assert story.next_step.endswith("--case m/a")
+
+
+def test_groups_of_compared_runs_are_of_what_changed_between_them(made_run, run, tmp_path):
+    other = run.rename(tmp_path / "two")
+    for record in records_of(other)[:2]:
+        path = picture_path(other, record.case, "")
+        with Image.open(path) as opened:
+            opened.convert("RGB").rotate(180).save(path)
+    story = story_of(made_run, other)
+    (card,) = story.groups
+    assert "give changed pictures" in card.sentence
+    assert len(card.cases) == 2
+    assert {key for _, key in card.cases} == {entry.key for entry in story.entries if entry.failed}
 
 
 def released(name: str, **more) -> CaseInRelease:

@@ -25,6 +25,7 @@ TAKING_TURNS = Places(ALTERNATE, threads=1, move_weights=True)
 PLAN = ComparisonPlan(TAKING_TURNS, spell_s=0.0, budget_s=0.0)
 Request = Callable[..., dict[str, Any]]
 FakePython = Callable[..., Path]
+MakePython = Callable[[str], Path]
 
 
 def descendants(worker: WorkerProcess) -> list[int]:
