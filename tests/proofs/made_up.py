@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bench.proofs.trials import NAMED, SLOW, WHOLE, Fault, Setup, Trial
 from bench.suite.case import Case
@@ -77,7 +78,7 @@ def made_up_trial(
     starts: int = 6,
     date: str = "2026-01-01T00:00:00+00:00",
     setup: Setup | None = None,
-    **more: float,
+    **more: Any,
 ) -> Trial:
     return Trial(
         setup=setup or made_up_setup(cases, fault),

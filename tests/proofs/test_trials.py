@@ -19,6 +19,7 @@ from bench.proofs.trials import (
     SLOW_DOWNS,
     WHOLE,
     Fault,
+    Setup,
     keep,
     next_setup,
     read_trials,
@@ -82,7 +83,8 @@ def test_no_case_with_the_slow_scheduler_is_a_mistake(tiny_case):
 
 def test_every_round_is_complete_before_the_next(suite_cases):
     choices = setups(suite_cases, KINDS, 300, 0.03)
-    rng, done = random.Random(3), []
+    rng = random.Random(3)
+    done: list[Setup] = []
     per_round = sum(PER_ROUND[setup.kind] for setup in choices)
     for number in range(1, 3 * per_round + 1):
         done.append(next_setup(choices, done, rng))
