@@ -426,7 +426,7 @@ def clone_in_a_block(patch: pytest.MonkeyPatch, loaded: LoadedPipeline) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (read_a_value_each_step, ("more work: host syncs ", "+1 per step", "aten::_local_scalar_dense +4")),
+        (read_a_value_each_step, ("more work: value reads ", "+1 per step", "aten::_local_scalar_dense +4")),
         (clone_in_a_block, ("more work: copied bytes ", "aten::clone +4")),
     ],
 )

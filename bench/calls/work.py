@@ -368,7 +368,7 @@ def _calls_of(names: Collection[str]) -> Callable[[Work], Mapping[str, int]]:
 
 _QUANTITIES = (
     _Quantity(
-        "host syncs", lambda work: sum(work.host_syncs.values()), parts=lambda work: work.host_syncs, by_step=True
+        "value reads", lambda work: sum(work.host_syncs.values()), parts=lambda work: work.host_syncs, by_step=True
     ),
     _Quantity("UNet calls", lambda work: work.unet_calls),
     _Quantity("tokens encoded", lambda work: work.tokens, by_step=True),
@@ -384,7 +384,7 @@ _QUANTITIES = (
 def compare_work(work: Work, golden: Work) -> WorkVerdict:
     """Whether a case does more than its golden, less, or the same.
 
-    Any change of host synchronisations, UNet calls, tokens, graphs and graph breaks counts. FLOPs and copied bytes
+    Any change of value reads, UNet calls, tokens, graphs and graph breaks counts. FLOPs and copied bytes
     must change by more than 0.1 %, peak bytes and operators by more than 1 %. The number of copies alone decides
     nothing: a step copies many single numbers.
 
@@ -393,7 +393,7 @@ def compare_work(work: Work, golden: Work) -> WorkVerdict:
 
     The margins come from 8 cases of the embedded models under 8 releases of diffusers, 0.36.0 to 0.42.1. Where nothing
     relevant had changed, FLOPs, copied and peak bytes were exactly the same (FLOPs even with diffusers 0.30.3 and
-    torch 2.9), and so were synchronisations except for one a call that ``DDPMPipeline`` saves since 0.41.0; operators
+    torch 2.9), and so were value reads except for one a call that ``DDPMPipeline`` saves since 0.41.0; operators
     changed by 0.4 % at most. The real regression among them, copies in ResNet blocks up to 0.36.0, was +17.8 % of the
     copied bytes in a call of 5 steps, +2.4 % in one of 50, and +453 % in channels-last.
     """
@@ -409,7 +409,7 @@ def compare_work(work: Work, golden: Work) -> WorkVerdict:
 
 
 def _sentence(quantity: _Quantity, work: Work, golden: Work, before: int, after: int) -> str:
-    """Such as ``host syncs 21 → 42 (+100.0 %, +1 per step): aten::_local_scalar_dense +21``."""
+    """Such as ``value reads 21 → 42 (+100.0 %, +1 per step): aten::_local_scalar_dense +21``."""
     change = after - before
     amounts = [f"{100 * change / before:+,.1f} %"] if before else []
     if quantity.by_step and work.unet_calls == golden.unet_calls <= abs(change):

@@ -1,4 +1,4 @@
-"""Which release of a library changed a case first? Asks about log2(n) of the n releases in a range.
+"""Which release of a library changed a case first? Tries about log2(n) of the n releases in a range.
 
 ``tox run -e bisect -- diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s100-bf16`` is
 ``python -m bench.history.bisect diffusers 0.34.0..0.42.1 --case emoji-ddpm/ddpm-s100-bf16``.
@@ -40,7 +40,7 @@ class Bisection:
     """The search over the releases.
 
     Attributes:
-        folder: where results go; ``bisect.json`` is written after each step.
+        folder: for results; ``bisect.json`` is written after each step.
     """
 
     choice: Choice
@@ -51,10 +51,10 @@ class Bisection:
 
     def search(self) -> Narrowed[Version]:
         looks = 2 + max(0, math.ceil(math.log2(len(self.choice.releases) - 1)))
-        self.announce(f"{len(self.choice.releases)} releases, about {looks} of them to be looked at")
-        return find_change(self.choice.releases, self._judge, self._tell_left)
+        self.announce(f"{len(self.choice.releases)} releases, about {looks} of them to try")
+        return find_change(self.choice.releases, self._judge, self._announce_left)
 
-    def _tell_left(self, left: int) -> None:
+    def _announce_left(self, left: int) -> None:
         self.announce(f"{left} releases left, {steps_left(left)}")
 
     def _judge(self, release: Version) -> str:
@@ -67,11 +67,11 @@ class Bisection:
         return answer.answer
 
     def answer_of(self, release: Version | None) -> Answer | None:
-        """What was answered for a release."""
+        """The answer for a release."""
         return next((step.answer for step in self._steps if step.item == str(release)), None)
 
     def found(self, narrowed: Narrowed[Version] | None) -> BisectFound:
-        """What is known so far."""
+        """The result so far."""
         device = self.choice.device
         return BisectFound(
             library=self.choice.library,
@@ -92,7 +92,7 @@ class Bisection:
         write_bisect(self.folder.make() / "bisect.json", found)
 
     def keep(self, narrowed: Narrowed[Version]) -> None:
-        """The pictures under the reference and under the first release that differs."""
+        """Keeps the pictures under the reference and under the first release that differs."""
         if narrowed.first_bad is None or self.judge.question.by != PICTURES:
             return
         sides = [self.judge.look(self.choice.side_of(one)) for one in (self.choice.releases[0], narrowed.first_bad)]
@@ -109,11 +109,11 @@ def describe(bisection: Bisection, narrowed: Narrowed[Version]) -> str:
     choice, question = bisection.choice, bisection.judge.question
     library, first, last = choice.library, choice.releases[0], choice.releases[-1]
     if narrowed.first_bad is None and narrowed.undecided:
-        return f"nothing is known of {question.case} from {library} {first} to {last}: {narrowed.undecided}"
+        return f"nothing is known about {question.case} from {library} {first} to {last}: {narrowed.undecided}"
     answer = bisection.answer_of(last if narrowed.first_bad is None else narrowed.first_bad)
-    assert answer, "the ends, and what the search found, were looked at"
+    assert answer, "the ends, and what the search found, were judged"
     if narrowed.first_bad is None:
-        return f"nothing changed: {question.case} under {library} {last} is as under {first} ({answer.message})"
+        return f"nothing changed: {question.case} is the same under {library} {first} and {last} ({answer.message})"
     what = {PICTURES: f"changed {question.case}", SPEED: f"slowed {question.case}", USABLE: "changed"}[question.by]
     because = f"({answer.message}; compared with {first})"
     if narrowed.is_found:
@@ -143,15 +143,23 @@ def _parser(*, several: bool = False) -> argparse.ArgumentParser:
         "--by",
         choices=(PICTURES, SPEED),
         default=PICTURES,
-        help="pictures that changed, or a case that raises or works now; or speed (default: pictures)",
+        help="what to look for: pictures (also a case that raises or works now) or speed (default: pictures)",
     )
-    parser.add_argument("--exact", action="store_true", help="pictures that differ within the limits count too")
-    parser.add_argument("--repo", type=Path, metavar="PATH", help="go on over the commits in this checkout")
+    parser.add_argument("--exact", action="store_true", help="differences within the limits count too")
+    parser.add_argument("--repo", type=Path, metavar="PATH", help="continue over the commits of this checkout")
     parser.add_argument(
-        "--min-change", type=_option(percent), default=0.03, metavar="PERCENT", help="of speed (default: 3%%)"
+        "--min-change",
+        type=_option(percent),
+        default=0.03,
+        metavar="PERCENT",
+        help="smallest change of speed that counts (default: 3%%)",
     )
     parser.add_argument(
-        "--budget", type=_option(seconds), default=60.0, metavar="SECONDS", help="per speed (default: 60s)"
+        "--budget",
+        type=_option(seconds),
+        default=60.0,
+        metavar="SECONDS",
+        help="time to compare the speed of one release (default: 60s)",
     )
     return parser
 
@@ -161,10 +169,10 @@ def announce(line: str) -> None:
 
 
 def start_judge(question: Question, choice: Choice) -> Judge:
-    """A judge who has looked at both ends; where only one of them can be used at all, that becomes the question.
+    """A judge that has looked at both ends; if only one of them is usable, usability becomes the question.
 
     Raises:
-        UsageError: neither end can be used, the process of one was lost, or one has no speed where speed is asked for.
+        UsageError: neither end can be used, the process of one was lost, or one has no speed to compare.
     """
     judge = Judge(question, announce)
     ends = {}
@@ -175,7 +183,7 @@ def start_judge(question: Question, choice: Choice) -> Judge:
     if len(broken) == len(ends):
         reasons = "; ".join(f"{release} is {end.status}: {end}" for release, end in broken.items())
         raise UsageError(
-            f"neither end of {choice.library} {choice.span} can be used; give another range, or fitting libraries by "
+            f"neither end of {choice.library} {choice.span} can be used; give another range, or matching libraries by "
             f"--with ({reasons})"
         )
     if question.by == SPEED:
@@ -197,7 +205,7 @@ def start_judge(question: Question, choice: Choice) -> Judge:
 
 def run(options: argparse.Namespace) -> int:
     """Raises:
-    BenchError: something that was asked for cannot be had.
+    BenchError: an option is wrong, or something that it names is not available.
     """
     choice = read_choice(options, every=True)
     case = case_matching(choice.suite.cases, options.case)
@@ -222,7 +230,7 @@ def run(options: argparse.Namespace) -> int:
     found = bisection.found(narrowed).model_copy(update={"sentence": sentence})
     bisection.write(found)
     if options.repo and narrowed.first_bad is not None and narrowed.last_good is not None:
-        announce(f"{sentence}; going on over its commits")
+        announce(f"{sentence}; continuing over its commits")
         good, bad = (tag_of(options.repo, choice.library, str(one)) for one in (narrowed.last_good, narrowed.first_bad))
 
         def note(steps: tuple[Step, ...]) -> None:
@@ -240,7 +248,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_repo(repo: Path, choice: Choice) -> None:
     """Raises:
-    CommitsError: it is no checkout, or it lacks the tag of an end of the range.
+    CommitsError: it is not a checkout, or it has no tag for an end of the range.
     """
     for release in (choice.releases[0], choice.releases[-1]):
         tag_of(repo, choice.library, str(release))

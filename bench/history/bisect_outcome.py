@@ -1,6 +1,6 @@
-"""What a bisection found, as it is written to ``bisect.json``.
+"""The result of a bisection, as it is written to ``bisect.json``.
 
-Schema: ``bisect.schema.json``, written anew by ``python -m bench.history.bisect_outcome``.
+Schema: ``bisect.schema.json``, written by ``python -m bench.history.bisect_outcome``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SCHEMA_FILE = Path(__file__).with_name("bisect.schema.json")
 
 
 class Step(Frozen):
-    """One release or commit that was looked at."""
+    """One release or commit that was judged."""
 
     item: str = Field(description="release, or commit")
     answer: Answer
-    seconds: float = Field(description="wall time, with making the environment")
+    seconds: float = Field(description="wall time, including making the environment")
 
 
 class CommitsFound(Frozen):
@@ -32,25 +32,25 @@ class CommitsFound(Frozen):
     good_tag: str
     bad_tag: str
     steps: tuple[Step, ...] = ()
-    first_bad: str | None = Field(default=None, description="commit and its subject; null if it was not found")
-    possible: tuple[str, ...] = Field(default=(), description="commits it may be, where some could not be tried")
+    first_bad: str | None = Field(default=None, description="commit and its subject; null if not found")
+    possible: tuple[str, ...] = Field(default=(), description="commits that it may be, if some could not be tried")
     problem: str | None = Field(default=None, description="why nothing was found")
 
 
 class BisectFound(Frozen):
-    """A whole bisection; written after each step."""
+    """A bisection; written after each step."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")
     library: str
-    span: str = Field(description="the range that was asked for")
-    alongside: str = Field(description="requirements that were installed with each release")
+    span: str = Field(description="the requested range")
+    alongside: str = Field(description="requirements installed with each release")
     case: str
-    by: str = Field(description="pictures, speed, or usable: whether a release can be installed and imported at all")
+    by: str = Field(description="pictures, speed, or usable: whether a release can be installed and imported")
     releases: tuple[str, ...] = Field(description="all releases of the range")
     device: str
     device_name: str
     steps: tuple[Step, ...] = ()
-    last_good: str | None = Field(default=None, description="last release known to be as the first one")
+    last_good: str | None = Field(default=None, description="last release known to be unchanged")
     first_bad: str | None = Field(default=None, description="first release known to be changed")
     between: tuple[str, ...] = Field(
         default=(), description="releases between these two that were skipped or not tried"
@@ -60,7 +60,7 @@ class BisectFound(Frozen):
 
 
 def write_bisect(path: Path, found: BisectFound) -> None:
-    """At once, so that a crash leaves the old file or the new one."""
+    """Writes the file atomically: a crash leaves the old file or the new one."""
     write_atomically(path, found.model_dump_json(by_alias=True, indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What a command over releases works on: options that several commands share, and the cases that they name."""
+"""What a command over releases works on: the options that these commands share, and the cases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOLDENS = ROOT / "golden"
 
 @dataclass(frozen=True)
 class Choice:
-    """The library, the releases and the machine of one command.
+    """The library, the releases and the device of one command.
 
     Attributes:
         releases: oldest first.
@@ -54,9 +54,9 @@ class Choice:
 
 
 def parse_options(make_parser: Callable[..., argparse.ArgumentParser], arguments: Sequence[str] | None) -> Any:
-    """The options of a command line, where ``--with`` takes requirements in one pair of quotes or as several words.
+    """The options of a command line; ``--with`` takes requirements in one pair of quotes or as several words.
 
-    Several words are read only where one leaves words over: ``--with A library FIRST..LAST`` stays one word.
+    It takes several words only if one would leave words over, so that ``--with A library FIRST..LAST`` works.
 
     Raises:
         SystemExit: with exit code 4, after a sentence on the mistake.
@@ -70,7 +70,7 @@ def parse_options(make_parser: Callable[..., argparse.ArgumentParser], arguments
 
 
 def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """``several``: ``--with`` takes each requirement as a word of its own."""
+    """``several``: ``--with`` takes each requirement as a separate word."""
     parser.add_argument("library", help="name on the package index, such as diffusers")
     parser.add_argument("span", metavar="FIRST..LAST", help="range of releases, both ends included: 0.34.0..0.42.1")
     parser.add_argument(
@@ -90,13 +90,13 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> No
 
 
 def read_choice(options: argparse.Namespace, *, every: bool) -> Choice:
-    """What the options ask for; the package index is asked for the releases.
+    """What the options ask for; the releases come from the package index.
 
     Args:
-        every: all releases; else the newest of each minor version, and the oldest of all.
+        every: all releases; otherwise the newest of each minor version, and the oldest of all.
 
     Raises:
-        BenchError: something of it cannot be had.
+        BenchError: an option is wrong, or the releases cannot be listed.
     """
     first, last = parse_range(options.span)
     _check_alongside(options.library, options.alongside)
@@ -129,19 +129,19 @@ def _check_alongside(library: str, alongside: str) -> None:
             continue
         if canonicalize_name(name) == canonicalize_name(library):
             raise UsageError(
-                f"--with {shlex.quote(alongside)}: names {library} itself; give its releases as the range."
+                f"--with {shlex.quote(alongside)}: names {library} itself; give its releases as FIRST..LAST."
             )
 
 
 def default_cases(suite: Suite, device: Device, *, sentinels: bool) -> tuple[Case, ...]:
-    """The cases that run without being asked for: of no hub model, and not slow."""
+    """The cases that run by default: not slow, and not of a hub model."""
     slow = slow_dtypes(device)
     usable = (case for case in suite.cases if case.model.source != "hub" and not is_slow(case, slow))
     return tuple(case for case in usable if sentinels or not case.settings.sentinel)
 
 
 class Requests:
-    """What a worker must know to load each case; a checkpoint is looked for once."""
+    """The requests with which a worker loads each case; each checkpoint is searched for once."""
 
     def __init__(self, suite: Suite, device: Device) -> None:
         self._suite = suite
@@ -152,7 +152,7 @@ class Requests:
         """``threads`` as in ``load_request``; 0 leaves torch's default.
 
         Raises:
-            PipelineError: there is no checkpoint of the case's model.
+            PipelineError: the model of the case has no checkpoint.
         """
         name = case.model.name
         if name not in self._checkpoints:

@@ -1,4 +1,4 @@
-"""Which of the commits between two releases changed a case first?"""
+"""Which commit between two releases changed a case first?"""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from bench.installs.sides import SideError
 
 @dataclass
 class CommitSearch:
-    """The search over the commits of a checkout, in a worktree apart from the user's own.
+    """The search over the commits of a checkout, in a temporary worktree.
 
     Attributes:
-        judge: who has looked at the reference already.
+        judge: which has looked at the reference.
         alongside: requirements installed with each commit.
-        note: called with the steps until now after each.
-        announce: called with what is judged and how far the search is.
+        note: called with all steps so far, after each.
+        announce: called with lines on the progress.
     """
 
     judge: Judge
@@ -43,7 +43,7 @@ class CommitSearch:
     _steps: list[Step] = field(default_factory=list)
 
     def between(self, good_tag: str, bad_tag: str) -> CommitsFound:
-        """What the search finds between the tags of a good and of a bad release."""
+        """Searches between the tags of a good and a bad release."""
         try:
             narrowed = self._search(good_tag, bad_tag)
         except (CommitsError, Undecided) as error:
@@ -67,7 +67,7 @@ class CommitSearch:
             worktree_at(self.repo, bad_tag) as worktree,
             tempfile.TemporaryDirectory(prefix="commits-", dir=environments) as folder,
         ):
-            # environments of commits are of no use to anyone later, so they are not kept in the cache
+            # environments of commits are of no use later, so they are not kept in the cache
             question = self.judge.question.model_copy(update={"environments": Path(folder)})
 
             def look(commit: Commit) -> str:
@@ -76,11 +76,11 @@ class CommitSearch:
             good, bad = commit_at(self.repo, good_tag), commit_at(self.repo, bad_tag)
             commits = commits_between(self.repo, good, bad)
             if not commits:
-                raise CommitsError(f"{bad_tag} has no commit that {good_tag} has not")
+                raise CommitsError(f"{bad_tag} has no commit that {good_tag} does not have")
             start = branching_point(self.repo, good, bad)
             if start != good and (answer := look(start)) != GOOD:
-                what = "is changed already" if answer == BAD else "cannot be tried"
-                raise CommitsError(f"{start}, from which both {good_tag} and {bad_tag} come, {what}")
+                what = "is already changed" if answer == BAD else "cannot be tried"
+                raise CommitsError(f"{start}, the common ancestor of {good_tag} and {bad_tag}, {what}")
             narrowed, merge = self._narrow((start, *commits), look), None
             while narrowed.is_found and narrowed.first_bad != merge:
                 assert narrowed.last_good
@@ -91,7 +91,7 @@ class CommitSearch:
             return narrowed
 
     def _narrow(self, commits: Sequence[Commit], look: Callable[[Commit], str]) -> Narrowed[Commit]:
-        """The search between a first commit that is known to be good and a last one that is known to be bad."""
+        """Searches between a first commit that is known to be good and a last one that is known to be bad."""
         known = {commits[0]: GOOD, commits[-1]: BAD}
         return find_change(
             commits,
@@ -101,12 +101,12 @@ class CommitSearch:
 
     def _look(self, question: Question, worktree: Path, commit: Commit) -> str:
         """Raises:
-        Undecided: whether this commit is as the reference is not known.
-        CommitsError: git refused to check it out.
+        Undecided: the commit cannot be compared with the reference.
+        CommitsError: git cannot check it out.
         """
         began = time.monotonic()
         check_out(worktree, commit)
-        # a judge of its own, since one looks at each side once, and here all sides are the same worktree
+        # a new judge, since a judge looks at each side once, and here all sides are the same worktree
         judge = Judge(question, self.judge.announce, dict(self.judge.looked))
         try:
             answer = judge.answer(f"{worktree} {self.alongside}".strip())
@@ -119,7 +119,7 @@ class CommitSearch:
 
 
 def describe_commits(found: CommitsFound) -> str:
-    """The answer, to go on with after that of the releases."""
+    """The answer, as the end of the sentence on the releases."""
     if found.first_bad:
         return f"its first such commit is {found.first_bad}"
     if found.possible:

@@ -1,4 +1,4 @@
-"""The commits between two releases, and a worktree of their own in which one after the other is checked out."""
+"""The commits between two releases, and a temporary worktree to check them out in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def git(folder: Path, *arguments: str) -> str:
     """What a git command prints.
 
     Raises:
-        CommitsError: git refused; the sentence has its last line.
+        CommitsError: git failed; the sentence has its last line.
     """
     try:
         return os.fsdecode(git_output(folder, *arguments)).strip()
@@ -42,7 +42,7 @@ def tag_of(repo: Path, library: str, release: str) -> str:
     """The tag of a release: ``v0.42.1``, ``0.42.1``, or either after the library's name and a hyphen.
 
     Raises:
-        CommitsError: this is no repository, or it has no such tag.
+        CommitsError: this is not a repository, or it has no such tag.
     """
     try:
         git(repo, "rev-parse", "--git-dir")
@@ -58,7 +58,7 @@ def tag_of(repo: Path, library: str, release: str) -> str:
 
 @contextlib.contextmanager
 def worktree_at(repo: Path, commit: str) -> Iterator[Path]:
-    """A temporary worktree of a repository; the user's own work tree, index and branch stay as they are."""
+    """A temporary worktree of a repository; the user's work tree, index and branch stay as they are."""
     with tempfile.TemporaryDirectory(prefix="bisect-") as folder:
         place = Path(folder) / "worktree"
         git(repo, "worktree", "add", "--detach", str(place), commit)
@@ -71,30 +71,30 @@ def worktree_at(repo: Path, commit: str) -> Iterator[Path]:
 
 
 def check_out(worktree: Path, commit: Commit) -> None:
-    """Makes a worktree that of a commit; nothing built of another one is left in it.
+    """Checks out a commit in a worktree and removes all other files.
 
     Raises:
-        CommitsError: git refused.
+        CommitsError: git failed.
     """
     git(worktree, "checkout", "--quiet", "--force", "--detach", commit.name)
     git(worktree, "clean", "-ffdxq")
 
 
 def commit_at(repo: Path, name: str) -> Commit:
-    """The commit that a tag or another name stands for.
+    """The commit of a tag or another name.
 
     Raises:
-        CommitsError: there is none.
+        CommitsError: it does not exist.
     """
     found, _, subject = git(repo, "show", "--no-patch", "--format=%H %s", f"{name}^{{commit}}").partition(" ")
     return Commit(found, subject)
 
 
 def commits_between(repo: Path, old: Commit, new: Commit) -> tuple[Commit, ...]:
-    """The commits that ``new`` has and ``old`` has not, along first parents, oldest first; ``new`` is the last one.
+    """The commits after ``old`` up to and including ``new``, along first parents, oldest first.
 
     Raises:
-        CommitsError: git refused.
+        CommitsError: git failed.
     """
     listed = git(repo, "rev-list", "--first-parent", "--reverse", "--format=%H %s", f"{old.name}..{new.name}")
     lines = (line.partition(" ") for line in listed.splitlines())
@@ -102,10 +102,10 @@ def commits_between(repo: Path, old: Commit, new: Commit) -> tuple[Commit, ...]:
 
 
 def branching_point(repo: Path, one: Commit, other: Commit) -> Commit:
-    """The newest commit that both have.
+    """The newest common ancestor.
 
     Raises:
-        CommitsError: there is none, as in a checkout with part of its history.
+        CommitsError: they have none, as in a shallow clone.
     """
     try:
         return commit_at(repo, git(repo, "merge-base", one.name, other.name))
@@ -116,10 +116,10 @@ def branching_point(repo: Path, one: Commit, other: Commit) -> Commit:
 
 
 def merged_commits(repo: Path, merge: Commit) -> tuple[Commit, ...]:
-    """The commits that a merge of two branches brought, oldest first; none if this is no such merge.
+    """The commits that a merge brought in, oldest first; empty if it is not a merge of two branches.
 
     Raises:
-        CommitsError: git refused.
+        CommitsError: git failed.
     """
     parents = git(repo, "show", "--no-patch", "--format=%P", merge.name).split()
     return commits_between(repo, *(Commit(name, "") for name in parents)) if len(parents) == 2 else ()

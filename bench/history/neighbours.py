@@ -1,4 +1,4 @@
-"""Each case under one release against the same case under the releases before."""
+"""Compares each case under a release with the same case under earlier releases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.verdicts import Verdict
 
 @dataclass(frozen=True)
 class Known:
-    """What a case gave under a release."""
+    """The result of a case under a release."""
 
     release: str
     result: SideResult
@@ -26,7 +26,7 @@ SCORES = ("ssim_worst_tile", "ssim_tiles", "ssim_grid", "max_diff", "changed_sha
 
 @dataclass
 class Neighbours:
-    """Compares releases as they come, oldest first; releases that did not run are not told to it.
+    """Compares the releases that ran, oldest first.
 
     Attributes:
         limits: of each case.
@@ -37,18 +37,18 @@ class Neighbours:
     _pictured: dict[str, Known] = field(default_factory=dict)
 
     def before(self, case: str) -> Known | None:
-        """The last release in which the case gave pictures."""
+        """The last release in which the case made pictures."""
         return self._pictured.get(case)
 
     def compare(self, results: Mapping[str, SideResult]) -> tuple[CaseInRelease, ...]:
-        """The cases of this release against those before; reads only."""
+        """Compares the cases of a release with those before it; changes nothing."""
         return tuple(
             compare_case(case, result, self._ran.get(case), self._pictured.get(case), self.limits[case])
             for case, result in results.items()
         )
 
     def remember(self, release: str, results: Mapping[str, SideResult]) -> None:
-        """From now on this is the release before."""
+        """Makes this the release that the next one is compared with."""
         for case, result in results.items():
             self._ran[case] = Known(release, result)
             if not result.error:
@@ -58,12 +58,12 @@ class Neighbours:
 def compare_case(
     case: str, result: SideResult, before: Known | None, pictured: Known | None, limits: Limits
 ) -> CaseInRelease:
-    """One case against the release before that ran.
+    """Compares one case with the release before.
 
     Args:
-        before: the release before; ``None`` if there is none.
-        pictured: the release before in which the case gave pictures; where that is an older one, the pictures of a
-            case that works again are compared with it.
+        before: the last release that ran; ``None`` for the first.
+        pictured: the last release in which the case made pictures; those of a case that works again are compared with
+            it.
     """
     if before is None:
         return CaseInRelease(

@@ -1,4 +1,4 @@
-"""The question that a bisection asks of each side: is this case still as it was under the first release?"""
+"""The question that a bisection asks about each side: is this case as it was under the first release?"""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ PICTURES, SPEED, USABLE = "pictures", "speed", "usable"
 
 
 class Question(Frozen):
-    """What is asked, the same in every process that asks it.
+    """What is asked about each side.
 
     Attributes:
         case: its id.
-        request: what a worker is to load; see ``load_request``.
-        reference: the side, as text, with which others are compared.
-        by: ``pictures`` (or that the case raises or not), ``speed``, or ``usable``: whether the side can be installed
-            and imported at all.
+        request: with which a worker loads the case; see ``load_request``.
+        reference: the text of the side that the others are compared with.
+        by: ``pictures`` (including whether the case raises), ``speed``, or ``usable``: whether the side can be
+            installed and imported.
         limits: how far pictures may be apart.
-        exact: whether pictures that differ within the limits count as changed too.
+        exact: whether pictures that differ within the limits count as changed.
         min_change: of speed, as a share.
-        budget_s: of one comparison of speed, in seconds.
+        budget_s: for one comparison of speed, in seconds.
     """
 
     case: str
@@ -54,7 +54,7 @@ class Question(Frozen):
 
 
 class Answer(Frozen):
-    """What one side said.
+    """The answer for one side.
 
     Attributes:
         answer: ``good`` (as under the reference), ``bad`` or ``skip``.
@@ -73,11 +73,11 @@ class Answer(Frozen):
 
 @dataclass
 class Judge:
-    """Answers the question for one side after the other; the reference is looked at once.
+    """Answers the question for each side; the reference is looked at once.
 
     Attributes:
-        announce: told of what takes long.
-        looked: what is known of each side.
+        announce: called with lines on the progress.
+        looked: what is known about each side.
     """
 
     question: Question
@@ -90,7 +90,7 @@ class Judge:
         return Bench(self.question.environments, forks=on_cpu, announce=lambda line: self.announce(f"  {line}"))
 
     def look(self, side: str) -> SideResult | Unusable:
-        """The case's pictures under a side, or why there is nothing to be looked at; each side is run once."""
+        """The result of the case under a side, or why the side cannot be used; each side runs once."""
         if side not in self.looked:
             request = {self.question.case: self.question.request}
             try:
@@ -101,7 +101,7 @@ class Judge:
 
     def answer(self, side: str) -> Answer:
         """Raises:
-        Undecided: speed cannot be told apart within the budget, or nothing is known about the reference.
+        Undecided: the budget is too small to compare speeds, or nothing is known about the reference.
         """
         if side == self.question.reference:
             return Answer(answer=GOOD, message="the reference")
@@ -150,8 +150,8 @@ class Judge:
             return Answer(answer=SKIP, message=f"has no speed: {error}")
         message = f"{figure.verdict} {figure.ratio - 1:+.1%} ({figure.interval}, {figure.pairs} starts)"
         if figure.verdict == Verdict.CANNOT_TELL:
-            more = f"about {figure.more_pairs} more" if figure.more_pairs else "more than can be waited for"
-            raise Undecided(f"whether '{side}' is slower: {message}; starts that it would take: {more} (--budget)")
+            more = f"about {figure.more_pairs} more" if figure.more_pairs else "too many"
+            raise Undecided(f"whether '{side}' is slower: {message}; starts needed: {more} (--budget)")
         answer = BAD if Verdict(figure.verdict).is_worse else GOOD
         return Answer(answer=answer, message=message, speed=figure)
 

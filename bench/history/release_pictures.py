@@ -1,4 +1,4 @@
-"""The pictures of cases under one side: its environment, one worker of it, and processes for the cases."""
+"""Runs cases under one side: makes its environment, starts a worker, and collects the pictures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NOT_INSTALLED, NOT_IMPORTED = "not installed", "not imported"
 
 
 class Unusable(BenchError):
-    """A side has no pictures at all.
+    """A side cannot run any case.
 
     Attributes:
         status: ``not installed`` or ``not imported``.
-        libraries: what is installed there, if anything is.
+        libraries: what is installed, if the environment was made.
     """
 
     def __init__(self, status: str, reason: str, libraries: Mapping[str, str] | None = None) -> None:
@@ -41,12 +41,12 @@ def loss(found: SideResult | Unusable) -> str | None:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where sides are made and where their cases run.
+    """Makes environments and runs cases there.
 
     Attributes:
         environments: where environments are cached.
         forks: whether fresh processes are forked; see ``started_worker``.
-        announce: told of what takes long.
+        announce: called with lines on the progress.
     """
 
     environments: Path
@@ -65,27 +65,31 @@ class Bench:
             raise Unusable(NOT_INSTALLED, str(error)) from None
 
     def pictures(
-        self, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None] = lambda done: None
+        self, side: str, requests: Mapping[str, dict[str, Any]], progress: Callable[[int], None] = lambda done: None
     ) -> tuple[Environment, dict[str, SideResult]]:
-        """The environment of a side and what it makes of each case.
+        """The environment of a side, and its result for each case.
 
         Args:
-            requests: what the worker is to load, by case; see ``load_request``.
-            tell: told how many cases are done.
+            requests: with which a worker loads each case; see ``load_request``.
+            progress: called with the number of cases that are done.
 
         Raises:
             Unusable: the side cannot be installed, or its libraries cannot be imported.
         """
         environment = self.environment(side)
         try:
-            return environment, self._cases(environment, side, requests, tell)
+            return environment, self._cases(environment, side, requests, progress)
         except WorkerBroken as error:
             raise Unusable(NOT_IMPORTED, str(error), environment.libraries) from None
 
     def _cases(
-        self, environment: Environment, side: str, requests: Mapping[str, dict[str, Any]], tell: Callable[[int], None]
+        self,
+        environment: Environment,
+        side: str,
+        requests: Mapping[str, dict[str, Any]],
+        progress: Callable[[int], None],
     ) -> dict[str, SideResult]:
-        """What each case gives, one after the other.
+        """The result of each case.
 
         Raises:
             WorkerBroken: the libraries cannot be imported.
@@ -93,11 +97,11 @@ class Bench:
         results: dict[str, SideResult] = {}
         pythons = {side: environment.python}
         with Sides(pythons, TIMEOUT_S, forks=self.forks) as sides, PictureProcesses(sides.process) as processes:
-            worker = self._first_process(sides, side)  # what cannot be imported at all is no fault of a case
+            worker = self._first_process(sides, side)  # if this fails, no case is to blame
             check_side(f"worker of '{side}'", environment, worker.imported)
             for case, request in requests.items():
                 results[case] = self._result(processes, side, request)
-                tell(len(results))
+                progress(len(results))
         return results
 
     def _first_process(self, sides: Sides, side: str) -> WorkerProcess:
@@ -116,7 +120,7 @@ class Bench:
             raise WorkerBroken(_twice(str(error)), alive=error.alive, side=error.side) from None
 
     def _result(self, processes: PictureProcesses, side: str, request: dict[str, Any]) -> SideResult:
-        """What a side makes of a case; it is tried again if its process was lost."""
+        """The result of a case; it is tried again if its process was lost."""
         first = processes.result(side, request)
         if not is_loss(first.error):
             return first
@@ -126,5 +130,5 @@ class Bench:
 
 
 def _twice(error: str) -> str:
-    """The message on a second try; one that raised this time is no loss."""
+    """The message of a second try; only a process that was lost again is said to be tried twice."""
     return f"{error} (tried twice)" if is_loss(error) else error

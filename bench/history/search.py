@@ -14,17 +14,17 @@ Item = TypeVar("Item")
 
 
 class Undecided(BenchError):
-    """Whether an item is good or bad cannot be told, and a guess would make the answer wrong."""
+    """An item may be good or bad, and a guess could make the answer wrong."""
 
 
 @dataclass(frozen=True)
 class Narrowed(Generic[Item]):
-    """How far the search came.
+    """The result of a search.
 
     Attributes:
-        last_good: the last item known to be good; ``None`` if not even the first is.
+        last_good: the last item known to be good.
         first_bad: the first item known to be bad; ``None`` if the last one is good, so that nothing changed.
-        between: items between these two, which were skipped or not looked at.
+        between: items between these two, which were skipped or not judged.
         looks: how many items were judged.
         undecided: why the search ended early.
     """
@@ -41,22 +41,22 @@ class Narrowed(Generic[Item]):
 
 
 def steps_left(left: int) -> str:
-    """About how many looks are left for that many items in question, in words."""
+    """About how many steps that many items still take, in words."""
     steps = math.ceil(math.log2(left))
     return f"about {steps} {'step' if steps == 1 else 'steps'}"
 
 
 def find_change(
-    items: Sequence[Item], judge: Callable[[Item], str], tell_left: Callable[[int], None] = lambda left: None
+    items: Sequence[Item], judge: Callable[[Item], str], report_left: Callable[[int], None] = lambda left: None
 ) -> Narrowed[Item]:
-    """Judges both ends, then always the middle of what is left; where that is skipped, its nearest neighbour.
+    """Judges both ends, then the middle of what is left, or its nearest neighbour if that was skipped.
 
-    Where good and bad alternate, one of the changes from good to bad is found, not necessarily the first.
+    If good and bad alternate, it finds one of the changes from good to bad, not necessarily the first.
 
     Args:
         items: at least two, in order.
         judge: answers ``GOOD``, ``BAD`` or ``SKIP``; it may raise ``Undecided``, which ends the search.
-        tell_left: told before each look but those at the ends how many items are still in question.
+        report_left: called before each step between the ends with the number of items left.
 
     Raises:
         UsageError: the first item is not good, or the last one is skipped.
@@ -69,7 +69,7 @@ def find_change(
         return judge(items[number])
 
     if look(0) != GOOD:
-        raise UsageError(f"the search must begin with a good item, and {items[0]} is none")
+        raise UsageError(f"the search must begin with a good item, and {items[0]} is not good")
     low, high = 0, len(items) - 1
     try:
         last = look(high)
@@ -82,7 +82,7 @@ def find_change(
     skipped: set[int] = set()
     undecided = None
     while left := [number for number in range(low + 1, high) if number not in skipped]:
-        tell_left(high - low)
+        report_left(high - low)
         middle = min(left, key=lambda number: abs(2 * number - low - high))
         try:
             answer = look(middle)

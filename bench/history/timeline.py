@@ -1,4 +1,4 @@
-"""The pictures of all releases of a library, each against the release before: when did what change?"""
+"""The pictures of all releases of a library, each compared with the release before."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from bench.upgrade.pictures import keep_pictures
 from bench.upgrade.side_results import SideResult
 from bench.verdicts import Verdict
 
-TELL_EVERY_S = 15.0
+PROGRESS_EVERY_S = 15.0
 
 
 @dataclass
 class Timeline:
-    """Runs the cases under one release after the other.
+    """Runs the cases under each release.
 
     Attributes:
-        requests: what a worker is to load, by case.
+        requests: with which a worker loads each case.
         folder: where results go; ``timeline.json`` is written after each release.
     """
 
@@ -52,7 +52,7 @@ class Timeline:
         return self.found()
 
     def found(self) -> TimelineFound:
-        """What is known so far."""
+        """The result so far."""
         device = self.choice.device
         return TimelineFound(
             library=self.choice.library,
@@ -70,7 +70,7 @@ class Timeline:
         began = time.monotonic()
         name = str(release)
         try:
-            environment, results = self.bench.pictures(self.choice.side_of(release), self.requests, self._told())
+            environment, results = self.bench.pictures(self.choice.side_of(release), self.requests, self._progress())
         except Unusable as error:
             return ReleaseFound(
                 release=name,
@@ -94,17 +94,17 @@ class Timeline:
             cases=cases,
         )
 
-    def _told(self) -> Callable[[int], None]:
-        """Tells now and then how many cases are done."""
+    def _progress(self) -> Callable[[int], None]:
+        """Announces how many cases are done, every ``PROGRESS_EVERY_S`` seconds at most."""
         last = time.monotonic()
 
-        def tell(done: int) -> None:
+        def announce(done: int) -> None:
             nonlocal last
-            if time.monotonic() - last >= TELL_EVERY_S and done < len(self.requests):
+            if time.monotonic() - last >= PROGRESS_EVERY_S and done < len(self.requests):
                 last = time.monotonic()
                 self.announce(f"  {done} of {len(self.requests)} cases")
 
-        return tell
+        return announce
 
     def _time_left(self) -> str:
         left = len(self.choice.releases) - len(self._done)
@@ -115,7 +115,7 @@ class Timeline:
         return f"; about {minutes}:{seconds:02} min left"
 
     def _keep(self, release: str, case: CaseInRelease, result: SideResult) -> None:
-        """The pictures of both sides where they differ."""
+        """Keeps the pictures of both releases if they differ."""
         before = self.neighbours.before(case.case)
         if not before or not result.images or case.verdict == Verdict.IDENTICAL:
             return

@@ -1,7 +1,7 @@
-"""A timeline as a map: rows are cases, columns are releases, colour is how far the pictures moved.
+"""A timeline as a map: rows are cases, columns are releases, colour shows how far the pictures moved.
 
-Nothing depends on colour alone: a cell with other pictures has their largest difference in it as a number, and
-whatever happened to a case has a mark of its own shape. Vega-Lite draws the map, through Altair.
+Nothing depends on colour alone: a cell whose pictures changed shows their largest difference as a number, and each kind
+of event has a mark with its own shape. Vega-Lite draws the map, through Altair.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from typing import Any
 from bench.history.timeline_outcome import CaseInRelease, TimelineFound
 from bench.verdicts import Verdict
 
-CELL_WIDTH, CELL_HEIGHT = 60, 26  # pixels before enlarging
+CELL_WIDTH, CELL_HEIGHT = 60, 26  # pixels, before enlarging
 ENLARGED = 1.35
-# SSIM of the worst tile: a step of colour for each factor of ten in what is missing to 1.
+# SSIM of the worst tile: one step of colour for each factor of ten of 1 - SSIM.
 STEPS = ("1 to 0.99999", "to 0.9999", "to 0.999", "to 0.99", "to 0.9", "below 0.9")
 LOSS_BOUNDS = (-5, -4, -3, -2, -1)  # log10(1 - SSIM) between the steps
 LEAST_LOSS = 1e-6
-DARK_FROM = 3  # step of colour from which what is in a cell is white
+DARK_FROM = 3  # step of colour from which text and marks in a cell are white
 MOST_ROWS = 60
-CROWDED_FROM = 8  # characters of a release, from which the names are slanted
+CROWDED_FROM = 8  # characters of a release, from which names are slanted
 IDENTICAL_COLOUR, EDGE, HATCHING, INK, ALARM = "#f4f4f4", "#c8c8c8", "#9a9a9a", "#202020", "#a50f15"
-# Of ColorBrewer (YlGnBu), safe for any kind of colour vision: its lightness falls evenly, so that it is read in grey
-# too.
+# ColorBrewer YlGnBu, safe for all kinds of colour vision: its lightness falls evenly, so it also reads in grey.
 COLOURS = ("#eef8b3", "#aedfb6", "#50bbc2", "#1e88bc", "#24459c", "#081d58")
 IDENTICAL, NO_PICTURES, NOT_RUN = "identical (start: nothing before)", "no pictures", "release did not run"
 
-# Paths within -1 … 1. Those of cells keep to their height; Vega-Lite has no hatching.
+# Paths within -1 … 1; those of cells stay within the height of a cell. Vega-Lite has no hatching.
 _HEIGHT = CELL_HEIGHT / CELL_WIDTH
 _X = "M-1,-.5L-.5,-1L0,-.5L.5,-1L1,-.5L.5,0L1,.5L.5,1L0,.5L-.5,1L-1,.5L-.5,0Z"
 _THIN_X = "M-1,-1L1,1M-1,1L1,-1"
@@ -44,7 +43,7 @@ _STAR = "M{}Z".format(
 
 
 def _hatching(*, crossed: bool) -> str:
-    """Slanting lines within a cell, four across; ``crossed`` with those of the other slant."""
+    """Slanted lines within a cell, four across; ``crossed`` adds lines of the other slant."""
     span, lines = 2 * _HEIGHT, []
     for number in range(-2, 6):
         left = -1 + number * 0.4
@@ -91,16 +90,16 @@ MARK_LABELS = {Verdict.CHANGED: "changed beyond the limits"}
 
 
 def step_of_colour(case: CaseInRelease) -> int | None:
-    """The place of a case in ``STEPS``; ``None`` where pictures are equal or there are none."""
+    """The index of a case in ``STEPS``; ``None`` if its pictures are equal or missing."""
     if case.ssim_worst_tile is None or not case.max_diff:
         return None
     return bisect_right(LOSS_BOUNDS, math.log10(max(1 - case.ssim_worst_tile, LEAST_LOSS)))
 
 
 def draw_map(found: TimelineFound) -> Any:
-    """The map as a chart; releases that were not reached are left out, and of many cases those that never moved.
+    """The map as a chart, without releases that were not reached and, if there are many cases, those without an event.
 
-    Its layers have names: ``moved``, ``numbers``, ``cells``, ``start``, ``halo``, ``statuses``, and the kinds of marks.
+    Names of its layers: ``moved``, ``numbers``, ``cells``, ``start``, ``halo``, ``statuses`` and the kinds of marks.
     """
     import altair as alt
 
@@ -109,7 +108,7 @@ def draw_map(found: TimelineFound) -> Any:
     left_out = len(found.cases) - len(shown.cases)
     title = alt.TitleParams(
         f"{found.library} {found.span}{beside}: pictures of each release against the release before",
-        subtitle=[f"not shown: {left_out} cases to which nothing happened"] if left_out else [],
+        subtitle=[f"not shown: {left_out} unchanged cases"] if left_out else [],
         anchor="start",
         frame="bounds",
         fontSize=14,
@@ -130,7 +129,7 @@ def draw_map(found: TimelineFound) -> Any:
 
 
 def shown_cases(found: TimelineFound) -> tuple[str, ...]:
-    """The rows of the map: all cases, or of very many those to which something happened, if there are any."""
+    """The rows of the map: all cases or, of very many, those that changed, if any did."""
     if len(found.cases) <= MOST_ROWS:
         return found.cases
     moved = {case.case for release in found.releases for case in release.cases if case.marks or case.max_diff}
@@ -159,7 +158,7 @@ def _layer(found: TimelineFound, name: str, rows: Iterable[Mapping[str, Any]]) -
 
 
 def _cells_of(found: TimelineFound) -> Iterator[tuple[dict[str, Any], CaseInRelease]]:
-    """The place of each case that is shown, and the case."""
+    """The row and column of each case that is shown, and the case."""
     rows = frozenset(found.cases)
     for release in found.releases:
         for case in release.cases:
@@ -168,7 +167,7 @@ def _cells_of(found: TimelineFound) -> Iterator[tuple[dict[str, Any], CaseInRele
 
 
 def _moved(found: TimelineFound) -> Any:
-    """Cells with other pictures: the colour is the SSIM, the number is the largest difference."""
+    """Cells whose pictures changed: colour shows the SSIM, a number the largest difference."""
     import altair as alt
 
     rows = []
@@ -188,7 +187,7 @@ def _moved(found: TimelineFound) -> Any:
 
 
 def _other_cells(found: TimelineFound) -> Any:
-    """Cells without other pictures: each kind has a hatching of its own."""
+    """All other cells: each kind has its own hatching."""
     import altair as alt
 
     rows = [place | {"cell": _kind_of(case)} for place, case in _cells_of(found) if step_of_colour(case) is None]
@@ -217,7 +216,7 @@ def _kind_of(case: CaseInRelease) -> str:
 
 
 def _texts(found: TimelineFound) -> Any:
-    """Where a case has nothing before it, and why a release did not run."""
+    """Marks the start of a case, and names the reason in a release that did not run."""
     import altair as alt
 
     starts = [
@@ -236,7 +235,7 @@ def _texts(found: TimelineFound) -> Any:
 
 
 def _marks(found: TimelineFound) -> Any:
-    """A layer for each kind of mark, which has a shape, a place within the cell and a colour of its own."""
+    """One layer for each kind of mark, with its own shape, place in the cell and colour."""
     import altair as alt
 
     names = [MARK_LABELS.get(kind, kind) for kind in MARK_SHAPES]

@@ -1,6 +1,6 @@
-"""What a timeline over releases found, as it is written to ``timeline.json``.
+"""The result of a timeline, as it is written to ``timeline.json``.
 
-Schema: ``timeline.schema.json``, written anew by ``python -m bench.history.timeline_outcome``.
+Schema: ``timeline.schema.json``, written by ``python -m bench.history.timeline_outcome``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TIMELINE = "timeline.json"
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("timeline.schema.json")
 RAN = "ran"
-# What may have happened to a case, in the order in which it is reported.
+# What can happen to a case, in the order of the report.
 MARKS = (
     Verdict.RAISES_NOW,
     Verdict.BROKEN,
@@ -41,14 +41,14 @@ class CaseInRelease(Frozen):
     case: str
     verdict: str = Field(
         description="identical, within limits, changed, broken, raises now, works now, raises something else, raises "
-        "as before; where there is no release before: first, or raises"
+        "as before; in the first release: first, or raises"
     )
     message: str = Field(description="the verdict as a sentence")
     compared_with: str | None = Field(default=None, description="the release before that ran")
     pictures_compared_with: str | None = Field(
         default=None,
-        description="the release before in which this case gave pictures; the figures below and the new warnings are "
-        "against it",
+        description="the last release in which this case made pictures; the figures below and the new warnings "
+        "are compared with it",
     )
     ssim_worst_tile: float | None = None
     ssim_tiles: tuple[float, ...] | None = None
@@ -78,7 +78,7 @@ class CaseInRelease(Frozen):
 
     @property
     def notable(self) -> tuple[Verdict, ...]:
-        """The marks that are worth a look; the others are remarks."""
+        """The marks that rank above a remark."""
         return tuple(mark for mark in self.marks if mark.rank > Rank.REMARK)
 
 
@@ -92,7 +92,7 @@ class ReleaseFound(Frozen):
         default=(), description="libraries that differ from the release before that ran: 'diffusers 0.41.0 → 0.42.1'"
     )
     libraries: dict[str, str] = Field(default={}, description="everything installed, with its version")
-    seconds: float = Field(description="wall time, with making the environment")
+    seconds: float = Field(description="wall time, including making the environment")
     cases: tuple[CaseInRelease, ...] = ()
 
     @property
@@ -104,13 +104,15 @@ class ReleaseFound(Frozen):
 
 
 class TimelineFound(Frozen):
-    """A whole timeline; written after each release."""
+    """A timeline; written after each release."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")
     library: str
-    span: str = Field(description="the range that was asked for")
-    alongside: str = Field(description="requirements that were installed with each release")
-    planned: tuple[str, ...] = Field(description="all releases of the timeline; those not below were not reached")
+    span: str = Field(description="the requested range")
+    alongside: str = Field(description="requirements installed with each release")
+    planned: tuple[str, ...] = Field(
+        description="all releases of the timeline; those missing from releases were not reached"
+    )
     cases: tuple[str, ...] = Field(description="ids of the cases, in the order of the map")
     settings: dict[str, dict[str, Any]] = Field(default={}, description="of each case")
     device: str
@@ -122,12 +124,12 @@ class TimelineFound(Frozen):
         return len(self.releases) == len(self.planned)
 
     def happenings(self) -> list[tuple[ReleaseFound, CaseInRelease]]:
-        """The cases to which something happened, in the order of the releases."""
+        """The cases with marks, in the order of the releases."""
         return [(release, case) for release in self.releases for case in release.cases if case.marks]
 
 
 def write_timeline(path: Path, found: TimelineFound) -> None:
-    """At once, so that a crash leaves the old file or the new one."""
+    """Writes the file atomically: a crash leaves the old file or the new one."""
     write_atomically(path, found.model_dump_json(by_alias=True, indent=2) + "\n")
 
 

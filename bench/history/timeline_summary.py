@@ -1,4 +1,4 @@
-"""A timeline in words: a line for each release, and for what happened in it."""
+"""A timeline in words: one line for each release and each kind of change."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from bench.record.groups import group_lines
 from bench.verdicts import Verdict
 
 MOST_NAMED = 4
-# What may come with any verdict on the pictures.
+# Marks that can accompany any verdict on the pictures.
 BESIDE = (Verdict.MORE_WORK, Verdict.LESS_WORK, Verdict.OTHER_CALLS, Verdict.WARNS)
 
 
 def told(release: ReleaseFound) -> str:
-    """What became of a release's cases, or why it did not run."""
+    """The verdicts on a release's cases, or why it did not run."""
     if not release.ran:
         return f"{release.status}: {release.reason}"
     more = {kind: sum(kind in case.marks for case in release.cases) for kind in BESIDE}
@@ -22,7 +22,7 @@ def told(release: ReleaseFound) -> str:
 
 
 def happened_lines(found: TimelineFound) -> list[str]:
-    """What happened, a line for each release and group or kind; cases are named where they are few."""
+    """One line for each release and group or kind of change; a few cases are named, more are counted."""
     lines = []
     for release in found.releases:
         lines += [f"{release.release}  {line}" for line in group_lines(release_groups(found, release))]

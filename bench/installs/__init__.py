@@ -1,1 +1,1 @@
-"""The installs that are compared: what a side is, and the environment that is made of it."""
+"""The two sides of a comparison, and the environments that they ask for."""

@@ -1,4 +1,4 @@
-"""The cache of environments: a folder for each with notes on it, a lock while it is made and locks of its uses."""
+"""The cache of environments: one folder each, with notes, a lock while it is made, and a lock for each use."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class CachedEnvironment:
     """An environment in the cache.
 
     Attributes:
-        asked: the side it was made for.
+        asked: the side that it was made for.
         changes: what differs from the environment it was cloned from.
-        occupied_bytes: disk that it alone takes; files that it shares by links are not counted.
+        occupied_bytes: disk space that only this environment uses; files shared by links are not counted.
     """
 
     folder: Path
@@ -43,13 +43,13 @@ class CachedEnvironment:
 
 
 def list_environments(cache: Path) -> tuple[CachedEnvironment, ...]:
-    """The environments in the cache, the one used last first."""
+    """The environments in the cache, most recently used first."""
     found = (_described(folder) for folder in _folders(cache))
     return tuple(sorted(found, key=lambda one: one.last_used, reverse=True))
 
 
 def prune_environments(cache: Path, announce: Callable[[str], None]) -> int:
-    """Removes the environments that nobody uses or makes, and returns how many."""
+    """Removes the environments that are not in use and not being made, and returns how many."""
     clear_leftovers(cache)
     removed = 0
     for one in list_environments(cache):
@@ -66,7 +66,7 @@ def prune_environments(cache: Path, announce: Callable[[str], None]) -> int:
 
 
 def in_use(folder: Path, found: Environment, unmet: tuple[str, ...]) -> Environment:
-    """The environment with a lock of this use, which the system releases even if the process dies."""
+    """The environment with a lock for this use, which the system releases even if the process dies."""
     uses = folder / USES
     uses.mkdir(exist_ok=True)
     use = FileLock(uses / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.lock", thread_local=False)
@@ -88,7 +88,7 @@ def _is_free(path: Path) -> bool:
 
 @contextlib.contextmanager
 def lock(cache: Path, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-    """Held while an environment is made; ``waiting`` is called where another process holds it."""
+    """Held while an environment is made; ``waiting`` is called if another process holds the lock."""
     lock = FileLock(cache / f"{key}.lock")
     try:
         lock.acquire(timeout=0)
@@ -103,7 +103,7 @@ def lock(cache: Path, key: str, waiting: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock_at_once(cache: Path, key: str) -> Iterator[bool]:
-    """Whether the lock could be had without waiting; held meanwhile."""
+    """Whether the lock was free; it is held within the block."""
     lock = FileLock(cache / f"{key}.lock")
     try:
         lock.acquire(timeout=0)
@@ -117,7 +117,7 @@ def _lock_at_once(cache: Path, key: str) -> Iterator[bool]:
 
 
 def clear_leftovers(cache: Path) -> None:
-    """Deletes what builds left that were killed; one that goes on holds its lock."""
+    """Deletes what killed builds left; a build that still runs holds its lock."""
     for part in cache.glob(f"*{PART}"):
         with _lock_at_once(cache, part.name.removesuffix(PART)) as locked:
             if locked:
@@ -128,7 +128,7 @@ def remove(folder: Path) -> None:
     """Removes an environment from the cache; its lock must be held."""
     part = folder.with_name(folder.name + PART)
     delete(part)
-    os.replace(folder, part)  # at once, so that a removal cut short leaves no broken environment
+    os.replace(folder, part)  # first, so that an interrupted removal leaves no broken environment
     delete(part)
 
 
@@ -152,11 +152,11 @@ def _described(folder: Path) -> CachedEnvironment:
 
 
 def occupied_bytes(folder: Path) -> int:
-    """Disk that a folder alone takes: files with other links to them are not counted."""
+    """Disk space that only this folder uses, in bytes: files that have other links are not counted."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # another process prunes
+            with contextlib.suppress(FileNotFoundError):  # another process may be pruning
                 status = os.lstat(Path(root) / name)
                 total += status.st_size if status.st_nlink == 1 else 0
     return total
@@ -167,7 +167,7 @@ def _now() -> str:
 
 
 def read_notes(folder: Path) -> dict[str, Any] | None:
-    """What was noted of an environment; ``None`` if that is not there or not complete."""
+    """The notes on an environment; ``None`` if they are missing or incomplete."""
     try:
         notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -176,6 +176,6 @@ def read_notes(folder: Path) -> dict[str, Any] | None:
 
 
 def write_notes(folder: Path, asked: str, changes: list[dict[str, Any]], unmet: Sequence[str]) -> None:
-    """Notes what the environment was made for, and that it is used now."""
+    """Writes what the environment was made for, and the time of its last use: now."""
     notes = {"asked": asked, "changes": changes, "unmet": unmet, "last_used": _now()}
     write_atomically(folder / NOTES, json.dumps(notes, indent=2, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""A clone of the current environment: its files are linked, not copied, into a virtual environment of its own."""
+"""A clone of the current environment: a new virtual environment with links to its files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from bench.installs.uv import FULL_DISK, run_uv
 
 
 def make_clone(current: PythonPlace, part: Path, folder: Path, asked: str) -> None:
-    """A virtual environment with all that the current one has, which will be moved to ``folder``."""
+    """A virtual environment in ``part`` with everything that the current one has; ``folder`` is where it will be moved.
+
+    Raises:
+        EnvironmentFailed: uv fails, or the packages folders cannot be merged.
+    """
     clone = _make_venv(current, part, asked)
     for packages in visible_packages(current.packages):
         _link_all(packages.path, clone.purelib, packages.hidden)
@@ -58,9 +62,9 @@ def _make_venv(current: PythonPlace, folder: Path, asked: str) -> PythonPlace:
 
 
 def _link_all(source: Path, target: Path, hidden: frozenset[Path] = frozenset()) -> None:
-    """Links a folder's files into another folder; what is there already stays.
+    """Links a folder's files into another folder; files that exist there stay.
 
-    Compiled files are left out: Python would take one of the old release for one of the new that has its size and time.
+    Bytecode is left out: Python would use that of the old release for a new file with the same size and time.
     """
     target.mkdir(exist_ok=True)
     with os.scandir(source) as entries:
@@ -84,11 +88,11 @@ def _link(source: Path, place: Path) -> None:
     except OSError as error:
         if error.errno in FULL_DISK:
             raise
-        shutil.copy2(source, place)  # another file system, or one without links
+        shutil.copy2(source, place)  # on another file system, or one without links
 
 
 def _link_scripts(source: Path, target: Path, final: Path) -> None:
-    """The commands, with the new Python in the first line of those that name the old one."""
+    """Links the commands; those whose first line names the old Python are copied and name the new one."""
     for path in source.iterdir():
         place = target / path.name
         if os.path.lexists(place) or path.is_symlink() or not path.is_file():

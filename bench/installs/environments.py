@@ -1,8 +1,8 @@
 """From a side to a ready Python environment, kept in a cache.
 
-A change is made in a clone: the current environment's files are linked, not copied, into a virtual environment of its
-own, and uv then installs there what was asked. So a clone needs no index for what stays, is the same to the byte even
-where an index no longer has a release, and takes little disk.
+A change is made in a clone: the current environment's files are linked into a new virtual environment, and uv installs
+there what was asked for. So what stays needs no index, is the same byte for byte even if an index no longer has that
+release, and takes little disk space.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from bench.installs.uv import FULL_DISK, EnvironmentFailed, run_uv, unmet_requir
 def environment_of(
     side: Side, cache: Path, announce: Callable[[str], None], base: Path = Path(sys.executable)
 ) -> Environment:
-    """The environment that a side asks for, from the cache where it is there already.
+    """The environment that a side asks for, from the cache if it is there.
 
     Args:
-        cache: folder of the environments that are made.
-        announce: called with what is made and how far it is, a short line at a time.
+        cache: folder where environments are kept.
+        announce: called with short lines on the progress.
         base: the Python of the current environment, which is only read.
 
     Raises:
-        EnvironmentFailed: a release does not exist, requirements contradict each other, a build fails, no index can be
-            reached, the disk is full.
+        EnvironmentFailed: a release does not exist, requirements contradict each other, a build fails, the index cannot
+            be reached, or the disk is full.
     """
     if side.environment:
         return look(python_of(side.environment)).environment
@@ -86,7 +86,7 @@ def _cached_or_built(
 
 
 def _cached(folder: Path, plan: InstallPlan, current: Environment) -> Environment | None:
-    """The environment in this folder if it is complete and nobody changed what is installed there."""
+    """The environment in this folder, if it is complete and unchanged."""
     notes = read_notes(folder)
     if not notes:
         return None
@@ -96,7 +96,7 @@ def _cached(folder: Path, plan: InstallPlan, current: Environment) -> Environmen
         return None
     if not plan.is_carried_out(found, current):
         return None
-    with contextlib.suppress(OSError):  # the time of the last use is not worth a failure on a full disk
+    with contextlib.suppress(OSError):  # a full disk is no reason to fail: only the time of the last use is lost
         write_notes(folder, notes["asked"], notes["changes"], notes["unmet"])
     return in_use(folder, found, tuple(notes["unmet"]))
 
@@ -104,7 +104,7 @@ def _cached(folder: Path, plan: InstallPlan, current: Environment) -> Environmen
 def _build(
     copies: Copies, plan: InstallPlan, current: PythonPlace, folder: Path, announce: Callable[[str], None]
 ) -> Environment:
-    """Makes an environment beside its place and moves it there when it is complete."""
+    """Makes an environment in a folder next to its own and moves it when it is complete."""
     side = copies.side
     announce(f"making an environment for '{side.text}': {plan.describe(current.environment)}")
     start = time.monotonic()
@@ -139,5 +139,7 @@ def _waiting(side: Side) -> str:
 
 def _why_not_written(side: Side, cache: Path, error: OSError) -> str:
     if error.errno in FULL_DISK:
-        return f"'{side.text}': the disk of {cache} (or of uv's own cache) is full; nothing half made was left there."
+        return (
+            f"'{side.text}': the disk of {cache} (or of uv's own cache) is full; no partial environment was left there."
+        )
     return f"'{side.text}': {cache} cannot be written ({error.strerror or error})."

@@ -1,4 +1,4 @@
-"""What is installed for a Python, and what differs between two of them."""
+"""What is installed in an environment, and what differs between two of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from packaging.utils import canonicalize_name
 from bench.installs.uv import EnvironmentFailed
 from bench.installs.variables import own_libraries
 
-# Run by the Python that is looked at, whichever version it has. A library from an index is known by its version; one
-# from elsewhere also by its commit or by what is installed of it (RECORD without what differs between two installs).
+# Run by the Python of the environment, whatever its version. A library from an index is identified by its version; one
+# from elsewhere also by its commit or its installed files (RECORD without the lines that differ between two installs).
 _LOOK = """
 import hashlib, importlib.metadata, json, os, platform, sys, sysconfig
 
@@ -55,15 +55,15 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Environment:
-    """A ready Python. One of the cache is in use, and not pruned, as long as this object is kept.
+    """An environment that is ready to use. One from the cache is not pruned as long as this object exists.
 
     Attributes:
         python: its interpreter.
-        libraries: canonical names and versions of everything installed there.
-        origins: commit or content of the libraries that come from no index.
+        libraries: canonical name and version of everything that is installed.
+        origins: commit or content of the libraries that do not come from an index.
         search_path: folders in which it looks for libraries.
         unmet: requirements of its libraries that are not met, one sentence each.
-        folder: its place in the cache, ``None`` for one that was there before.
+        folder: in the cache; ``None`` for one that was not made by this suite.
     """
 
     python: Path
@@ -75,7 +75,7 @@ class Environment:
     _use: FileLock | None = field(default=None, repr=False, compare=False)
 
     def version(self, name: str) -> str | None:
-        """The version of a library, with its origin where it comes from no index."""
+        """The version of a library, with its origin if it does not come from an index."""
         if name not in self.libraries:
             return None
         kind, _, content = self.origins.get(name, "").partition(" ")
@@ -99,7 +99,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PythonPlace:
-    """Where a Python keeps what is installed, and what makes two of them the same."""
+    """A Python, the folders that it uses, and what identifies it."""
 
     python: Path
     python_version: str
@@ -123,7 +123,7 @@ def look(python: Path) -> PythonPlace:
     """What is installed for a Python.
 
     Raises:
-        EnvironmentFailed: it is not a Python that works.
+        EnvironmentFailed: it is not a working Python.
     """
     command = [str(python), "-I", "-c", _LOOK]
     try:

@@ -1,7 +1,7 @@
-"""Which files of several packages folders belong together: of a library that is in two of them, those of the first.
+"""Which files of several packages folders may be linked into one.
 
-Python imports a library from the first folder of its search path that has it. Linked into one folder, the files of a
-second release would come between those of the first.
+Python imports a library from the first folder on its search path that has it. If a second release were linked into the
+same folder, its files would mix with those of the first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PackagesFolder:
     """A packages folder, as ``site-packages``.
 
     Attributes:
-        hidden: paths in it that belong to libraries of which an earlier folder has a release.
+        hidden: paths of libraries that an earlier folder has too.
     """
 
     path: Path
@@ -38,7 +38,7 @@ def visible_packages(folders: Sequence[Path]) -> Iterator[PackagesFolder]:
         folders: in the order of the search path.
 
     Raises:
-        EnvironmentFailed: a folder has two releases of one library, or the files of a hidden release are not known.
+        EnvironmentFailed: a folder has two releases of one library, or the files of a hidden release are unknown.
     """
     found_in: dict[str, Path] = {}
     seen: set[str] = set()

@@ -20,7 +20,7 @@ _STEP = re.compile(r" (?P<sign>[-+~]) (?P<name>[\w.-]+)(==(?P<version>\S+))?( \(
 
 @dataclass(frozen=True)
 class Step:
-    """A library that would be removed (neither version nor source) or installed (one of them)."""
+    """A library that would be installed, from a version or a source, or removed if it has neither."""
 
     name: str
     version: str | None
@@ -35,9 +35,9 @@ class InstallPlan:
     """The changes that a side asks for.
 
     Attributes:
-        python: for which uv was asked.
-        arguments: with which uv makes them.
-        steps: by name, one for each library that is changed.
+        python: whose environment uv planned for.
+        arguments: of uv, to make these changes.
+        steps: one for each library that changes, sorted by name.
         contents: of the sources from which libraries are installed, by the name of the library.
     """
 
@@ -53,20 +53,20 @@ class InstallPlan:
         return ", ".join(str(Change(name, current.version(name), wanted.get(name))) for name in names)
 
     def versions(self, current: Environment) -> dict[str, str | None]:
-        """What will be installed; no version where it is known only once the library is built."""
+        """What will be installed; ``None`` for a version that is known only after the library is built."""
         kept: dict[str, str | None] = {
             name: version for name, version in current.libraries.items() if name not in self._names
         }
         return kept | {step.name: step.version for step in self.steps if step.version or step.source}
 
     def is_carried_out(self, found: Environment, current: Environment) -> bool:
-        """Whether what was found is what the current environment was to become."""
+        """Whether an environment is what this plan makes of the current one."""
         wanted = self.versions(current)
         same = set(found.libraries) == set(wanted)
         return same and all(version in (None, found.libraries[name]) for name, version in wanted.items())
 
     def key(self, current: PythonPlace) -> str:
-        """The same for all plans that lead to the same environment: 16 hexadecimal digits."""
+        """16 hexadecimal digits, the same for all plans that lead to the same environment."""
         kept = current.environment
         identity = {
             "python": [current.python_version, current.platform, current.interpreter],
@@ -85,7 +85,7 @@ def plan_of(copies: Copies, python: Path) -> InstallPlan:
     """What uv would change in the environment of this Python, asked without changing it.
 
     Raises:
-        EnvironmentFailed: uv refuses.
+        EnvironmentFailed: uv fails.
     """
     side = copies.side
     arguments = [
@@ -110,6 +110,6 @@ def _steps(output: str) -> tuple[Step, ...]:
                 steps.setdefault(name, Step(name, None, None))
             else:
                 source = match["from"] or match["at"]
-                # uv gives the version of a source only if it built it before: one plan must not differ by that
+                # uv knows the version of a source only if it built it before, so the key must not depend on it
                 steps[name] = Step(name, None if source else match["version"], source)
     return tuple(steps[name] for name in sorted(steps))

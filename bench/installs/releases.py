@@ -1,9 +1,9 @@
-"""The releases of a library that the package index has, asked of uv.
+"""The releases of a library on the package index, from uv.
 
-uv has no command that lists releases, but it resolves: the newest one below a bound, then the newest one below that.
-So the index, find-links, credentials and limits are those with which the environments are made, and yanked releases
-and those that need another Python are left out by the same rules. uv keeps the index's answer, so that each question
-takes a fraction of a second.
+uv has no command that lists releases, but it can resolve the newest one below a bound, then the newest one below that.
+So the index, find-links, credentials and limits are those with which environments are made, and the same rules leave
+out yanked releases and those that need another Python. uv caches the answers of the index, so that each step takes a
+fraction of a second.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _FINAL_WHEELS = ("--no-deps", "--prerelease=disallow", "--only-binary=:all:")
 
 
 class ReleasesError(BenchError):
-    """The releases cannot be had; one sentence with the reason and what to do."""
+    """The releases cannot be listed; one sentence with the reason and what to do."""
 
 
 def parse_range(text: str) -> tuple[Version, Version]:
     """The first and the last version of ``0.34.0..0.42.1``.
 
     Raises:
-        ReleasesError: it is no range, or none that goes upwards.
+        ReleasesError: it is not a range, or does not go from older to newer.
     """
     first, dots, last = text.partition("..")
     try:
         found = Version(first), Version(last)
     except InvalidVersion:
-        raise ReleasesError(f"'{text}' is no range of releases; write it as 0.34.0..0.42.1.") from None
+        raise ReleasesError(f"'{text}' is not a range of releases; write it as 0.34.0..0.42.1.") from None
     if not dots or found[0] >= found[1]:
         raise ReleasesError(f"'{text}' does not go from an older release to a newer one; write it as 0.34.0..0.42.1.")
     return found
@@ -51,13 +51,13 @@ def releases_between(name: str, first: Version, last: Version, every: bool = Fal
 
     Args:
         name: of the library on the package index.
-        every: all of them; else the newest of each minor version, and the oldest of all.
+        every: all releases; otherwise the newest of each minor version, and the oldest of all.
 
     Raises:
         ReleasesError: the index does not know the library, has no release of it in the range, or cannot be asked.
     """
     if not _NAME.fullmatch(name):
-        raise ReleasesError(f"'{name}' is no name of a library; give one such as diffusers.")
+        raise ReleasesError(f"'{name}' is not the name of a library; give one such as diffusers.")
     span = f">={first.public},<={last.public}"
     try:
         newest = _resolve(f"{name}{span}")
@@ -71,14 +71,14 @@ def releases_between(name: str, first: Version, last: Version, every: bool = Fal
 
 
 def _bound(release: Version, every: bool) -> Version:
-    """Below it the next older release is looked for."""
+    """The next older release is below this version."""
     if every:
         return Version(release.public)
     return Version(f"{release.epoch}!{release.major}.{release.minor}")
 
 
 def _resolve(requirement: str, *arguments: str) -> Version:
-    """The release that uv would take for a requirement."""
+    """The release that uv would install for a requirement."""
     with tempfile.TemporaryDirectory(prefix="releases-") as folder:
         wanted = Path(folder) / "wanted.in"
         wanted.write_text(f"{requirement}\n")
@@ -99,4 +99,4 @@ def _reason(name: str, first: Version, last: Version, said: str) -> str:
             f"{name} has no final release from {first} to {last} with a wheel for this Python; give another range "
             f"(uv said: {said})"
         )
-    return f"the releases of {name} cannot be asked for: {said}"
+    return f"the releases of {name} cannot be listed: {said}"

@@ -23,19 +23,19 @@ _EXTRAS = re.compile(r"(?P<path>.+?)(?P<extras>\[[\w\s.,-]*\])?")
 
 
 class SideError(BenchError):
-    """A side that cannot be understood; one sentence that names it and says what is allowed."""
+    """A side that makes no sense; one sentence that names it and says what is allowed."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """An environment that is asked for: the current one, an existing one, or a change of the current one.
+    """The environment that a side asks for: the current one, an existing one, or the current one with changes.
 
     Attributes:
         text: as the user wrote it.
         environment: folder of an existing virtual environment.
-        requirements: of a change, as an installer takes them, with absolute paths.
-        files: requirements files of a change.
-        newest: names of a change whose newest release is wanted.
+        requirements: to install, with absolute paths.
+        files: requirements files to install.
+        newest: names of libraries to upgrade to their newest release.
     """
 
     text: str
@@ -57,7 +57,7 @@ def parse_side(text: str, folder: Path) -> Side:
         folder: where relative paths start.
 
     Raises:
-        SideError: it is empty, names a file that is not there, or is no requirement.
+        SideError: it is empty, names a file that does not exist, or is not a requirement.
     """
     asked = text.strip()
     if not asked:
@@ -92,7 +92,7 @@ def is_path(word: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """The requirements of a side: separated by spaces, which ``name @ address`` and ``name >= 1`` have inside too."""
+    """The requirements of a side: separated by spaces, but ``name @ address`` and ``name >= 1`` are one each."""
     try:
         return [str(Requirement(text))]
     except InvalidRequirement:
@@ -113,7 +113,7 @@ def _words(text: str) -> list[str]:
 def _requirements_file(name: str, text: str, folder: Path) -> Path:
     path = _absolute(name, folder)
     if not name or not path.is_file():
-        raise SideError(f"'{text}': -r needs a requirements file, and '{name}' is none; {ALLOWED}.")
+        raise SideError(f"'{text}': -r needs a requirements file, and '{name}' is not a file; {ALLOWED}.")
     return path
 
 
@@ -151,7 +151,7 @@ def _local(word: str, text: str, folder: Path) -> str:
 
 
 def _asks_for_newest(requirement: str) -> list[str]:
-    """The name of a requirement that has nothing but a name."""
+    """The name, if the requirement is only a name."""
     try:
         parsed = Requirement(requirement)
     except InvalidRequirement:

@@ -1,4 +1,4 @@
-"""What a source of a library is now: two contents at one address are two sources."""
+"""The content of a library's source: the same address may have other content later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def local_path(source: str) -> Path | None:
 
 
 def content_of(source: str) -> str:
-    """What a source is now: a git address names its commit, and a file is read."""
+    """The source with its present content: of a file, its hash; a git address already names its commit."""
     path = local_path(source)
     if path is None:
         return source

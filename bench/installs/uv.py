@@ -1,4 +1,4 @@
-"""Runs uv: its progress as short lines, its failures as one sentence, with the index settings of pip."""
+"""Runs uv with the settings of pip; its progress becomes short lines, and its failures one sentence."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _MARKS = re.compile(r"^[\s│╰├─▶×]*((error|cause|caused by):)?\s*", re
 _OUTPUT_OF_ANOTHER = re.compile(r"^\s*(\[std(out|err)\]|--- std(out|err))")
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _INDEX_SETTINGS = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_OFFLINE")
-# Errors of a disk that is full.
+# The disk, or a quota, is full.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _NOT_OURS = ("UV_SYSTEM_PYTHON", "UV_VENV_SEED", "UV_NO_PROGRESS", "UV_PYTHON", "UV_QUIET")
 
 
 class EnvironmentFailed(BenchError):
-    """An environment cannot be had; one sentence with the reason."""
+    """An environment cannot be made or used; one sentence with the reason."""
 
 
 def find_uv() -> str:
-    """The uv of this environment, else the one on the path.
+    """The uv of this environment, otherwise the one on the path.
 
     Raises:
-        EnvironmentFailed: there is none.
+        EnvironmentFailed: uv is not installed.
     """
     try:
         from uv import find_uv_bin
@@ -49,15 +49,15 @@ def find_uv() -> str:
 
 
 def run_uv(arguments: Sequence[str], asked: str, announce: Callable[[str], None]) -> str:
-    """Runs uv and returns what it printed.
+    """Runs uv and returns its output.
 
     Args:
         arguments: of uv.
-        asked: the text of the side, to name it when uv fails.
-        announce: told uv's progress.
+        asked: the text of the side, named when uv fails.
+        announce: called with lines on the progress.
 
     Raises:
-        EnvironmentFailed: uv refused; the sentence has its decisive lines.
+        EnvironmentFailed: uv failed; the sentence has its most relevant lines.
         OSError: the disk is full.
     """
     command = [find_uv(), *arguments, "--color", "never"]
@@ -91,7 +91,7 @@ def run_uv(arguments: Sequence[str], asked: str, announce: Callable[[str], None]
 
 
 def unmet_requirements(python: Path) -> tuple[str, ...]:
-    """What ``uv pip check`` finds: pip installs what is asked even where another library wants something else."""
+    """Requirements that ``uv pip check`` reports: uv installs what is asked for even if it breaks another library."""
     command = [find_uv(), "pip", "check", "--color", "never", "--python", str(python)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_variables())
     found = (line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines())
@@ -101,7 +101,7 @@ def unmet_requirements(python: Path) -> tuple[str, ...]:
 
 
 def condense(output: str) -> str:
-    """The reason in uv's output: its errors and causes, and the last line of a build's own output."""
+    """The reason in uv's output: its errors and causes, and the last line of a build's output."""
     lines = output.splitlines()
     start = next((number for number, line in enumerate(lines) if _REASON_STARTS.match(line)), 0)
     reasons: list[str] = []
@@ -138,9 +138,9 @@ def _variables() -> dict[str, str]:
 
 
 def settings_of_pip(variables: Mapping[str, str]) -> dict[str, str]:
-    """Where pip's settings say that packages come from, as uv's variables; uv reads none of them by itself.
+    """pip's settings on package indexes as variables of uv, which does not read pip's settings.
 
-    Nothing where uv has settings of its own.
+    Empty if uv has its own settings.
     """
     own = [Path("~/.config/uv/uv.toml").expanduser(), Path("/etc/uv/uv.toml")]
     if any(variables.get(name) for name in (*_INDEX_SETTINGS, "UV_CONFIG_FILE")) or any(path.exists() for path in own):
@@ -149,7 +149,7 @@ def settings_of_pip(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def constraints_of_pip() -> dict[str, str]:
-    """pip's constraints as uv's variable: by ``PIP_CONSTRAINT``, images pin what fits their drivers."""
+    """pip's constraints as uv's variable: images use ``PIP_CONSTRAINT`` to pin what fits their drivers."""
     constraints = _settings(pip_configuration()).get("constraint", [])
     return {"UV_CONSTRAINT": " ".join(constraints)} if constraints else {}
 
@@ -168,9 +168,9 @@ def pip_configuration() -> str:
 
 
 def as_uv_variables(configuration: str) -> dict[str, str]:
-    """uv's variables for what the output of ``pip config list`` says of indexes."""
+    """uv's variables for the index settings in the output of ``pip config list``."""
     settings = _settings(configuration)
-    # uv refuses a folder that is not there, where pip only warns
+    # uv refuses a folder that does not exist, and pip only warns
     links = [link for link in settings.get("find-links", []) if "://" in link or Path(link).exists()]
     variables = {
         "UV_DEFAULT_INDEX": " ".join(settings.get("index-url", [])),
@@ -179,7 +179,7 @@ def as_uv_variables(configuration: str) -> dict[str, str]:
         "UV_INSECURE_HOST": " ".join(settings.get("trusted-host", [])),
     }
     if variables["UV_INDEX"]:
-        # pip takes the best version of all indexes, uv by default those of the first index that has the name
+        # pip takes the best version of all indexes; uv by default only looks at the first index that has the name
         variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     if settings.get("no-index", ["0"])[0].lower() in ("1", "true", "yes", "on"):
         variables["UV_OFFLINE"] = "1"

@@ -183,7 +183,7 @@ class UpgradeSession:
             case = self.cases[name]
             checkpoint = find_checkpoint(case.model, self.session.options.suite.parent)
             request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
-            return start_in(self.check.sides.take, request)
+            return start_in(self.check.processes.fresh_process, request)
 
         self.groups = note_starts(upgrade_groups(found), {case.case: case.settings for case in found}, start_of)
 

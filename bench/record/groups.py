@@ -26,6 +26,7 @@ _ENOUGH_STEPS = 3
 _PREDICATES = {
     Verdict.DIED: "end their process",
     Verdict.BROKEN: "give broken pictures",
+    Verdict.NOTHING_COMPARED: "fail on both sides",
     Verdict.MISSING: "lack a golden",
     Verdict.STALE: "have stale goldens",
     Verdict.WORKS_NOW: "work now instead of raising an error",

@@ -9,11 +9,12 @@ from typing import Any
 
 from bench.record.notes import RunNotes
 from bench.report.group_cards import group_cards
-from bench.report.plots import forest_chart
+from bench.report.plots import ForestRow, forest_chart
 from bench.report.rerun import UPGRADED, rerun_case
 from bench.report.story import (
     UNET_CALLS,
     CaseEntry,
+    Chart,
     Chip,
     Count,
     Section,
@@ -39,7 +40,7 @@ from bench.upgrade.tables import percent, remarks
 from bench.upgrade.workers import SIDES
 from bench.verdicts import Kind, Verdict
 
-IMPORT = "import"
+IMPORT, COMPONENTS = "import", "components"
 
 
 def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None = None) -> Story:
@@ -57,7 +58,7 @@ def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None =
         facts=_facts(found, folder, notes),
         changes=found.changes,
         entries=tuple(sorted(entries, key=_badness)),
-        warnings=(*warnings, *found.problems.get(IMPORT, ())),
+        warnings=(*warnings, *found.problems.get(IMPORT, ()), *found.problems.get(COMPONENTS, ())),
         remarks=tuple(remarks(found)),
         sections=_sections(found, keys),
         environments=tuple(Side(name, dict(side.libraries)) for name, side in _sides(found).items()),
@@ -86,9 +87,10 @@ def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, Kind]:
     if problems:
         words = Counter(word for case in found.cases for word in _bad_words(case))
         named = ", ".join(f"{number} {word}" for word, number in words.most_common())
-        where = f"Worse in {len([name for name in problems if name != IMPORT])} of {cases}: {named}" if words else ""
+        where = f"Worse in {len(problems.keys() - {IMPORT, COMPONENTS})} of {cases}: {named}" if words else ""
         slow = "importing the libraries is slower" if IMPORT in problems else ""
-        parts = [part for part in (where, slow, told) if part]
+        part = f"slowest part: {problems[COMPONENTS][0]}" if COMPONENTS in problems else ""
+        parts = [text for text in (where, part, slow, told) if text]
         return f"{'; '.join(parts).capitalize() if not where else '; '.join(parts)}.", Kind.BAD
     if not found.cases and not found.import_time:
         return "No case ran, so nothing was compared.", Kind.BAD
@@ -221,7 +223,7 @@ def _counted(side: str, work: Mapping[str, Any]) -> list[tuple[str, Value]]:
 
 
 def _sections(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Section, ...]:
-    chart = forest_chart([(case, keys[case.case]) for case in found.cases], found.min_change)
+    charts = _forests(found, keys)
     named = [(case.case, name, figure) for case in found.cases for name, figure in case.figures.items()]
     if found.import_time:
         named.append((IMPORT, IMPORT, found.import_time))
@@ -242,8 +244,41 @@ def _sections(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Section, ..
     )
     columns = ("case", "question", "verdict", "change", "interval", "starts", "baseline", "candidate")
     table = Table("All measurements", columns, rows, tuple(keys.get(case, "") for case, _, _ in named))
-    tables = (_changes_table(found, keys), table)
-    return (Section("speed", "Speed and memory", (chart,) if chart else (), tables),)
+    tables = (_changes_table(found, keys), table, *_components_table(found, keys))
+    return (Section("speed", "Speed and memory", charts, tables),)
+
+
+def _forests(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Chart, ...]:
+    """The components, above the cases that they are parts of."""
+    components = sorted(found.components, key=lambda one: -one.share[1])
+    rows = [ForestRow(one.name, one.figure, keys.get(one.cases[0], "")) for one in components]
+    beyond = found.min_component_change or found.min_change
+    of_components = forest_chart(rows, beyond, "Speed of the components, candidate against baseline", "components")
+    timed = [ForestRow(case.case, case.speed, keys[case.case]) for case in found.cases if case.speed]
+    of_cases = forest_chart(timed, found.min_change, "Speed of the candidate against the baseline", "cases")
+    return tuple(chart for chart in (of_components, of_cases) if chart)
+
+
+def _components_table(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Table, ...]:
+    """A row for each component, those that take most of a call first."""
+    components = sorted(found.components, key=lambda one: -one.share[1])
+    if not components:
+        return ()
+    rows = tuple(
+        (
+            Value(one.name),
+            Value(one.figure.verdict),
+            _change(one.figure),
+            Value(one.figure.interval),
+            Value(str(one.figure.pairs), one.figure.pairs),
+            Value(f"{one.share[1]:.1%}", one.share[1]),
+            Value(f"{max(one.effect, key=abs):+.1%}", max(one.effect, key=abs)),
+            Value(str(len(one.cases)), len(one.cases)),
+        )
+        for one in components
+    )
+    columns = ("component", "verdict", "change", "interval", "starts", "largest share", "largest effect", "cases")
+    return (Table("Components", columns, rows, tuple(keys.get(one.cases[0], "") for one in components)),)
 
 
 def _changes_table(found: UpgradeFound, keys: Mapping[str, str]) -> Table:

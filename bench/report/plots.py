@@ -15,7 +15,7 @@ from bench.record.record import Record
 from bench.report.quality import Comparison, seconds_per_image
 from bench.report.story import Chart, Value, mebibytes, seconds
 from bench.suite.case import DTYPES
-from bench.upgrade.outcome import CaseFound
+from bench.upgrade.outcome import Figure
 from bench.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ WIDTH, HEIGHT = 460, 260
 ROW = 15
 # A plot with more than these is unreadable; the tables have everything.
 MOST_SERIES, MOST_ROWS = 16, 60
+# Of a row's name, in pixels.
+LONGEST_NAME = 460
 LOGARITHMIC_FROM = 20.0
 BEST, BEATEN = "best for its time", "another case is better"
 PHASES = ("load", "first call", "text encoding", "denoising", "decoding")
@@ -328,52 +330,64 @@ def quality_chart(comparison: Comparison, key_of_case: Mapping[str, str]) -> Cha
     return _chart(f"{comparison.model}: quality against speed", about, chart)
 
 
-def forest_chart(cases: Sequence[tuple[CaseFound, str]], min_change: float) -> Chart | None:
-    """Time of candidate against baseline: for each case its interval, its starts, and the band that does not matter.
+@dataclass(frozen=True)
+class ForestRow:
+    """A ratio of candidate to baseline with its interval.
+
+    Attributes:
+        href: link target in the page.
+    """
+
+    name: str
+    figure: Figure
+    href: str
+
+
+def forest_chart(rows: Sequence[ForestRow], min_change: float, title: str, what: str) -> Chart | None:
+    """Time of candidate against baseline: for each row its interval, its starts, and the band that does not matter.
 
     Args:
-        cases: each with its link target in the page.
+        rows: those that matter most first; changed ones are shown before them.
+        what: is compared, in the plural: ``cases``.
     """
     import altair as alt
 
-    timed = [(case, key) for case, key in cases if case.speed]
-    if not timed:
+    if not rows:
         return None
     notable: dict[str, int] = {Verdict.CANNOT_TELL: 1, Verdict.SAME: 2}
-    shown = sorted(timed, key=lambda one: notable.get(one[0].speed.verdict if one[0].speed else "", 0))[:MOST_ROWS]
-    rows, dots = [], []
-    edge = max(2 * min_change, *(abs(case.speed.ratio - 1) * 1.6 for case, _ in shown if case.speed))
-    for case, key in shown:
-        assert case.speed
-        high = case.speed.high
-        rows.append(
+    shown = sorted(rows, key=lambda row: notable.get(row.figure.verdict, 0))[:MOST_ROWS]
+    intervals, dots = [], []
+    edge = max(2 * min_change, *(abs(row.figure.ratio - 1) * 1.6 for row in shown))
+    for row in shown:
+        figure = row.figure
+        intervals.append(
             {
-                "case": case.case,
-                "ratio": case.speed.ratio - 1,
-                "low": max(case.speed.low - 1, -edge),
-                "high": edge if high is None else min(high - 1, edge),
-                "verdict": case.speed.verdict,
-                "href": f"#{key}",
-                "label": f"{case.case}: {case.speed.verdict}, {case.speed.ratio - 1:+.1%}, {case.speed.interval}",
+                "case": row.name,
+                "ratio": figure.ratio - 1,
+                "low": max(figure.low - 1, -edge),
+                "high": edge if figure.high is None else min(figure.high - 1, edge),
+                "verdict": figure.verdict,
+                "href": f"#{row.href}",
+                "label": f"{row.name}: {figure.verdict}, {figure.ratio - 1:+.1%}, {figure.interval}",
             }
         )
-        dots += [{"case": case.case, "ratio": ratio - 1} for ratio in case.speed.pair_ratios if abs(ratio - 1) <= edge]
+        dots += [{"case": row.name, "ratio": ratio - 1} for ratio in figure.pair_ratios if abs(ratio - 1) <= edge]
     verdicts = [Verdict.SLOWER, Verdict.CANNOT_TELL, Verdict.SAME, Verdict.FASTER]
-    order = [case.case for case, _ in shown]
+    order = [row.name for row in shown]
     percent = alt.Axis(format="+.0%")
     x = alt.X(
         "ratio:Q",
-        title="candidate against baseline, time of a call",
+        title="candidate against baseline, time",
         axis=percent,
         scale=alt.Scale(domain=[-edge, edge]),
     )
-    y = alt.Y("case:N", sort=order, title=None)
+    y = alt.Y("case:N", sort=order, title=None, axis=alt.Axis(labelLimit=LONGEST_NAME))
     colour = alt.Color(
         "verdict:N",
         scale=alt.Scale(domain=verdicts, range=[PALETTE[1], PALETTE[6], PALETTE[0], PALETTE[2]]),
         legend=alt.Legend(title=None, orient="top"),
     )
-    base = alt.Chart(alt.Data(values=rows)).encode(y=y, color=colour)
+    base = alt.Chart(alt.Data(values=intervals)).encode(y=y, color=colour)
     band = alt.Chart(alt.Data(values=[{"low": -min_change, "high": min_change}])).mark_rect(color=BAND, aria=False)
     zero = alt.Chart(alt.Data(values=[{"ratio": 0}])).mark_rule(color="gray", aria=False).encode(x="ratio:Q")
     chart = (
@@ -397,6 +411,6 @@ def forest_chart(cases: Sequence[tuple[CaseFound, str]], min_change: float) -> C
         "Right of zero the candidate is slower. Lines are confidence intervals, dots are starts of both sides; changes "
         f"within the grey band, up to {min_change:.0%}, do not matter."
     )
-    if len(timed) > len(shown):
-        about += f" Shown are {len(shown)} of {len(timed)} cases, those with a change first."
-    return _chart("Speed of the candidate against the baseline", about, chart)
+    if len(rows) > len(shown):
+        about += f" Shown are {len(shown)} of {len(rows)} {what}, those with a change first."
+    return _chart(title, about, chart)

@@ -363,7 +363,7 @@ def tiles_of(settings: Mapping[str, Any], scores: Iterable[float] | None) -> tup
 def sums_of(counts: Mapping[str, Any]) -> dict[str, int]:
     """The counted work of one call (``Work.to_json``): one number per quantity, under the name shown to readers."""
     sums = {
-        "host syncs": sum(counts.get("host_syncs", {}).values()),
+        "value reads": sum(counts.get("host_syncs", {}).values()),
         UNET_CALLS: counts.get("unet_calls"),
         "tokens encoded": counts.get("tokens"),
         "FLOPs": counts.get("flops"),

@@ -42,15 +42,17 @@ def _cases(story: Story) -> Table:
 
 
 def render_summary(story: Story) -> str:
-    """The verdict first, then the worst cases, the counts, what was compared, and all numbers as tables."""
+    """The verdict first, then the groups, the worst cases, the counts, what was compared, and all numbers as tables."""
     environment = Environment(
         loader=PackageLoader("bench.report", "."), undefined=StrictUndefined, trim_blocks=True, autoescape=False
     )
     environment.filters["cell"] = cell
+    said = {group.cases[0][0] for group in story.groups if len(group.cases) == 1}
+    worst = [entry for entry in story.entries if entry.failed and entry.title not in said]
     tables = [table for section in story.sections for table in section.tables]
     return environment.get_template("summary.md.jinja").render(
         story=story,
-        worst=[entry for entry in story.entries if entry.failed][:MOST_WORST],
+        worst=worst[:MOST_WORST],
         tables=[_cases(story), *tables] if story.entries else tables,
     )
 

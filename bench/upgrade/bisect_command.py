@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,24 +26,33 @@ _PASSED_ON = ("--suite", "--device")
 _USUAL_CHANGE = 0.03
 
 
+@dataclass(frozen=True)
+class _Range:
+    """Two releases of one library, and the requirements that both sides have beside it."""
+
+    library: str
+    first: Version
+    last: Version
+    alongside: tuple[str, ...]
+
+
 def bisect_command(found: UpgradeFound, options: Sequence[str] = ()) -> str | None:
     """The search for the release that made the representative case of the worst group worse.
 
     ``None`` where the sides differ in more than the releases of one library, both from an index, or where nothing is
-    worse that a search can find: it looks at pictures, errors and speed.
+    worse that a search can find: it looks at pictures, errors and speed. Dependencies that change with the library,
+    without being asked for, change in the search too.
 
     Args:
         options: of the check, as a run of one of its cases needs them.
     """
-    span, case = _span(found), _case(found)
+    span, case = _range_of(found), _case(found)
     if not span or not case:
         return None
-    library, first, last = span
-    alongside = _alongside(found, library)
-    if alongside is None:
-        return None
     named, by = case
-    words = [library, f"{first}..{last}", *(("--with", " ".join(alongside)) if alongside else ()), "--case", named]
+    words = [span.library, f"{span.first}..{span.last}"]
+    words += ["--with", " ".join(span.alongside)] if span.alongside else []
+    words += ["--case", named]
     if by == SPEED:
         words += ["--by", SPEED]
         words += [] if found.min_change == _USUAL_CHANGE else ["--min-change", f"{100 * found.min_change:g}%"]
@@ -51,32 +61,37 @@ def bisect_command(found: UpgradeFound, options: Sequence[str] = ()) -> str | No
     return shlex.join(["tox", "run", "-e", "bisect", "--", *words])
 
 
-def _span(found: UpgradeFound) -> tuple[str, Version, Version] | None:
-    """The one library that differs, and its releases on both sides, the older first."""
-    match = _CHANGE.fullmatch(found.changes[0]) if len(found.changes) == 1 else None
+def _range_of(found: UpgradeFound) -> _Range | None:
+    baseline, candidate = (_requirements(side.asked) for side in (found.baseline, found.candidate))
+    if baseline is None or candidate is None:
+        return None
+    asked = {_name(text) for text in set(baseline) ^ set(candidate)}
+    changes = [change for change in found.changes if change.partition(" ")[0] in asked]
+    match = _CHANGE.fullmatch(changes[0]) if len(changes) == 1 else None
     if not match:
         return None
     try:
         before, after = Version(match["before"]), Version(match["after"])
     except InvalidVersion:
         return None
-    return (match["library"], before, after) if before < after else None
+    library = match["library"]
+    alongside = tuple(dict.fromkeys(text for text in (*baseline, *candidate) if _name(text) != library))
+    return _Range(library, before, after, alongside) if before < after else None
 
 
-def _alongside(found: UpgradeFound, library: str) -> tuple[str, ...] | None:
-    """What both sides have beside the library; ``None`` if a side is more than requirements of an index."""
-    kept: dict[str, None] = {}
-    for asked in (found.baseline.asked, found.candidate.asked):
-        try:
-            side = parse_side(asked, Path.cwd())
-            if side.environment or side.files:
-                return None
-            for text in side.requirements:
-                if canonicalize_name(Requirement(text).name) != library:
-                    kept[text] = None
-        except (SideError, InvalidRequirement):  # a path or an address
-            return None
-    return tuple(kept)
+def _requirements(asked: str) -> tuple[str, ...] | None:
+    """The requirements of a side; ``None`` if it is more than releases of an index."""
+    try:
+        side = parse_side(asked, Path.cwd())
+        for text in side.requirements:
+            Requirement(text)
+    except (SideError, InvalidRequirement):  # a path or an address
+        return None
+    return None if side.environment or side.files else side.requirements
+
+
+def _name(requirement: str) -> str:
+    return canonicalize_name(Requirement(requirement).name)
 
 
 def _case(found: UpgradeFound) -> tuple[str, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.record.groups import Group, representative
-from bench.upgrade.workers import WorkerProcess, fresh
+from bench.upgrade.workers import SIDES, WorkerProcess
 from bench.verdicts import Verdict
 
 # A difference of so many units in the last place of the largest value is rounding: an operator that adds in another
@@ -102,17 +103,17 @@ def _percent(share: float) -> str:
     return "infinitely much" if np.isinf(share) else f"up to {100 * share:.2g} % of the largest value"
 
 
-def start_in(take: Callable[[], Sequence[WorkerProcess]], request: Mapping[str, Any]) -> str:
+def start_in(fresh_process: Callable[[str], AbstractContextManager[WorkerProcess]], request: Mapping[str, Any]) -> str:
     """Calls a case once on each side and says where its change starts, or why that is not known.
 
     Args:
-        take: gives the first process of each side, the baseline first.
+        fresh_process: gives a fresh process of a side by its name.
         request: see ``load_request``.
     """
     sides = []
     try:
-        for worker in take():
-            with fresh(worker) as process:
+        for side in SIDES:
+            with fresh_process(side) as process:
                 process.ask("load", **request)
                 sides.append(StepsOfSide.of_reply(process.ask("latents")))
     except BenchError as error:

@@ -20,7 +20,7 @@ from bench.pictures.similarity import Limits
 from bench.record.folder import RunFolder
 from bench.suite.case import Case
 from bench.upgrade.journal import Journal
-from bench.upgrade.lockstep import DUET
+from bench.upgrade.lockstep import DUET, PairedCall
 from bench.upgrade.measuring import Measured, measure_until_decided
 from bench.upgrade.outcome import CaseFound, WorkFound
 from bench.upgrade.pictures import compare_pictures, keep_pictures, only_expected_errors
@@ -93,7 +93,7 @@ class UpgradeCheck:
             checksums=(baseline.checksum, candidate.checksum),
             seconds=time.perf_counter() - began,
         )
-        self.journal.add_case(found)
+        self.journal.add_case(found, _paired(case, baseline, candidate))
         return found
 
     def _both(self, request: dict[str, Any]) -> tuple[SideResult, SideResult]:
@@ -124,6 +124,7 @@ class UpgradeCheck:
                 self.plan,
                 rng=self.rng,
                 starts=self.journal.starts,
+                seen=self.journal.seen,
                 known={case.id: drawn[case.id].checksums for case in timed},
                 odd=self._repeats.note,
                 keep=self.journal.add_start,
@@ -144,7 +145,7 @@ class UpgradeCheck:
                 "first_call": figures.get("first call"),
                 "memory": figures.get("memory"),
                 "memory_reason": None if "memory" in figures or not figures else "this system does not report it",
-                "own_calls": case.id in self.measured.speeds.own,
+                "odd_parts": tuple(sorted(self.measured.speeds.samples.odd.get(case.id, ()))),
                 "unsteady": self._repeats.sentences(case.id) + self._failed_once(case),
             }
         )
@@ -175,6 +176,13 @@ class UpgradeCheck:
         if name not in self._checkpoints:
             self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder)
         return self._checkpoints[name]
+
+
+def _paired(case: Case, baseline: SideResult, candidate: SideResult) -> PairedCall | None:
+    """The calls that drew the pictures, part by part; ``None`` for a case that is never timed, or was not drawn."""
+    if case.settings.sentinel or not (baseline.images and candidate.images):
+        return None
+    return PairedCall(baseline=baseline.segments, candidate=candidate.segments, shapes=baseline.shapes)
 
 
 def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.calls.observe import BETWEEN, DENOISER, REST
 from bench.suite.case import Case
-from bench.upgrade.lockstep import PairedCall
+from bench.upgrade.lockstep import PairedCall, Segments
 from bench.upgrade.start import Pair, Start, pipeline_of
 
 # A segment whose ratio differs by this factor from the middle of its place was hit by something else; it counts, but no
 # more than that.
 MOST_ODD = 1.5
 ENOUGH_CALLS = 3
+# How many times the usual deviation of a part from that of other cases is beyond noise.
+BEYOND_NOISE = 4.0
+# Median absolute deviation to standard deviation, of a normal distribution.
+MAD_TO_DEVIATION = 1.4826
 
 
 @dataclass(frozen=True, order=True)
@@ -29,7 +34,8 @@ class Component:
     """A part of a pipeline as it is called with one shape.
 
     Attributes:
-        scheduler: with its options; empty for a network, which is the same with any.
+        scheduler: with its options, where other cases of the pipeline have another one and another ratio, or none has.
+            A case instead, where a network is odd in that case alone.
     """
 
     pipeline: str
@@ -54,32 +60,19 @@ def short_names(components: Iterable[Component]) -> dict[Component, str]:
     return {one: one.name if count[one.name] == 1 else str(one) for one in components}
 
 
-def component_of(case: Case, part: str, shapes: Mapping[str, tuple[int, ...]]) -> Component:
-    """The component that a part of a case's call belongs to.
-
-    Args:
-        shapes: of what the parts are called with.
-    """
-    if part not in (BETWEEN, REST):
-        return Component(pipeline_of(case), part, shapes.get(part, ()))
-    options = case.settings.options
-    scheduler = case.settings.scheduler + (f" {json.dumps(options, sort_keys=True)}" if options else "")
-    return Component(pipeline_of(case), part, shapes.get(DENOISER, ()), scheduler)
-
-
 @dataclass(frozen=True)
 class Samples:
     """What all starts say.
 
     Attributes:
         components: ``log(candidate / baseline)`` of each component, by number of the start.
-        parts: of each case, the baseline's seconds in each of its components, mean over its calls.
-        calls: of each case, its whole calls: number of the start and seconds of both sides.
+        parts: of each case, the baseline's seconds in each of its components.
+        odd: the parts of cases whose calls contradict those of other cases; see ``odd_parts``.
     """
 
     components: dict[Component, dict[int, float]] = field(default_factory=dict)
     parts: dict[str, dict[Component, float]] = field(default_factory=dict)
-    calls: dict[str, list[tuple[int, Pair]]] = field(default_factory=dict)
+    odd: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def shares(self, case: str) -> dict[Component, float]:
         """Of the time of a case's call on the baseline; they add up to 1."""
@@ -92,41 +85,107 @@ class Samples:
         Only starts in which each of its components was measured, by whichever case.
         """
         shares = self.shares(case)
-        starts = set.intersection(*(set(self.components[component]) for component in shares))
+        starts = set.intersection(*(set(self.components.get(component, {})) for component in shares))
         return {
             start: math.log(sum(share * math.exp(self.components[one][start]) for one, share in shares.items()))
             for start in sorted(starts)
         }
 
 
-def samples_of(starts: Sequence[Start], cases: Iterable[Case]) -> Samples:
-    """Pools what the starts measured of these cases, component by component."""
+def samples_of(
+    starts: Sequence[Start], cases: Iterable[Case], seen: Mapping[str, PairedCall], min_change: float
+) -> Samples:
+    """Pools what the starts measured of these cases, component by component.
+
+    Args:
+        seen: a call of each case before the starts, which shows what it is made of; where there is none, the first
+            call of the first start does.
+        min_change: smallest change of a case that matters, as a share.
+    """
     known = {case.id: case for case in cases}
+    calls = {name: found for name, found in _calls(starts).items() if name in known}
+    looks = {name: found[0][1] for name, found in calls.items()} | {name: seen[name] for name in seen if name in known}
+    odd = odd_parts({name: (pipeline_of(known[name]), look) for name, look in looks.items()}, min_change)
+    labels = _Labels([known[name] for name in looks], odd)
     sums: dict[Component, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
-    parts: dict[str, dict[Component, float]] = defaultdict(lambda: defaultdict(float))
-    whole: dict[str, list[tuple[int, Pair]]] = defaultdict(list)
-    for name, calls in _calls(starts).items():
-        if name not in known:
-            continue
-        case = known[name]
-        for (number, call), totals in zip(calls, totals_by_part([call for _, call in calls]), strict=True):
+    segments: dict[Component, int] = defaultdict(int)
+    for name, found in calls.items():
+        for (number, call), totals in zip(found, totals_by_part([call for _, call in found]), strict=True):
+            counts = _counts(call)
             for part, (before, after) in totals.items():
-                component = component_of(case, part, call.shapes)
+                component = labels.component(known[name], part, looks[name].shapes)
                 sums[component][number][0] += before
                 sums[component][number][1] += after
-                parts[name][component] += before / len(calls)
-            sides = list(totals.values())
-            whole[name].append((number, (sum(side[0] for side in sides), sum(side[1] for side in sides))))
-    for number, start in enumerate(starts):
-        for pipeline in start.pipelines:
-            for name, pairs in pipeline.whole_calls.items():
-                if name in known:
-                    whole[name] = [one for one in whole[name] if one[0] != number] + [(number, pair) for pair in pairs]
+                segments[component] += counts[part]
+    each = {
+        component: sum(before for before, _ in by_start.values()) / segments[component]
+        for component, by_start in sums.items()
+    }
+    parts = {}
+    for name, look in looks.items():
+        made_of = {
+            labels.component(known[name], part, look.shapes): (count, _by_part(*_columns(look.baseline))[part])
+            for part, count in _counts(look).items()
+        }
+        parts[name] = {one: count * each[one] if one in each else took for one, (count, took) in made_of.items()}
     logs = {
         component: {number: math.log(after / before) for number, (before, after) in by_start.items()}
         for component, by_start in sums.items()
     }
-    return Samples(logs, {name: dict(found) for name, found in parts.items()}, dict(whole))
+    return Samples(logs, parts, odd)
+
+
+class _Labels:
+    """Which cases share a component: all of one pipeline and shape, but for what is odd."""
+
+    def __init__(self, cases: Sequence[Case], odd: Mapping[str, frozenset[str]]) -> None:
+        self._odd = odd
+        self._schedulers: dict[str, set[str]] = defaultdict(set)
+        for case in cases:
+            self._schedulers[pipeline_of(case)].add(_scheduler(case))
+
+    def component(self, case: Case, part: str, shapes: Mapping[str, tuple[int, ...]]) -> Component:
+        around = part in (BETWEEN, REST)
+        pipeline = pipeline_of(case)
+        label = ""
+        if part in self._odd.get(case.id, ()):
+            label = _scheduler(case) if around else case.id.partition("/")[2]
+        elif around and len(self._schedulers[pipeline]) == 1:
+            label = _scheduler(case)
+        return Component(pipeline, part, shapes.get(DENOISER if around else part, ()), label)
+
+
+def _scheduler(case: Case) -> str:
+    options = case.settings.options
+    return case.settings.scheduler + (f" {json.dumps(options, sort_keys=True)}" if options else "")
+
+
+def odd_parts(looks: Mapping[str, tuple[str, PairedCall]], min_change: float) -> dict[str, frozenset[str]]:
+    """The parts of cases that an upgrade changes in another way than the same part of other cases of the pipeline.
+
+    That is how a scheduler shows that is slower alone, or a table whose cost grows with the steps. Odd is a part whose
+    ratio is beyond the noise of the others', and that changes the call by half of ``min_change``. The noise of a part
+    falls with the root of its seconds. To find too many costs time and nothing else: an odd part gets calls of its own.
+
+    Args:
+        looks: of each case, its pipeline and a call on both sides.
+    """
+    sides: dict[tuple[str, str], dict[str, Pair]] = defaultdict(dict)
+    for name, (pipeline, call) in looks.items():
+        for part, pair in _sums(call, _pairs(call)).items():
+            sides[pipeline, part][name] = pair
+    totals = {name: sum(seconds for _, seconds in call.baseline) for name, (_, call) in looks.items()}
+    odd: dict[str, set[str]] = defaultdict(set)
+    for (_, part), pairs in sides.items():
+        logs = {name: math.log(after / before) for name, (before, after) in pairs.items()}
+        middle = statistics.median(logs.values())
+        roots = {name: math.sqrt(before) for name, (before, _) in pairs.items()}
+        noise = MAD_TO_DEVIATION * statistics.median(abs(log - middle) * roots[name] for name, log in logs.items())
+        for name, log in logs.items():
+            effect = pairs[name][0] / totals[name] * abs(math.exp(log) - math.exp(middle))
+            if effect > min_change / 2 and abs(log - middle) > BEYOND_NOISE * noise / roots[name]:
+                odd[name].add(part)
+    return {name: frozenset(parts) for name, parts in odd.items()}
 
 
 def _calls(starts: Sequence[Start]) -> dict[str, list[tuple[int, PairedCall]]]:
@@ -185,11 +244,21 @@ def _sums(call: PairedCall, pairs: Sequence[Pair]) -> dict[str, Pair]:
     if layout == [part for part, _ in call.candidate]:
         before, after = (_by_part(layout, seconds) for seconds in zip(*pairs, strict=True))
     else:
-        before, after = (_by_part(*zip(*side, strict=True)) for side in (call.baseline, call.candidate))
+        before, after = (_by_part(*_columns(side)) for side in (call.baseline, call.candidate))
         for side, other in ((before, after), (after, before)):
             for part in [part for part in side if part not in other]:
                 side[REST] += side.pop(part)
     return {part: (before[part], after[part]) for part in before}
+
+
+def _counts(call: PairedCall) -> Counter[str]:
+    """How many segments of the baseline belong to each part that both sides have."""
+    both = {part for part, _ in call.candidate}
+    return Counter(part if part in both else REST for part, _ in call.baseline)
+
+
+def _columns(segments: Segments) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    return tuple(part for part, _ in segments), tuple(seconds for _, seconds in segments)
 
 
 def _by_part(parts: Iterable[str], seconds: Iterable[float]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Each finding of an upgrade check as soon as it is made, in ``upgrade.jsonl``: an interrupted check can continue.
 
-Lines are objects with one key: ``check`` (what is compared, the first line), ``case`` or ``start``.
+Lines are objects: ``check`` (what is compared, the first line), ``case`` with its ``call``, or ``start``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from bench.errors import UsageError
 from bench.files import append_line, read_lines
 from bench.frozen import Frozen
 from bench.suite.case import Case
+from bench.upgrade.lockstep import PairedCall
 from bench.upgrade.outcome import CaseFound
 from bench.upgrade.start import Start
 
@@ -44,6 +45,7 @@ class Journal:
     path: Path | None = None
     cases: dict[str, CaseFound] = field(default_factory=dict)
     starts: list[Start] = field(default_factory=list)
+    seen: dict[str, PairedCall] = field(default_factory=dict)
 
     def found(self, case: Case) -> CaseFound | None:
         """Pictures and work of a case, unless its settings have changed since."""
@@ -51,9 +53,12 @@ class Journal:
         same = found and found.settings == case.settings.described() | {"slow": case.settings.slow}
         return found if same else None
 
-    def add_case(self, found: CaseFound) -> None:
+    def add_case(self, found: CaseFound, call: PairedCall | None = None) -> None:
+        """Adds what was found of a case, and the call that it was found in where that shows its parts."""
         self.cases[found.case] = found
-        self._append({"case": found.model_dump(mode="json")})
+        if call:
+            self.seen[found.case] = call
+        self._append({"case": found.model_dump(mode="json"), "call": call.model_dump(mode="json") if call else None})
 
     def add_start(self, start: Start) -> None:
         self.starts.append(start)
@@ -83,6 +88,8 @@ def read_journal(path: Path, compared: Compared) -> Journal:
             if "case" in line:
                 found = CaseFound.model_validate_json(json.dumps(line["case"]))
                 journal.cases[found.case] = found
+                if line.get("call"):
+                    journal.seen[found.case] = PairedCall.model_validate_json(json.dumps(line["call"]))
             else:
                 journal.starts.append(Start.model_validate_json(json.dumps(line["start"])))
     except OSError as error:

@@ -79,7 +79,6 @@ def paired_call(
     *,
     swapped: bool = False,
     known: tuple[str, str] = ("", ""),
-    parts: bool = True,
 ) -> tuple[PairedCall, tuple[Images, Images]]:
     """One call of each side in lockstep; a side with more UNet calls than the other does the rest alone.
 
@@ -87,13 +86,12 @@ def paired_call(
         swapped: whether the baseline starts on the second half of the cores; calls that start in turns let each
             segment be measured on both.
         known: checksums that outputs should have; only the images of a side with another one are returned.
-        parts: whether the parts of the pipeline are timed; else the call is one segment, and the sides take turns.
 
     Raises:
         WorkerBroken: a side raised or died.
     """
     for side, checksum in zip(sides, known, strict=True):
-        side.tell(do="call", move_weights=places.move_weights, known=checksum, parts=parts)
+        side.tell(do="call", move_weights=places.move_weights, known=checksum)
     for side in sides:
         side.reply()
     ended: dict[int, tuple[dict[str, Any], Images]] = {}

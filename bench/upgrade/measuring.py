@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.suite.case import Case
-from bench.upgrade.lockstep import DUET
+from bench.upgrade.lockstep import DUET, PairedCall
 from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.speeds import Speeds, judge, next_cases, seconds_of
 from bench.upgrade.start import Odd, Requests, Start, measure_start, pipeline_of
@@ -55,16 +55,18 @@ def measure_until_decided(
     *,
     rng: random.Random | None = None,
     starts: Sequence[Start] = (),
+    seen: Mapping[str, PairedCall] | None = None,
     known: Mapping[str, tuple[str, str]] | None = None,
     odd: Odd = lambda case, images: None,
     keep: Callable[[Start], None] = lambda start: None,
     announce: Callable[[str], None] = lambda line: None,
 ) -> Measured:
-    """One start with a call of every case, then starts with the cases that decide most, within the budget.
+    """Starts with the cases that decide most, within the budget.
 
     Args:
         known, odd: as in ``measure_start``.
         starts: those of an interrupted check, which this one continues.
+        seen: a call of each case before the starts; of a case without one, the first start has one.
         keep: told of each start when it is over.
 
     Raises:
@@ -77,7 +79,7 @@ def measure_until_decided(
         keep(start)
         return start
 
-    return starts_until_decided(next_start, cases, plan, starts=starts, announce=announce)
+    return starts_until_decided(next_start, cases, plan, starts=starts, seen=seen, announce=announce)
 
 
 def starts_until_decided(
@@ -86,6 +88,7 @@ def starts_until_decided(
     plan: ComparisonPlan,
     *,
     starts: Sequence[Start] = (),
+    seen: Mapping[str, PairedCall] | None = None,
     announce: Callable[[str], None] = lambda line: None,
 ) -> Measured:
     """As ``measure_until_decided``, with starts from anywhere.
@@ -93,10 +96,10 @@ def starts_until_decided(
     Args:
         next_start: a start in which these cases are called.
     """
-    measured = Measured(tuple(starts), judge(starts, cases, plan))
+    measured = Measured(tuple(starts), judge(starts, cases, plan, seen))
     while chosen := _chosen(measured, cases, plan):
         done = (*measured.starts, next_start(chosen))
-        measured = Measured(done, judge(done, cases, plan))
+        measured = Measured(done, judge(done, cases, plan, seen))
         announce(_progress(measured, cases, plan))
     return measured
 
@@ -104,12 +107,10 @@ def starts_until_decided(
 def _chosen(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> list[Case]:
     """What the next start measures; nothing if all is decided or the budget has no room for it."""
     left = [case for case in cases if case.id not in measured.given_up]
-    if not measured.starts:
-        return left
-    never = [case for case in left if case.id not in measured.speeds.cases]
-    chosen = never + next_cases([case for case in left if case not in never], measured.speeds)
+    unseen = [case for case in left if case.id not in measured.speeds.samples.parts]
+    chosen = unseen + next_cases([case for case in left if case not in unseen], measured.speeds)
     expected_s = sum(_expected_s(chosen, measured.speeds, plan).values())
-    return chosen if never or measured.seconds + expected_s <= plan.budget_s else []
+    return chosen if not measured.starts or measured.seconds + expected_s <= plan.budget_s else []
 
 
 def _expected_s(chosen: Sequence[Case], speeds: Speeds, plan: ComparisonPlan) -> dict[str, float]:

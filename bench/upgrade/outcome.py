@@ -101,8 +101,8 @@ class CaseFound(Frozen):
     work_reason: str | None = Field(default=None, description="why work is null, if it should not be")
     speed: Figure | None = Field(default=None, description="time of a call, steady")
     speed_reason: str | None = Field(default=None, description="why speed is null, if it should not be")
-    own_calls: bool = Field(
-        default=False, description="whether speed comes from the case's own calls, which contradict its components"
+    odd_parts: tuple[str, ...] = Field(
+        default=(), description="parts whose ratio is not that of other cases, so that they are components of their own"
     )
     unsteady: tuple[str, ...] = Field(
         default=(), description="sides whose pictures differ from call to call, or that failed once, a sentence each"

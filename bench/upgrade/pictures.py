@@ -13,6 +13,7 @@ from bench.verdicts import Verdict, verdict_of_errors
 BEFORE, AFTER = "before", "after"
 # A worker's error begins with its type; these mean that there are no sound pictures, however it came about.
 _NO_PICTURES = ("BrokenPicture:", "its process ")
+_ON_BOTH_SIDES = " (on both sides; "
 
 
 def compare_pictures(baseline: SideResult, candidate: SideResult, limits: Limits) -> PicturesFound:
@@ -55,14 +56,15 @@ def only_expected_errors(found: PicturesFound, error: str | None, expected: Rais
     if found.verdict != Verdict.RAISES_AS_BEFORE or (error and expected and error.startswith(expected.sentence)):
         return found
     verdict = Verdict.NOTHING_COMPARED
-    golden = f"the error of its golden, {expected.sentence}" if expected else "an error of its golden"
-    return PicturesFound(verdict=verdict, message=f"{verdict}: both sides fail, and not with {golden}: {error}")
+    golden = f"another error, {expected.sentence}" if expected else "no error"
+    return PicturesFound(verdict=verdict, message=f"{verdict}: {error}{_ON_BOTH_SIDES}its golden holds {golden})")
 
 
 def error_of(found: PicturesFound) -> str:
     """Why the candidate has no pictures, without the verdict and without what the baseline raises."""
     text = found.message.removeprefix(f"{found.verdict}: ").removeprefix(f"{found.verdict} ")
-    return text.partition(" (baseline: ")[0] if found.verdict == Verdict.RAISES_ELSE else text
+    ends = {Verdict.RAISES_ELSE: " (baseline: ", Verdict.NOTHING_COMPARED: _ON_BOTH_SIDES}
+    return text.partition(ends.get(Verdict(found.verdict), "\0"))[0]
 
 
 def keep_pictures(

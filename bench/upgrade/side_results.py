@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
 from bench.calls.work import Work
 from bench.suite.optimizations import compiles
-from bench.upgrade.lockstep import images_of
+from bench.upgrade.lockstep import Segments, images_of
 from bench.upgrade.workers import WorkerBroken, WorkerProcess, fresh
 
 
@@ -24,6 +24,7 @@ class SideResult:
         notices: what the libraries warned of, in order.
         error: why there are no images.
         checksum: of the output as the pipeline gave it.
+        segments, shapes: parts of the call as ``PairedCall`` has them; counting slows them down.
         work: what that call did; ``None`` where it raised, or for ``work_reason``.
     """
 
@@ -32,6 +33,8 @@ class SideResult:
     notices: tuple[str, ...] = ()
     error: str | None = None
     checksum: str = ""
+    segments: Segments = ()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     work: Work | None = None
     work_reason: str | None = None
 
@@ -72,6 +75,17 @@ class PictureProcesses:
         except WorkerBroken as error:
             self._end_lasting(side)
             return SideResult(error=str(error))
+
+    @contextlib.contextmanager
+    def fresh_process(self, side: str) -> Iterator[WorkerProcess]:
+        """A fresh process of a side; that of its sentinels ends before it starts.
+
+        Raises:
+            WorkerBroken: it did not start, or did not end as asked.
+        """
+        self._end_lasting(side)
+        with fresh(self._process(side)) as process:
+            yield process
 
     def _lasting_process(self, side: str) -> WorkerProcess:
         if side not in self._lasting:
@@ -140,4 +154,6 @@ def _side_result(reply: tuple[dict[str, Any], tuple[bytes, ...]]) -> SideResult:
         unet_calls=header["unet_calls"],
         notices=tuple(header["notices"]),
         checksum=header["checksum"],
+        segments=tuple((part, seconds) for part, seconds in header["segments"]),
+        shapes={part: tuple(shape) for part, shape in header["shapes"].items()},
     )

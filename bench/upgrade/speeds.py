@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.suite.case import Case
 from bench.upgrade.components import Component, Samples, samples_of, short_names
 from bench.upgrade.decision import Question, decide, exactly
+from bench.upgrade.lockstep import PairedCall
 from bench.upgrade.outcome import ComponentFound, Figure
 from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.start import Pair, Start, pipeline_of
@@ -28,10 +29,6 @@ MIN_CHANGE_ONCE = 0.2
 LOAD, FIRST_CALL, MEMORY, SPEED = "load", "first call", "memory", "speed"
 # Peaks that differ by no more are the same: an allocator counts them, and does not measure.
 SAME_PEAK = 1e-3
-# How many times the usual deviation of a case's own calls from what its components say is beyond noise.
-BEYOND_NOISE = 4.0
-# Median absolute deviation to standard deviation, of a normal distribution.
-MAD_TO_DEVIATION = 1.4826
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,6 @@ class Speeds:
 
     Attributes:
         cases: speed of each case.
-        own: cases whose own calls contradict their components, so that they are decided by their own calls alone.
         pipelines: load, first call and, on a processor, memory of each pipeline.
         memory: of each case, on an accelerator.
         questions: how many share the error rate of the run.
@@ -49,7 +45,6 @@ class Speeds:
     samples: Samples
     components: dict[Component, ComponentFound] = field(default_factory=dict)
     cases: dict[str, Figure] = field(default_factory=dict)
-    own: frozenset[str] = frozenset()
     pipelines: dict[str, dict[str, Figure]] = field(default_factory=dict)
     memory: dict[str, Figure] = field(default_factory=dict)
     import_time: Figure | None = None
@@ -68,26 +63,30 @@ class Speeds:
         return [case for case, figure in self.cases.items() if figure.verdict == Verdict.CANNOT_TELL]
 
 
-def judge(starts: Sequence[Start], cases: Iterable[Case], plan: ComparisonPlan) -> Speeds:
-    """The verdicts after these starts; may be asked after every start."""
+def judge(
+    starts: Sequence[Start],
+    cases: Iterable[Case],
+    plan: ComparisonPlan,
+    seen: Mapping[str, PairedCall] | None = None,
+) -> Speeds:
+    """The verdicts after these starts; may be asked after every start.
+
+    Args:
+        seen: a call of each case before the starts; see ``samples_of``.
+    """
     cases = list(cases)
-    samples = samples_of(starts, cases)
-    measured = [case for case in cases if case.id in samples.parts]
+    samples = samples_of(starts, cases, seen or {}, plan.min_change)
+    measured = [case for case in cases if case.id in samples.parts and samples.ratios(case.id)]
     processes = _by_pipeline(starts)
     questions = len(samples.components) + len(measured) + 3 * len(processes) + 1
     alarm_rate = ERROR_RATE_OF_RUN / questions
-    own = deviating(samples, plan.min_change)
     names = short_names(sorted(samples.components))
     once = Question(MIN_CHANGE_ONCE, alarm_rate)
     peaks = Question(plan.min_change, alarm_rate, Verdict.MORE, Verdict.LESS)
     return Speeds(
         samples=samples,
         components={one: _component(one, name, samples, plan, alarm_rate) for one, name in names.items()},
-        cases={
-            case.id: _case(case, samples, Question(plan.min_change, alarm_rate), own=case.id in own)
-            for case in measured
-        },
-        own=own,
+        cases={case.id: _case(case, samples, Question(plan.min_change, alarm_rate)) for case in measured},
         pipelines={
             name: {
                 LOAD: figure([one.load_s for one in found], once),
@@ -164,51 +163,11 @@ def _component(
     )
 
 
-def _case(case: Case, samples: Samples, question: Question, *, own: bool) -> Figure:
-    pairs = samples.calls[case.id]
-    if own:
-        later = own_ratios([(start, pair) for start, pair in pairs if start > 0])
-        logs = list(later.values()) or list(own_ratios(pairs).values())
-    else:
-        logs = list(samples.ratios(case.id).values())
+def _case(case: Case, samples: Samples, question: Question) -> Figure:
+    logs = list(samples.ratios(case.id).values())
     decision = decide(logs, question)
-    before = statistics.median(before for _, (before, _) in pairs)
+    before = sum(samples.parts[case.id].values())
     return Figure.of(decision, question.min_change, before, before * decision.ratio, list(map(math.exp, logs)))
-
-
-def own_ratios(pairs: Sequence[tuple[int, Pair]]) -> dict[int, float]:
-    """``log(candidate / baseline)`` of a case's own calls, by number of the start."""
-    sums: dict[int, list[float]] = {}
-    for start, (before, after) in pairs:
-        found = sums.setdefault(start, [0.0, 0.0])
-        found[0] += before
-        found[1] += after
-    return {start: math.log(after / before) for start, (before, after) in sums.items()}
-
-
-def deviating(samples: Samples, min_change: float) -> frozenset[str]:
-    """Cases whose calls of the first start contradict what their components say, beyond noise.
-
-    Only the first start decides, in which every case is called: the later ones then judge the case, so that being
-    chosen for an odd call biases nothing. The noise of a call falls with the root of its seconds.
-    """
-    first = {case: [(start, pair) for start, pair in pairs if start == 0] for case, pairs in samples.calls.items()}
-    gaps = {
-        case: own_ratios(pairs)[0] - samples.ratios(case)[0]
-        for case, pairs in first.items()
-        if pairs and 0 in samples.ratios(case)
-    }
-    if not gaps:
-        return frozenset()
-    usual = statistics.median(gaps.values())  # a slow case makes its components slow, and all others seem faster
-    gaps = {case: gap - usual for case, gap in gaps.items()}
-    roots = {case: math.sqrt(sum(before for _, (before, _) in first[case])) for case in gaps}
-    noise = MAD_TO_DEVIATION * statistics.median(abs(gap) * roots[case] for case, gap in gaps.items())
-    return frozenset(
-        case
-        for case, gap in gaps.items()
-        if abs(gap) > max(math.log1p(min_change) / 2, BEYOND_NOISE * noise / roots[case])
-    )
 
 
 def next_cases(cases: Sequence[Case], found: Speeds) -> list[Case]:
@@ -218,10 +177,11 @@ def next_cases(cases: Sequence[Case], found: Speeds) -> list[Case]:
     """
     parts = found.samples.parts
     wanted = {component for component, one in found.components.items() if _looks_changed(one.figure)}
-    for case in found.undecided:
-        wanted |= set(parts[case]) if case not in found.own else set()
+    for case in cases:
+        if case.id in parts and (case.id not in found.cases or case.id in found.undecided):
+            wanted |= set(parts[case.id])
     by_cost = sorted((case for case in cases if case.id in parts), key=lambda case: seconds_of(case, found))
-    chosen = [case for case in by_cost if case.id in found.own and case.id in found.undecided]
+    chosen: list[Case] = []
     for component in sorted(wanted, key=lambda one: (not one.scheduler, one)):  # those of one scheduler cover networks
         if not any(component in parts[case.id] for case in chosen):
             chosen += [case for case in by_cost if component in parts[case.id]][:1]

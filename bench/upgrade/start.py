@@ -40,9 +40,6 @@ class MeasuredPipeline(Frozen):
     first_call_s: Pair
     peak_bytes: tuple[int | None, int | None] = Field(description="of the processes; null where nothing counts it")
     calls: dict[str, tuple[PairedCall, ...]] = Field(description="by case")
-    whole_calls: dict[str, tuple[Pair, ...]] = Field(
-        default={}, description="seconds of calls without looks at the clock, by case; only on an accelerator"
-    )
 
 
 class Start(Frozen):
@@ -166,7 +163,6 @@ class _Spell:
         self.current = cases[0].id
         on_accelerator = self.plan.device != "cpu"
         calls: dict[str, list[PairedCall]] = defaultdict(list)
-        whole: dict[str, list[Pair]] = defaultdict(list)
         loads_s: list[Pair] = []
         firsts_s: list[Pair] = []
         warm: set[tuple[object, ...]] = set()
@@ -182,8 +178,6 @@ class _Spell:
                     warm.add(_shape_of(case))
                 self._ends = min(self._ends, time.perf_counter() + self.plan.spell_s)
                 calls[case.id].append(self._call(pair, case))
-                if on_accelerator:
-                    whole[case.id].append(self._call(pair, case, parts=False).seconds)
             peaks = [] if on_accelerator else self._ask(pair, "memory")
         return MeasuredPipeline(
             pipeline=pipeline,
@@ -191,7 +185,6 @@ class _Spell:
             first_call_s=firsts_s[0],
             peak_bytes=_both(peaks, "peak_bytes") if peaks else (None, None),
             calls={case: tuple(found) for case, found in calls.items()},
-            whole_calls={case: tuple(found) for case, found in whole.items()},
         )
 
     def _in_turns(self, cases: Sequence[Case]) -> Iterator[Case]:
@@ -200,10 +193,10 @@ class _Spell:
         while time.perf_counter() < self._ends:
             yield from cases
 
-    def _call(self, pair: Sequence[WorkerProcess], case: Case, *, parts: bool = True) -> PairedCall:
+    def _call(self, pair: Sequence[WorkerProcess], case: Case) -> PairedCall:
         known = self.known.get(case.id, ("", ""))
         self.swapped = not self.swapped
-        call, images = paired_call(pair, self.plan.places, self.rng, swapped=self.swapped, known=known, parts=parts)
+        call, images = paired_call(pair, self.plan.places, self.rng, swapped=self.swapped, known=known)
         if case.id in self.known and call.checksums != known:
             self.odd(case.id, images)
         return call

@@ -120,8 +120,12 @@ def remarks(found: UpgradeFound) -> list[str]:
     ]
     lines = _few([_undecided(case, speed) for case, speed in undecided], "undecided")
     lines += _few([f"{case.case}: {text}" for case in found.cases for text in case.unsteady], "not steady")
-    own = [case.case for case in found.cases if case.own_calls]
-    lines += _few([f"{case}: its own calls contradict its components, so they decide" for case in own], "of their own")
+    odd = [
+        f"{case.case}: measured alone: {', '.join(case.odd_parts)} (changed in another way than in other cases)"
+        for case in found.cases
+        if case.odd_parts
+    ]
+    lines += _few(odd, "measured alone")
     less = [case for case in found.cases if case.work and case.work.verdict == Verdict.LESS_WORK]
     lines += _few([f"{case.case}: {case.work.message}" for case in less if case.work], Verdict.LESS_WORK)
     lines += [f"{case.case}: work: {case.work_reason}" for case in found.cases if case.work_reason]

@@ -183,36 +183,63 @@ class Worker:
         self.loaded = self._loaded_for = None
 
     def do_picture(self, request: dict[str, Any]) -> Reply:
-        """One call, with its images as raw RGB, its time, its UNet calls and what was warned of since the start."""
-        from bench.calls.observe import before_call
+        """One call, with its images as raw RGB, its parts, its UNet calls and the warnings since the start."""
+        from bench.calls.observe import DENOISER
         from bench.calls.optimizations import check_applied
         from bench.calls.sampling import prepared, to_images
         from bench.suite.optimizations import OPTIMIZATIONS
 
         if request.get("cores"):
             pin(request["cores"])
-
-        calls: list[None] = []
         call = prepared(self.loaded, self.case)
-        with before_call(call.pipeline.unet, lambda: calls.append(None)):
-            began = self._clock()
+        with self._timed_parts(call.pipeline) as timed:
             output = call()
-            call_s = self._clock() - began
         optimizations = self.case.settings.optimizations
         check_applied(self.loaded.pipeline, tuple(name for name in optimizations if OPTIMIZATIONS[name].compiles))
         sizes, blobs = _raw(to_images(call.pipeline, output))
-        told = {"call_s": call_s, "unet_calls": len(calls), "sizes": sizes, "notices": list(self._notices.texts)}
-        return told | {"checksum": _checksum(output)}, blobs
+        unet_calls = sum(part == DENOISER for part, _ in timed["segments"])
+        told = {"unet_calls": unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
+        call_s = sum(seconds for _, seconds in timed["segments"])
+        return told | timed | {"call_s": call_s, "checksum": _checksum(output)}, blobs
 
     def do_counted_picture(self, _request: dict[str, Any]) -> Reply:
-        """As ``picture``, and the work of that same call."""
+        """As ``picture``, and the work of that same call, which takes longer because it is counted."""
         from bench.calls.sampling import to_images
         from bench.calls.work import counted_call
 
-        output, work = counted_call(self.loaded, self.case)
+        with self._timed_parts(self.loaded.pipeline) as timed:
+            output, work = counted_call(self.loaded, self.case)
         sizes, blobs = _raw(to_images(self.loaded.pipeline, output))
         told = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
-        return told | {"work": work.to_json(), "checksum": _checksum(output)}, blobs
+        return told | timed | {"work": work.to_json(), "checksum": _checksum(output)}, blobs
+
+    @contextlib.contextmanager
+    def _timed_parts(self, pipeline: Any, halt: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
+        """Yields ``segments`` and ``shapes`` of the call in the block, which are complete when it has ended.
+
+        Args:
+            halt: called before each UNet call, and once before all; its time is not counted.
+        """
+        from bench.calls.observe import DENOISER, REST, watched_parts
+
+        segments: list[tuple[str, float]] = []
+        shapes: dict[str, tuple[int, ...]] = {}
+        part, began = REST, 0.0
+
+        def enter(following: str, shape: tuple[int, ...]) -> None:
+            nonlocal part, began
+            segments.append((part, self._clock() - began))
+            if shape:
+                shapes.setdefault(following, shape)
+            if following == DENOISER:
+                halt()
+            part, began = following, self._clock()
+
+        with watched_parts(pipeline, enter):
+            halt()
+            began = self._clock()
+            yield {"segments": segments, "shapes": shapes}
+            segments.append((part, self._clock() - began))
 
     def do_latents(self, _request: dict[str, Any]) -> Reply:
         """One call; the latents before its first step, then each step's prediction and latents, as float32."""
@@ -235,40 +262,19 @@ class Worker:
         The reply holds ``segments``, each a part of the pipeline with the seconds until another one had its turn;
         ``shapes``, those of what each part was called with; a checksum of the output; and ``peak_bytes``, ``None`` on
         a processor.
-        Images are sent only if the checksum is not the one that was asked for as ``known``.
-
-        Where ``parts`` is false, only the call as such is timed: on an accelerator, each look at the clock waits for
-        the device, so the sum of the parts may be longer than the call.
+        Images are sent only if the checksum is not the one that was asked for as ``known``. On an accelerator, each
+        look at the clock waits for the device.
         """
-        from bench.calls.observe import DENOISER, REST, watched_parts
         from bench.calls.sampling import prepare_call, to_images
 
-        segments: list[tuple[str, float]] = []
-        shapes: dict[str, tuple[int, ...]] = {}
         pipeline = self.loaded.pipeline
         if request["move_weights"]:
             move_weights(pipeline)
         arguments = prepare_call(self.loaded, self.case)
-        part, began = REST, 0.0
-
-        def enter(following: str, shape: tuple[int, ...]) -> None:
-            nonlocal part, began
-            segments.append((part, self._clock() - began))
-            if shape:
-                shapes.setdefault(following, shape)
-            if following == DENOISER:
-                self._halt()
-            part, began = following, self._clock()
-
-        with contextlib.ExitStack() as stack:
-            if request["parts"]:
-                stack.enter_context(watched_parts(pipeline, enter))
-            self._device.reset_peak_memory()
-            self._halt()
-            began = self._clock()
+        self._device.reset_peak_memory()
+        with self._timed_parts(pipeline, self._halt) as timed:
             output = pipeline(**arguments).images
-            segments.append((part, self._clock() - began))
-        reply = {"segments": segments, "shapes": shapes, "checksum": _checksum(output)}
+        reply = timed | {"checksum": _checksum(output)}
         reply["peak_bytes"] = self._device.peak_memory().allocated
         if reply["checksum"] == request["known"]:
             return reply, ()

@@ -309,8 +309,8 @@ class Fault:
 
 
 FAULTS = [
-    Fault(read_a_value_each_step, "host syncs", "+1 per step): aten::_local_scalar_dense +4"),
-    Fault(list_the_values_each_step, "host syncs", "+1 per step): Tensor.tolist +4"),
+    Fault(read_a_value_each_step, "value reads", "+1 per step): aten::_local_scalar_dense +4"),
+    Fault(list_the_values_each_step, "value reads", "+1 per step): Tensor.tolist +4"),
     Fault(copy_in_a_block, "copied bytes", ": aten::clone +4"),
     Fault(convert_there_and_back, "copied bytes", ": aten::_to_copy +8"),
     Fault(one_image_after_the_other, "operators", "aten::convolution +"),
@@ -403,13 +403,13 @@ def test_margins(change, verdict):
 def test_more_of_one_thing_and_less_of_another_is_more_work():
     found = compare_work(replace(WORK, host_syncs={"aten::nonzero": 41}, peak_bytes=25_000), WORK)
     assert found.message == (
-        "more work: host syncs 21 → 41 (+95.2 %, +1 per step): aten::nonzero +41; peak bytes 50,000 → 25,000 (-50.0 %)"
+        "more work: value reads 21 → 41 (+95.2 %, +1 per step): aten::nonzero +41; peak bytes 50,000 → 25,000 (-50.0 %)"
     )
 
 
 def test_a_quantity_that_was_zero_has_no_percentage():
     found = compare_work(replace(WORK, host_syncs={"Tensor.tolist": 1}), replace(WORK, host_syncs={}))
-    assert found.more == ("host syncs 0 → 1: Tensor.tolist +1",)
+    assert found.more == ("value reads 0 → 1: Tensor.tolist +1",)
 
 
 def test_work_goes_to_json_and_back(sound):

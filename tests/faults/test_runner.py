@@ -85,10 +85,10 @@ class TestMargins:
         assert judged.by == {}
 
     def test_more_work_counts_if_the_record_has_it(self) -> None:
-        compared = ComparedWork(verdict="more work", message="host syncs 1 → 2")
+        compared = ComparedWork(verdict="more work", message="value reads 1 → 2")
         counted = record("more work").model_copy(update={"work": compared})
         assert judge(counted, 0.5).by == {"work": None}
-        assert "host syncs 1 → 2" in judge(counted, 0.5).message
+        assert "value reads 1 → 2" in judge(counted, 0.5).message
 
     def test_an_exception_and_a_dead_process_have_no_margin(self) -> None:
         both = outcome("f", raised("a", ValueError("no\nmore"), 1.0), died("b", "its process was killed by SIGKILL"))

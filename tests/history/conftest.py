@@ -28,7 +28,7 @@ def script(monkeypatch):
     script = Script(dict(SCRIPT), [])
     monkeypatch.setattr(release_pictures, "environment_of", script.environment_of)
     monkeypatch.setattr(
-        Bench, "_cases", lambda self, found, side, requests, tell: script.cases(found.python, requests, tell)
+        Bench, "_cases", lambda self, found, side, requests, progress: script.cases(found.python, requests, progress)
     )
     return script
 

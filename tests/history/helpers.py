@@ -53,7 +53,7 @@ SCRIPT = {
 
 @dataclass
 class Script:
-    """Stands for environments and workers: what each release gives, and what was asked of it."""
+    """Stands for environments and workers: what each release gives, and which were asked for."""
 
     releases: dict
     asked: list

@@ -64,10 +64,10 @@ def test_the_first_release_that_changed_a_case_is_found(bisected, script, capsys
 def test_nothing_changed_takes_both_ends_only(bisected, script):
     code, found = bisected()
     assert (code, found.first_bad, script.asked) == (0, None, ["1.0.0", "2.0.1"])
-    assert found.sentence.startswith(f"nothing changed: {CASE} under paint 2.0.1 is as under 1.0.0 (identical)")
+    assert found.sentence.startswith(f"nothing changed: {CASE} is the same under paint 1.0.0 and 2.0.1 (identical)")
 
 
-def test_a_case_that_raises_now_and_one_that_is_mended(bisected, script):
+def test_a_case_that_raises_now_and_one_that_is_fixed(bisected, script):
     set_from(script, "1.2.0", raising("TypeError: no"))
     assert "1.2.0 is the first release" in bisected()[1].sentence
     script.releases = {one: {CASE: raising()} for one in FINALS}
@@ -157,7 +157,7 @@ def test_an_undecided_speed_ends_the_search_with_what_is_known(bisected, speeds)
     speeds["2.0.1"] = "cannot tell"
     code, found = bisected("--by", "speed")
     assert code == 1
-    assert found.sentence.startswith(f"nothing is known of {CASE} from paint 1.0.0 to 2.0.1: whether")
+    assert found.sentence.startswith(f"nothing is known about {CASE} from paint 1.0.0 to 2.0.1: whether")
 
 
 def test_an_end_that_raises_has_no_speed(bisected, script, capsys):

@@ -95,7 +95,7 @@ def test_a_stray_word_is_no_requirement(command, capsys):
     ("arguments", "said"),
     [
         (["paint", "1.2.0..1.9"], "only one release from 1.2.0 to 1.9"),
-        (["paint", "1.0-2.0"], "is no range"),
+        (["paint", "1.0-2.0"], "is not a range"),
         (["pigment", "1.0..2.0"], "no library 'pigment'"),
         (["paint", "1.0..2.0", "--with", "paint==1.0"], "names paint itself"),
         (["paint", "1.0..2.0", "--with", "brush=1"], "brush=1"),

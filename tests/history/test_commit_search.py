@@ -146,7 +146,7 @@ def test_the_commit_is_found_within_the_branch_that_brought_it(search, merged_re
 
 @pytest.fixture
 def released_aside(repo):
-    """The repository, and a good release 1.1 on a branch of its own, from shade 2 on."""
+    """The repository, and a good release 1.1 on its own branch, from shade 2 on."""
     repo, names = repo
     git(repo, "checkout", "-qf", names[1])
     commit(repo, "shade = 50\n", "release 1.1")
@@ -162,19 +162,19 @@ def test_where_a_release_has_a_branch_its_start_is_judged_too(search, released_a
 
 
 @pytest.mark.parametrize(
-    ("start", "said"), [(pictures(noise=250), "is changed already"), (SideError("no"), "cannot be tried")]
+    ("start", "said"), [(pictures(noise=250), "is already changed"), (SideError("no"), "cannot be tried")]
 )
 def test_a_start_that_is_not_good_is_no_start(search, released_aside, start, said):
     repo, names = released_aside
     found = search(repo, lambda shade: start, good="v1.1")
     assert (found.first_bad, len(found.steps)) == (None, 1)
-    assert found.problem == f"{names[1][:10]} (shade 2), from which both v1.1 and 2.0 come, {said}"
+    assert found.problem == f"{names[1][:10]} (shade 2), the common ancestor of v1.1 and 2.0, {said}"
 
 
 def test_two_tags_of_one_commit_have_nothing_between_them(search, repo):
     git(repo[0], "tag", "v2.0.post1", "2.0")
     assert search(repo[0], changed_from(1), good="2.0", bad="v2.0.post1") == CommitsFound(
-        good_tag="2.0", bad_tag="v2.0.post1", problem="v2.0.post1 has no commit that 2.0 has not"
+        good_tag="2.0", bad_tag="v2.0.post1", problem="v2.0.post1 has no commit that 2.0 does not have"
     )
 
 

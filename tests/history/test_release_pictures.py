@@ -38,7 +38,7 @@ class Worker:
 
 
 def run_cases(monkeypatch, cases, *, ends_with=(), ends_once_with=(), starts=9):
-    """Which cases have pictures, the cases of each fresh process by worker, and how many were told to be done.
+    """Which cases have pictures, the cases of each fresh process by worker, and the progress.
 
     Cases in capitals are sentinels; the last worker that may start cannot.
     """
@@ -70,11 +70,11 @@ def run_cases(monkeypatch, cases, *, ends_with=(), ends_once_with=(), starts=9):
     monkeypatch.setattr(workers_module, "started_worker", started)
     monkeypatch.setattr(side_results, "fresh", fresh)
     monkeypatch.setattr(side_results, "picture_in", picture_in)
-    told: list[int] = []
+    done: list[int] = []
     requests = {case: {"case": case, "settings": {"sentinel": case.isupper()}} for case in cases}
     bench = Bench(Path("unused"), True, print)
-    results = bench._cases(ENVIRONMENT, "paint==1.0", requests, told.append)
-    return {case: bool(result.images) for case, result in results.items()}, [one.processes for one in workers], told
+    results = bench._cases(ENVIRONMENT, "paint==1.0", requests, done.append)
+    return {case: bool(result.images) for case, result in results.items()}, [one.processes for one in workers], done
 
 
 def test_one_worker_does_all_cases_of_a_release(monkeypatch):
@@ -82,9 +82,9 @@ def test_one_worker_does_all_cases_of_a_release(monkeypatch):
 
 
 def test_sentinels_share_a_process_and_timed_cases_do_not(monkeypatch):
-    found, processes, told = run_cases(monkeypatch, "aSTbcU")
+    found, processes, done = run_cases(monkeypatch, "aSTbcU")
     assert processes == [["a", "ST", "b", "c", "U"]]
-    assert (set(found.values()), told) == ({True}, [1, 2, 3, 4, 5, 6])
+    assert (set(found.values()), done) == ({True}, [1, 2, 3, 4, 5, 6])
 
 
 def test_sentinels_after_one_that_dies_get_another_process(monkeypatch):

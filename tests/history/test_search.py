@@ -42,7 +42,7 @@ def test_what_is_skipped_never_makes_the_answer_wrong(change):
             assert len(asked) == len(set(asked))
 
 
-def test_a_skip_beside_the_middle_costs_one_more_look_only():
+def test_a_skip_next_to_the_middle_costs_one_more_look_only():
     judge, asked = judged(9, skipped=(8,))
     assert find_change(range(17), judge).between == (8,)
     assert len(asked) <= math.ceil(math.log2(17)) + 3

@@ -45,7 +45,7 @@ def axis(chart, channel):
 
 @pytest.fixture
 def everything():
-    """A timeline in which each mark is set once, in a row of its own."""
+    """A timeline in which each mark occurs once, each in its own row."""
     rows = [f"emoji-sd/case-{number}" for number in range(len(MARKS))]
     befores = [pictures()] * len(MARKS)
     afters = {
@@ -111,7 +111,7 @@ def test_each_cell_is_filled_once(everything):
     assert sorted(cells) == sorted((release, case) for release in ("1.0", "1.5", "2.0") for case in everything.cases)
 
 
-def test_the_scale_tells_a_ten_thousandth_from_nothing(everything):
+def test_the_scale_separates_a_ten_thousandth_from_nothing(everything):
     changed = everything.releases[2].cases[MARKS.index("changed")]
     scores = (0.9999999, 0.99995, 0.9995, 0.995, 0.95, 0.2)
     cases = [changed.model_copy(update={"ssim_worst_tile": score, "max_diff": 1}) for score in scores]
@@ -141,7 +141,7 @@ def test_of_very_many_cases_those_that_never_moved_are_not_drawn(everything, mon
     monkeypatch.setattr(timeline_map, "MOST_ROWS", 3)
     chart = draw_map(whole)
     assert axis(chart, "y") == list(everything.cases)
-    assert chart.to_dict()["title"]["subtitle"] == ["not shown: 1 cases to which nothing happened"]
+    assert chart.to_dict()["title"]["subtitle"] == ["not shown: 1 unchanged cases"]
     quiet = whole.model_copy(update={"releases": whole.releases[:1]})
     assert timeline_map.shown_cases(quiet) == whole.cases[:3]
 

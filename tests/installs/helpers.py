@@ -146,8 +146,8 @@ def snapshot(folder):
 
 
 def ask(text, cache, base, announced=None, folder=None):
-    told = [] if announced is None else announced
-    return environment_of(parse_side(text, folder or cache.parent), cache, told.append, base)
+    lines = [] if announced is None else announced
+    return environment_of(parse_side(text, folder or cache.parent), cache, lines.append, base)
 
 
 def run_in(environment, code):

@@ -20,7 +20,7 @@ def test_a_change_reads_as_a_line(before, after, text):
     assert str(Change("transformers", before, after)) == text
 
 
-def test_changes_are_by_name_and_tell_new_and_removed():
+def test_changes_are_sorted_and_include_new_and_removed():
     before = Environment(Path("a"), {"a": "1", "b": "1", "c": "1"})
     after = replace(before, libraries={"a": "2", "c": "1", "d": "1"})
     assert changes(before, after) == (Change("a", "1", "2"), Change("b", "1", None), Change("d", None, "1"))

@@ -43,7 +43,7 @@ def test_uncommitted_content_counts_and_ignored_content_does_not(base, cache, tm
     assert ask("./easel", cache, base).folder not in (first.folder, second.folder)
 
 
-def test_a_checkout_in_a_requirements_file_is_built_anew(base, cache, tmp_path):
+def test_a_checkout_in_a_requirements_file_is_built_again(base, cache, tmp_path):
     checkout = write_checkout(tmp_path / "easel")
     (tmp_path / "wanted.txt").write_text(f"{checkout}\n")
     ask("-r wanted.txt", cache, base)

@@ -1,4 +1,4 @@
-"""uv's words in one sentence, and pip's settings as uv's."""
+"""uv's failures in one sentence, and pip's settings as uv's."""
 
 import os
 import sys

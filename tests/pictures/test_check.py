@@ -750,7 +750,7 @@ def test_more_work_than_the_golden_s_fails_and_less_passes(root, counted_golden,
 def test_more_work_says_how_much_more(root, counted_golden):
     found = check_work(root, MORE).work
     assert found is not None
-    assert found.message == ("more work: host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4")
+    assert found.message == ("more work: value reads 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4")
 
 
 def test_a_golden_without_counts_fails_and_says_what_to_do(root, golden):
@@ -806,8 +806,8 @@ def test_pictures_come_before_work(root, counted_golden):
 @pytest.mark.parametrize(
     ("work", "verdict", "reported"),
     [
-        (MORE, Verdict.MORE_WORK, "host syncs 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4"),
-        (LESS, Verdict.LESS_WORK, "host syncs 22 → 18 (-18.2 %, -1 per step): aten::_local_scalar_dense -4"),
+        (MORE, Verdict.MORE_WORK, "value reads 22 → 26 (+18.2 %, +1 per step): aten::_local_scalar_dense +4"),
+        (LESS, Verdict.LESS_WORK, "value reads 22 → 18 (-18.2 %, -1 per step): aten::_local_scalar_dense -4"),
     ],
 )
 def test_an_update_accepts_other_work_alone_but_does_not_pass(root, counted_golden, work, verdict, reported):
@@ -836,7 +836,7 @@ def test_an_update_of_pictures_and_work_reports_both(root, counted_golden):
         check_work(root, MORE, brighter(pictures(), 9), update="auto", announced=announced).verdict == Verdict.CHANGED
     )
     assert announced[0].startswith(f"wrote {counted_golden} (changed, SSIM was 0.")
-    assert ", work: host syncs 22 → 26 (" in announced[0]
+    assert ", work: value reads 22 → 26 (" in announced[0]
 
 
 @pytest.mark.parametrize("work", [WORK, WITHIN_MARGINS, None], ids=["same", "within margins", "not counted"])

@@ -278,7 +278,7 @@ def test_more_work_is_one_failed_test_that_says_what_is_more(folder, start, pyte
     result = start(folder, "--junitxml=junit.xml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert result.parseoutcomes()["failed"] == 1
-    said = f"{CASES[1]}: more work: host syncs * (* %, +1 per step): aten::_local_scalar_dense +3"
+    said = f"{CASES[1]}: more work: value reads * (* %, +1 per step): aten::_local_scalar_dense +3"
     result.stdout.fnmatch_lines([f"*{CASES[1]} *more work*"])
     result.stdout.fnmatch_lines([f"{said}. Pictures: *"])
     result.stdout.fnmatch_lines(["verdicts: 2 identical, 1 more work", "work: 2 same work, 1 more work", said])
@@ -313,7 +313,7 @@ def test_less_work_passes_and_is_reported(start, pytester, goldens):
         [
             "verdicts: 3 identical",
             "work: 2 same work, 1 less work",
-            f"{CASES[1]}: less work: host syncs * (* %, -1 per step): aten::_local_scalar_dense -3",
+            f"{CASES[1]}: less work: value reads * (* %, -1 per step): aten::_local_scalar_dense -3",
         ]
     )
     (run,) = run_folders(pytester)

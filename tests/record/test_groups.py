@@ -83,12 +83,12 @@ def test_cases_that_fail_in_two_ways_are_one_group():
     both = [
         finding("lcm", n, verdict, question, what=what)
         for n in (1, 2)
-        for verdict, question, what in ((Verdict.CHANGED, PICTURES, ""), (Verdict.MORE_WORK, WORK, "host syncs"))
+        for verdict, question, what in ((Verdict.CHANGED, PICTURES, ""), (Verdict.MORE_WORK, WORK, "value reads"))
     ]
     passing = [finding("ddim", n, None, question) for n in (1, 2) for question in (PICTURES, WORK)]
     (group,) = groups_of([*both, *passing])
     assert group.sentence == (
-        "both cases with scheduler lcm give changed pictures and do more work (host syncs); no other case does"
+        "both cases with scheduler lcm give changed pictures and do more work (value reads); no other case does"
     )
     assert group.questions == (PICTURES, WORK)
 

@@ -315,7 +315,7 @@ def test_the_summary_is_added_to_that_of_the_ci_job(tmp_path, monkeypatch):
 # Counted work
 
 
-MORE_SYNCS = "more work: host syncs 5 → 9 (+80.0 %, +1 per step): aten::_local_scalar_dense +4"
+MORE_SYNCS = "more work: value reads 5 → 9 (+80.0 %, +1 per step): aten::_local_scalar_dense +4"
 
 
 def give_work(run: Path, *given: tuple[str, str]) -> list[Record]:
@@ -359,14 +359,14 @@ def test_more_work_is_reported_beside_a_changed_picture(tmp_path):
 
 def test_less_work_passes_and_is_reported(tmp_path):
     run = make_run(tmp_path / "less", 3, changed_every=0)
-    (record,) = give_work(run, ("less work", "less work: host syncs 9 → 5"))
+    (record,) = give_work(run, ("less work", "less work: value reads 9 → 5"))
     story = story_of(run)
     assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens; 1 with less work.", Kind.GOOD)
     entry = next(entry for entry in story.entries if entry.title == record.case)
-    assert (entry.failed, entry.problems, entry.notes) == (False, (), ("less work: host syncs 9 → 5",))
+    assert (entry.failed, entry.problems, entry.notes) == (False, (), ("less work: value reads 9 → 5",))
     row = next(line for line in render_summary(story).splitlines() if line.startswith(f"| {record.case} "))
     assert "identical, less work" in row
-    assert "host syncs 9 → 5" in row
+    assert "value reads 9 → 5" in row
 
 
 def test_work_that_was_not_compared_is_counted_and_passes(tmp_path):

@@ -54,7 +54,6 @@ def test_the_search_understands_its_command():
     "changes",
     [
         (),
-        ("diffusers 0.41.0 → 0.42.1", "torch 2.9 → 2.10"),
         ("diffusers 0.41.0 → 0.42.1 (git 0123abcde)",),
         ("diffusers 0.42.1 (editable file:///x) → 0.42.1",),
         ("diffusers (new) 0.42.1",),
@@ -64,6 +63,15 @@ def test_the_search_understands_its_command():
 )
 def test_anything_but_newer_releases_of_one_library_has_no_search(changes):
     assert bisect_command(check(CHANGED, changes)) is None
+
+
+def test_dependencies_may_change_with_the_library_but_nothing_else_that_was_asked_for():
+    changes = ("diffusers 0.41.0 → 0.42.1", "httpx (new) 0.28.1", "torch 2.9 → 2.10")
+    assert bisect_command(check(CHANGED, changes)) == f"{START} --case emoji-sd/ddim-s5"
+    assert bisect_command(check(CHANGED, changes, ("current", "diffusers torch"))) is None
+    assert bisect_command(check(CHANGED, changes[:2], ("current", "diffusers torch==2.9"))) == (
+        f"{START} --with torch==2.9 --case emoji-sd/ddim-s5"
+    )
 
 
 @pytest.mark.parametrize("side", ["-r no-such-file.txt", "git+https://example.org/diffusers@main", "./no.whl"])

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from bench.calls.observe import BETWEEN, DECODER, DENOISER, ENCODER, REST
+from bench.suite.case import Case
 from bench.suite.schedulers import STABLE_DIFFUSION
-from bench.upgrade.components import MOST_ODD, Component, component_of, samples_of, short_names, totals_by_part
+from bench.upgrade.components import MOST_ODD, Component, odd_parts, samples_of, short_names, totals_by_part
 from bench.upgrade.lockstep import PairedCall
-from tests.upgrade.starts import CALL, call, slower, start
+from bench.upgrade.start import Start
+from tests.upgrade.starts import CALL, SHAPES, call, slower, start
 
 PARTS = (REST, ENCODER, REST, DENOISER, BETWEEN, DENOISER, BETWEEN, DENOISER, BETWEEN, DECODER, REST)
 
@@ -99,19 +101,6 @@ def test_a_part_that_one_side_lacks_counts_as_the_rest():
     assert totals[REST][0] == pytest.approx(totals[REST][1])
 
 
-def test_networks_are_shared_by_shape_and_schedulers_by_their_options(tiny_case):
-    shapes = {DENOISER: (8, 4, 16, 16), DECODER: (4, 4, 16, 16)}
-    one = tiny_case(STABLE_DIFFUSION, scheduler="ddim")
-    other = tiny_case(STABLE_DIFFUSION, scheduler="euler")
-    wide = shapes | {DENOISER: (4, 4, 16, 16)}
-    assert component_of(one, DENOISER, shapes) == component_of(other, DENOISER, shapes)
-    assert component_of(one, DENOISER, shapes) != component_of(one, DENOISER, wide)
-    assert component_of(one, DECODER, shapes) == component_of(one, DECODER, wide)
-    assert component_of(one, BETWEEN, shapes) != component_of(other, BETWEEN, shapes)
-    karras = tiny_case(STABLE_DIFFUSION, scheduler="euler", options={"use_karras_sigmas": True})
-    assert component_of(other, REST, shapes) != component_of(karras, REST, shapes)
-
-
 def test_only_two_components_of_one_name_show_their_shapes():
     small, large = Component("sd in float32", DENOISER, (4, 4)), Component("sd in float32", DENOISER, (8, 4))
     alone = Component("sd in float32", DECODER, (4, 4))
@@ -122,24 +111,99 @@ def test_only_two_components_of_one_name_show_their_shapes():
     }
 
 
+def components(starts: Sequence[Start], cases: Sequence[Case], **seen: PairedCall) -> dict[str, list[str]]:
+    """The components of each case, in words."""
+    found = samples_of(starts, cases, seen, 0.03)
+    return {case: [str(one) for one in parts] for case, parts in found.parts.items()}
+
+
+def test_cases_of_one_pipeline_share_its_components(tiny_case):
+    cases = [tiny_case(STABLE_DIFFUSION, scheduler=name) for name in ("ddim", "euler")]
+    one, other = components([start({case.id: [call(CALL)] for case in cases})], cases).values()
+    assert one == other
+    assert one == [
+        "rest of tiny-sd in float32 (8 × 4 × 16 × 16)",
+        "encoder of tiny-sd in float32 (4 × 24)",
+        "denoiser of tiny-sd in float32 (8 × 4 × 16 × 16)",
+        "between calls of tiny-sd in float32 (8 × 4 × 16 × 16)",
+        "decoder of tiny-sd in float32 (4 × 4 × 16 × 16)",
+    ]
+
+
+def test_another_shape_is_another_network_where_it_changes_what_is_called(tiny_case):
+    cases = [tiny_case(STABLE_DIFFUSION, guidance=guidance) for guidance in (1.0, 5.0)]
+    narrow = call(CALL).model_copy(update={"shapes": SHAPES | {DENOISER: (4, 4, 16, 16)}})
+    one, other = components([start({cases[0].id: [narrow], cases[1].id: [call(CALL)]})], cases).values()
+    assert {text.partition(" of ")[0] for text in set(one) ^ set(other)} == {DENOISER, BETWEEN, REST}
+
+
+def test_where_there_is_one_scheduler_it_is_named(tiny_case):
+    case = tiny_case(STABLE_DIFFUSION, scheduler="euler", options={"use_karras_sigmas": True})
+    (found,) = components([start({case.id: [call(CALL)]})], [case]).values()
+    assert 'between calls of tiny-sd in float32 with euler {"use_karras_sigmas": true} (8 × 4 × 16 × 16)' in found
+
+
 def test_a_start_is_one_sample_of_each_component(tiny_case):
     cases = [tiny_case(STABLE_DIFFUSION, scheduler=name) for name in ("ddim", "euler")]
     quick, slow = call(CALL), call(slower(DECODER, 1.2))
-    found = samples_of([start({case.id: [quick] for case in cases}), start({cases[0].id: [slow, slow]})], cases)
+    starts = [start({case.id: [quick] for case in cases}), start({cases[0].id: [slow, slow]})]
+    found = samples_of(starts, cases, {}, 0.03)
     decoder = next(one for one in found.components if one.part == DECODER)
     assert found.components[decoder] == pytest.approx({0: 0.0, 1: math.log(1.2)})
     assert sum(found.shares(cases[0].id).values()) == pytest.approx(1)
-    assert found.ratios(cases[0].id) == pytest.approx({0: 0.0, 1: math.log(1 + 0.2 * share(DECODER))})
-    # The second start lacks the scheduler of the other case.
-    assert set(found.ratios(cases[1].id)) == {0}
+    expected = {0: 0.0, 1: math.log(1 + 0.2 * share(DECODER))}
+    assert [found.ratios(case.id) for case in cases] == [pytest.approx(expected)] * 2
 
 
-def test_a_case_follows_from_components_that_others_measured(tiny_case):
-    one = tiny_case(STABLE_DIFFUSION, scheduler="ddim", steps=5)
-    other = tiny_case(STABLE_DIFFUSION, scheduler="ddim", steps=6)
-    found = samples_of(
-        [start({one.id: [call(CALL)], other.id: [call(CALL)]}), start({one.id: [call(slower(DENOISER, 1.1))]})],
-        [one, other],
-    )
-    assert found.ratios(other.id)[1] == pytest.approx(math.log(1 + 0.1 * share(DENOISER)))
-    assert [number for number, _ in found.calls[other.id]] == [0]
+def test_a_case_that_is_never_called_follows_from_its_steps(tiny_case):
+    """The call that drew its pictures shows its segments; calls of other cases show how long each takes."""
+    short, long = (tiny_case(STABLE_DIFFUSION, scheduler="ddim", steps=steps) for steps in (3, 9))
+    steps = tuple(segment for segment in CALL if segment[0] in (DENOISER, BETWEEN))
+    longer = (*CALL[:3], *steps * 3, *CALL[-2:])
+    counted = tuple((part, 2 * seconds) for part, seconds in longer)
+    seen = {long.id: call(counted, counted), short.id: call(CALL)}
+    found = samples_of([start({short.id: [call(slower(DENOISER, 1.1))]})], [short, long], seen, 0.03)
+    seconds = sum(took for _, took in longer)
+    assert sum(found.parts[long.id].values()) == pytest.approx(seconds)
+    assert found.ratios(long.id)[0] == pytest.approx(math.log(1 + 0.1 * 45 / seconds))
+
+
+def looks(tiny_case, rng, slow: dict[str, str], noise: float = 0.02) -> dict[str, tuple[str, PairedCall]]:
+    """Calls of seven schedulers, of which some have a part that takes 1.5 times as long."""
+    found = {}
+    for name in ("ddim", "euler", "heun", "lms", "pndm", "deis", "unipc"):
+        segments = slower(slow[name], 1.5) if name in slow else CALL
+        one, other = (
+            tuple((part, seconds * rng.lognormal(0, noise)) for part, seconds in side) for side in (segments, CALL)
+        )
+        found[name] = "tiny in float32", call(one, other)
+    return found
+
+
+def test_a_part_that_is_slower_in_some_cases_alone_is_odd(tiny_case, rng):
+    assert odd_parts(looks(tiny_case, rng, {"heun": BETWEEN}), 0.03) == {"heun": {BETWEEN}}
+    assert odd_parts(looks(tiny_case, rng, {"heun": BETWEEN, "lms": DECODER}), 0.03) == {
+        "heun": {BETWEEN},
+        "lms": {DECODER},
+    }
+
+
+def test_a_part_that_is_slower_everywhere_is_not(tiny_case, rng):
+    names = ("ddim", "euler", "heun", "lms", "pndm", "deis", "unipc")
+    assert odd_parts(looks(tiny_case, rng, dict.fromkeys(names, DENOISER)), 0.03) == {}
+
+
+def test_noise_makes_hardly_anything_odd(tiny_case, rng):
+    odd = [odd_parts(looks(tiny_case, rng, {}, 0.04), 0.03) for _ in range(100)]
+    assert sum(map(bool, odd)) < 20
+
+
+def test_an_odd_part_is_a_component_of_its_scheduler(tiny_case, rng):
+    cases = {name: tiny_case(STABLE_DIFFUSION, scheduler=name) for name in ("ddim", "euler", "heun", "lms")}
+    seen = {
+        cases[name].id: look for name, (_, look) in looks(tiny_case, rng, {"heun": BETWEEN}).items() if name in cases
+    }
+    samples = samples_of([], list(cases.values()), seen, 0.03)
+    assert samples.odd == {cases["heun"].id: {BETWEEN}}
+    between = {one.scheduler for parts in samples.parts.values() for one in parts if one.part == BETWEEN}
+    assert between == {"", "heun"}

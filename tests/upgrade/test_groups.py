@@ -54,13 +54,13 @@ def test_sentinels_are_no_cases_that_kept_their_speed():
 
 
 def test_more_work_with_the_same_counts_is_one_group():
-    message = "more work: host syncs {} → {} (+100.0 %): aten::item +{}"
+    message = "more work: value reads {} → {} (+100.0 %): aten::item +{}"
     more = [case(f"emoji-sd/euler-s{n}", work=work(message.format(n, 2 * n, n))) for n in (5, 10)]
     others = [case(f"emoji-sd/lcm-s{n}", work=work("more work: operators 100 → 200")) for n in (7, 8)]
     same = [case("emoji-sd/ddim-s5", work=work()), case("emoji-sd/ddim-s6", work=work("less work: FLOPs 9 → 5"))]
     sentences = [group.sentence for group in upgrade_groups([*more, *others, *same])]
     assert sentences == [
-        "both cases with scheduler euler do more work (host syncs); no other case does",
+        "both cases with scheduler euler do more work (value reads); no other case does",
         "both cases with scheduler lcm do more work (operators); no other case does",
     ]
 

@@ -43,15 +43,6 @@ def test_a_side_with_more_unet_calls_does_the_rest_alone(sides, request_of):
     assert call.checksums[0] != call.checksums[1]
 
 
-def test_without_its_parts_a_call_is_one_segment(sides, request_of):
-    with fresh(sides[0]) as one, fresh(sides[1]) as other:
-        for side in (one, other):
-            side.ask("load", **request_of(DDPM))
-        call, _ = paired_call((one, other), TAKING_TURNS, random.Random(0), parts=False)
-    assert [part for part, _ in (*call.baseline, *call.candidate)] == [REST, REST]
-    assert min(call.seconds) > 0
-
-
 def test_only_a_side_with_another_output_than_known_sends_its_images(sides, request_of):
     with fresh(sides[0]) as one, fresh(sides[1]) as other:
         first = [(side.ask("load", **request_of(DDPM)), side.ask("picture"))[1] for side in (one, other)]

@@ -64,9 +64,9 @@ def test_a_wide_spread_takes_more_starts(run):
     assert len(run([0.99, 1.01] * 40).starts) > FEWEST_STARTS
 
 
-@pytest.mark.parametrize(("budget_s", "starts"), [(0, 1), (50, 1), (60, 2), (70, 3)])
+@pytest.mark.parametrize(("budget_s", "starts"), [(0, 1), (30, 1), (40, 2)])
 def test_no_start_is_begun_that_would_end_after_the_budget(run, budget_s, starts):
-    """Of two cases of 20 s each, a start is expected to take 41 s, and then takes 10."""
+    """After the first start, one of two cases of 20 s is measured: that is expected to take 21 s, and then takes 10."""
     measured = run([0.5, 2.0] * 20, plan={"budget_s": budget_s})
     assert len(measured.starts) == starts
 
@@ -89,7 +89,7 @@ def test_each_start_is_kept_as_soon_as_it_is_over_and_announced(run):
 
 
 def test_an_interrupted_check_continues_with_its_starts(run):
-    before = run([1.0, 1.001] * 20, plan={"budget_s": 60})
+    before = run([1.0, 1.001] * 20, plan={"budget_s": 40})
     assert len(before.starts) == 2
     after = run([1.0, 1.001] * 20, starts=before.starts)
     assert after.starts[:2] == before.starts

@@ -95,7 +95,7 @@ def test_a_file_of_before_the_components_can_still_be_read(tmp_path):
     old = json.loads(check([case(CASE, speed=figure())]).model_dump_json(by_alias=True))
     for key in ("components", "groups", "error_rate", "questions", "min_component_change"):
         del old[key]
-    for key in ("own_calls", "unsteady", "checksums", "speed_reason"):
+    for key in ("odd_parts", "unsteady", "checksums", "speed_reason"):
         del old["cases"][0][key]
     (tmp_path / "upgrade.json").write_text(json.dumps(old))
     assert read_upgrade(tmp_path / "upgrade.json").components == ()

@@ -13,7 +13,7 @@ from bench.suite.case import Case
 from bench.suite.schedulers import STABLE_DIFFUSION
 from bench.upgrade.lockstep import Places, Segments
 from bench.upgrade.plan import ComparisonPlan
-from bench.upgrade.speeds import Speeds, deviating, judge, next_cases
+from bench.upgrade.speeds import Speeds, judge, next_cases
 from bench.upgrade.start import Start, pipeline_of
 from bench.verdicts import Verdict
 from tests.upgrade.starts import CALL, call, slower, start
@@ -92,6 +92,7 @@ def test_a_slower_scheduler_is_named_and_no_other_case_is_slower(cases, rng):
     found = judge(starts_of(cases, candidate, 8, rng), cases, PLAN)
     assert changed(found) == {f"{BETWEEN} heun": "slower"}
     assert verdicts(found) == dict.fromkeys(SCHEDULERS, "same") | {"heun": "slower"}
+    assert found.samples.odd == {cases[2].id: {BETWEEN}}
 
 
 def test_a_component_that_changes_no_case_fails_beyond_its_own_threshold(cases, rng):
@@ -110,10 +111,9 @@ def test_few_starts_decide_nothing(cases, rng):
 
 def test_the_error_rate_is_shared_by_all_questions(cases, rng):
     starts = starts_of(cases, lambda _: CALL, 8, rng)
-    found = judge(starts, cases, PLAN)
-    networks, of_scheduler = 3, 2
-    assert found.questions == networks + of_scheduler * len(cases) + len(cases) + 3 + 1
-    assert judge(starts, cases[:1], PLAN).questions < found.questions
+    components, of_pipeline, imports = 5, 3, 1
+    assert judge(starts, cases, PLAN).questions == components + len(cases) + of_pipeline + imports
+    assert judge(starts, cases[:1], PLAN).questions == components + 1 + of_pipeline + imports
 
 
 def test_a_whole_run_of_equal_sides_raises_hardly_any_alarm(cases, rng):
@@ -141,8 +141,8 @@ def test_equal_peaks_are_decided_after_two_starts(cases, rng):
     assert found.pipelines[pipeline_of(cases[0])]["memory"].verdict == "more"
 
 
-def test_a_case_that_contradicts_its_components_is_decided_by_its_own_calls(tiny_case, rng):
-    """Steps share their components; here only the case with most steps is slower, in its network."""
+def test_a_case_whose_network_is_odd_is_decided_by_its_own_calls(tiny_case, rng):
+    """Cases with other steps share their components; here only the one with most steps is slower, in its denoiser."""
     cases = [tiny_case(STABLE_DIFFUSION, scheduler="ddim", steps=steps) for steps in range(5, 12)]
     odd = cases[-1]
 
@@ -151,18 +151,13 @@ def test_a_case_that_contradicts_its_components_is_decided_by_its_own_calls(tiny
 
     starts = starts_of(cases, candidate, 9, rng)
     found = judge(starts, cases, PLAN)
-    assert found.own == {odd.id}
-    assert found.cases[odd.id].verdict == "slower"
+    assert found.samples.odd == {odd.id: {DENOISER}}
+    assert {case for case, figure in found.cases.items() if figure.verdict == "slower"} == {odd.id}
     assert found.cases[odd.id].ratio == pytest.approx(1 + 0.3 * 15 / 20.2, rel=0.02)
-    assert found.cases[odd.id].pairs == len(starts) - 1  # not the first start, in which it was chosen
-    waiting = judge(starts[:2], cases, PLAN)
-    assert odd.id in {case.id for case in next_cases(cases, waiting)}
-
-
-def test_noise_makes_no_case_deviate(cases, rng):
-    for _ in range(30):
-        samples = judge(starts_of(cases, lambda _: CALL, 1, rng, noise=0.05), cases, PLAN).samples
-        assert deviating(samples, 0.5) == frozenset()
+    assert f"{DENOISER} of tiny-sd in float32 with ddim-s11-g5-fp32" in {
+        one.name for one in found.components.values() if one.figure.verdict == "slower"
+    }
+    assert odd.id in {case.id for case in next_cases(cases, judge(starts[:2], cases, PLAN))}
 
 
 def test_the_cheapest_cases_that_bring_a_decision_are_measured_next(tiny_case, rng):
@@ -170,10 +165,17 @@ def test_the_cheapest_cases_that_bring_a_decision_are_measured_next(tiny_case, r
     dear = tiny_case(STABLE_DIFFUSION, scheduler="ddim", steps=50)
     other = tiny_case(STABLE_DIFFUSION, scheduler="euler", steps=5)
     cases = [dear, cheap, other]
-    long = tuple((part, 10 * seconds) for part, seconds in CALL)
-    calls = {cheap.id: [call(CALL)], dear.id: [call(long, long)], other.id: [call(CALL)]}
+    long = (*CALL[:3], *CALL[3:9] * 10, *CALL[9:])
+    calls = {cheap.id: [call(CALL)], dear.id: [call(long, long)], other.id: [call(slower(BETWEEN, 3.0))]}
     found = judge([start(calls, pipeline=pipeline_of(cheap))], cases, PLAN)
-    assert {case.id for case in next_cases(cases, found)} == {cheap.id, other.id}
+    assert {case.id for case in next_cases(cases, found)} == {cheap.id, other.id}  # whose scheduler is odd
+
+
+def test_before_the_first_start_the_calls_that_drew_the_pictures_say_what_to_measure(tiny_case):
+    cheap, dear = (tiny_case(STABLE_DIFFUSION, scheduler="ddim", steps=steps) for steps in (5, 50))
+    long = (*CALL[:3], *CALL[3:9] * 10, *CALL[9:])
+    found = judge([], [dear, cheap], PLAN, {cheap.id: call(CALL), dear.id: call(long, long)})
+    assert [case.id for case in next_cases([dear, cheap], found)] == [cheap.id]
 
 
 def test_only_what_looks_changed_is_worth_more_time_than_the_cases_take(cases, rng):

@@ -46,7 +46,7 @@ def test_waiting_for_the_other_side_is_not_counted(sides, request_of):
     with fresh(sides[0]) as process:
         process.ask("load", **request_of(DDPM))
         process.ask("picture")
-        process.tell(do="call", move_weights=False, known="", parts=True)
+        process.tell(do="call", move_weights=False, known="")
         reply, waits = process.reply()[0], 0
         while "segments" not in reply:
             assert reply == {"halted": True}
@@ -114,7 +114,7 @@ def test_after_a_child_killed_within_a_call_new_workers_work(lasting_sides, requ
 
     def kill_in_call(child: int) -> None:
         one.ask("load", **request_of(DDPM))
-        assert one.ask("call", move_weights=False, known="", parts=True)[0] == {"halted": True}
+        assert one.ask("call", move_weights=False, known="")[0] == {"halted": True}
         os.kill(child, signal.SIGKILL)
 
     with pytest.raises(WorkerBroken, match=r"^its process was killed by SIGKILL") as caught:
