@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bench.proofs.ended import Ended, ended
 from bench.proofs.other_rules import Verdicts, other_verdicts, own_verdicts
 from bench.proofs.resampling import Pool, resampled_runs
-from bench.proofs.trials import PER_ROUND, WHOLE, Setup, Trial
+from bench.proofs.trials import PER_ROUND, WHOLE, Setup, Trial, all_starts
 from bench.suite.case import Case
 from bench.upgrade.decision import FEWEST_STARTS
 from bench.upgrade.lockstep import Places
@@ -33,8 +33,9 @@ class Group:
 
     @property
     def pool(self) -> Pool:
-        starts = [start for trial in self.trials for start in trial.starts]
-        return Pool(starts, self.cases, self.setup.plan(Places(self.trials[0].mode)), self.setup.fault)
+        starts = [start for trial in self.trials for start in all_starts(trial)]
+        plan = self.setup.plan(Places(self.trials[0].mode))
+        return Pool(starts, self.cases, plan, self.setup.fault, [trial.seen for trial in self.trials])
 
 
 def groups_of(trials: Iterable[Trial], cases: Mapping[str, Case]) -> list[Group]:
@@ -60,7 +61,7 @@ def _place(setup: Setup) -> tuple[int, str, float, float]:
 
 
 def _end(trial: Trial, cases: Sequence[Case]) -> Ended:
-    speeds = judge(trial.starts, cases, trial.setup.plan(Places(trial.mode)))
+    speeds = judge(trial.starts, cases, trial.setup.plan(Places(trial.mode)), trial.seen)
     return ended(Measured(trial.starts, speeds), trial.setup.fault)
 
 

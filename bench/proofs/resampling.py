@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,18 +29,20 @@ class Pool:
 
     Attributes:
         fault: the extra work of the candidate.
+        seen: of each trial, the calls before its starts, by case.
     """
 
     starts: Sequence[Start]
     cases: Sequence[Case]
     plan: ComparisonPlan
     fault: Fault | None = None
+    seen: Sequence[Mapping[str, PairedCall]] = ({},)
 
 
 def resampled_runs(pool: Pool, count: int, *, processes: int = 0) -> list[Ended]:
     """Runs of the check whose starts are drawn from the pool with replacement; the same ones each time.
 
-    Each run looks at its starts, chooses the cases of the next and stops as the check does. A start is drawn from those
+    Each run begins with what one trial saw, looks at its starts, chooses the cases of the next and stops as the check does. A start is drawn from those
     in which the chosen cases were called, and counts as if no other case had been. Each case has one call per start,
     the mean of its calls, with what interruptions took cut off as ``totals_by_part`` does it.
 
@@ -67,7 +69,8 @@ def _runs(pool: Pool, seeds: Sequence[int]) -> list[Ended]:
     draw = _drawing(pool)
     runs = []
     for seed in seeds:
-        measured = starts_until_decided(partial(draw, random.Random(seed)), pool.cases, pool.plan)
+        rng = random.Random(seed)
+        measured = starts_until_decided(partial(draw, rng), pool.cases, pool.plan, seen=rng.choice(pool.seen))
         runs.append(ended(measured, pool.fault))
     return runs
 
@@ -94,7 +97,7 @@ def _cases_of(start: Start) -> set[str]:
 
 
 def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
-    """Of each start, the mean of each case's calls, as one call with a segment per part."""
+    """Of each start, the mean of each case's calls, as one call with equally long segments of each part."""
     calls: dict[str, list[tuple[int, PairedCall]]] = defaultdict(list)
     for number, start in enumerate(starts):
         for pipeline in start.pipelines:
@@ -107,14 +110,23 @@ def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
             by_start[number].append((call, totals))
         for number, of_start in by_start.items():
             by_call = [one for _, one in of_start]
-            sides = {"baseline": _mean_segments(by_call, 0), "candidate": _mean_segments(by_call, 1)}
-            means[number][case] = of_start[0][0].model_copy(update=sides)
+            first = of_start[0][0]
+            sides = {
+                "baseline": _mean_segments(by_call, 0, first.baseline),
+                "candidate": _mean_segments(by_call, 1, first.candidate),
+            }
+            means[number][case] = first.model_copy(update=sides)
     return means
 
 
-def _mean_segments(calls: Sequence[Mapping[str, Pair]], side: int) -> Segments:
-    parts = dict.fromkeys(part for call in calls for part in call)
-    return tuple((part, sum(call[part][side] for call in calls if part in call) / len(calls)) for part in parts)
+def _mean_segments(calls: Sequence[Mapping[str, Pair]], side: int, like: Segments) -> Segments:
+    counts = Counter(part for part, _ in like)
+    segments: list[tuple[str, float]] = []
+    for part in dict.fromkeys(part for call in calls for part in call):
+        mean = sum(call[part][side] for call in calls if part in call) / len(calls)
+        count = max(counts[part], 1)
+        segments += [(part, mean / count)] * count
+    return tuple(segments)
 
 
 def _with_calls(start: Start, calls: Mapping[str, PairedCall]) -> Start:

@@ -19,7 +19,7 @@ from bench.proofs.slow_down import SCHEDULER
 from bench.suite.case import Case
 from bench.suite.schedulers import SCHEDULERS, STABLE_DIFFUSION
 from bench.upgrade.components import Component, Samples
-from bench.upgrade.lockstep import Places
+from bench.upgrade.lockstep import PairedCall, Places
 from bench.upgrade.plan import SPELL_S, ComparisonPlan
 from bench.upgrade.start import Start
 
@@ -59,9 +59,10 @@ class Fault(Frozen):
     cases: tuple[str, ...] = Field(description="the cases that have it")
 
     def components(self, samples: Samples) -> set[Component]:
-        """The components that have the extra work."""
-        parts = [component for case in self.cases for component in samples.parts.get(case, ())]
-        return {component for component in parts if component.part == NAMED[self.part]}
+        """The components with the extra work, but for those that other cases share, which have no such work."""
+        of_slow = {component for case in self.cases for component in samples.parts.get(case, ())}
+        of_others = {component for case in set(samples.parts) - set(self.cases) for component in samples.parts[case]}
+        return {component for component in of_slow - of_others if component.part == NAMED[self.part]}
 
 
 class Setup(Frozen):
@@ -107,10 +108,19 @@ class Trial(Frozen):
 
     setup: Setup
     mode: str = Field(description="duet or alternate")
+    seen: dict[str, PairedCall] = Field(default={}, description="the calls that drew the pictures, by case")
     starts: tuple[Start, ...]
+    complete: Start | None = Field(
+        default=None, description="a start after the run, in which each of several cases is called; to resample from"
+    )
     multiplications: dict[str, int] = Field(default={}, description="of each call of the slow part, by case")
     seconds: float = Field(description="of measuring, without importing")
     date: str = Field(description="when it began; ISO 8601")
+
+
+def all_starts(trial: Trial) -> list[Start]:
+    """Those of the run, and the complete one after it."""
+    return [*trial.starts, *([trial.complete] if trial.complete else [])]
 
 
 def setups(cases: Sequence[Case], kinds: Iterable[str], budget_s: float, min_change: float) -> list[Setup]:

@@ -6,7 +6,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ from bench.pictures.similarity import Limits
 from bench.record.folder import RunFolder
 from bench.suite.case import Case
 from bench.upgrade.journal import Journal
-from bench.upgrade.lockstep import DUET, PairedCall
 from bench.upgrade.measuring import Measured, measure_until_decided
 from bench.upgrade.outcome import CaseFound, WorkFound
 from bench.upgrade.pictures import compare_pictures, keep_pictures, only_expected_errors
 from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.repeats import Repeats
 from bench.upgrade.request import load_request
-from bench.upgrade.side_results import PictureProcesses, SideResult
+from bench.upgrade.side_results import PictureProcesses, SideResult, paired
 from bench.upgrade.workers import SIDES, Sides
 from bench.verdicts import Verdict
 
@@ -73,7 +71,7 @@ class UpgradeCheck:
         if known:
             return known
         began = time.perf_counter()
-        baseline, candidate = self._both(self._request(case))
+        baseline, candidate = self.processes.both((self._request(case),) * 2, self.plan.places)
         limits = self.limits_of(case)
         pictures = compare_pictures(baseline, candidate, limits)
         pictures = only_expected_errors(pictures, baseline.error, self.expected_error_of(case))
@@ -93,19 +91,9 @@ class UpgradeCheck:
             checksums=(baseline.checksum, candidate.checksum),
             seconds=time.perf_counter() - began,
         )
-        self.journal.add_case(found, _paired(case, baseline, candidate))
+        # A sentinel is never timed.
+        self.journal.add_case(found, None if case.settings.sentinel else paired(baseline, candidate))
         return found
-
-    def _both(self, request: dict[str, Any]) -> tuple[SideResult, SideResult]:
-        """What both sides make of a case: at the same moment where each has cores of its own."""
-        places = self.plan.places
-        if places.mode != DUET:
-            before, after = (self.processes.result(name, request) for name in SIDES)
-            return before, after
-        requests = [request | {"cores": list(half)} for half in places.halves]
-        with ThreadPoolExecutor() as pool:
-            before, after = pool.map(self.processes.result, SIDES, requests)
-        return before, after
 
     def measure(self, cases: Sequence[Case]) -> Measured:
         """Speed and memory of all cases whose pictures both sides draw, once for all of them.
@@ -176,13 +164,6 @@ class UpgradeCheck:
         if name not in self._checkpoints:
             self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder)
         return self._checkpoints[name]
-
-
-def _paired(case: Case, baseline: SideResult, candidate: SideResult) -> PairedCall | None:
-    """The calls that drew the pictures, part by part; ``None`` for a case that is never timed, or was not drawn."""
-    if case.settings.sentinel or not (baseline.images and candidate.images):
-        return None
-    return PairedCall(baseline=baseline.segments, candidate=candidate.segments, shapes=baseline.shapes)
 
 
 def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:

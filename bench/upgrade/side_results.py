@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,8 +13,8 @@ from PIL import Image
 
 from bench.calls.work import Work
 from bench.suite.optimizations import compiles
-from bench.upgrade.lockstep import Segments, images_of
-from bench.upgrade.workers import WorkerBroken, WorkerProcess, fresh
+from bench.upgrade.lockstep import DUET, PairedCall, Places, Segments, images_of
+from bench.upgrade.workers import SIDES, WorkerBroken, WorkerProcess, fresh
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,20 @@ class PictureProcesses:
             self._end_lasting(side)
             return SideResult(error=str(error))
 
+    def both(self, requests: tuple[dict[str, Any], dict[str, Any]], places: Places) -> tuple[SideResult, SideResult]:
+        """What both sides make of a case: at the same moment where each has cores of its own.
+
+        Args:
+            requests: of each side.
+        """
+        if places.mode != DUET:
+            before, after = map(self.result, SIDES, requests)
+            return before, after
+        with ThreadPoolExecutor() as pool:
+            pinned = [one | {"cores": list(half)} for one, half in zip(requests, places.halves, strict=True)]
+            before, after = pool.map(self.result, SIDES, pinned)
+        return before, after
+
     @contextlib.contextmanager
     def fresh_process(self, side: str) -> Iterator[WorkerProcess]:
         """A fresh process of a side; that of its sentinels ends before it starts.
@@ -98,6 +113,13 @@ class PictureProcesses:
             stack, _ = self._lasting.pop(side)
             with contextlib.suppress(WorkerBroken):
                 stack.close()
+
+
+def paired(baseline: SideResult, candidate: SideResult) -> PairedCall | None:
+    """The calls that drew the pictures, part by part; ``None`` where a side drew none."""
+    if not (baseline.images and candidate.images):
+        return None
+    return PairedCall(baseline=baseline.segments, candidate=candidate.segments, shapes=baseline.shapes)
 
 
 def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from bench.calls.observe import DECODER, DENOISER, ENCODER, REST, watched_parts
 from bench.calls.pipelines import Checkpoint
@@ -97,7 +97,7 @@ def test_a_part_that_a_pipeline_lacks_is_an_error(tiny):
 def test_the_multiplier_multiplies_as_often_as_asked(monkeypatch):
     counted: list[None] = []
     multiply = multiplier()
-    monkeypatch.setattr(torch, "mm", lambda *_args, **_more: counted.append(None))
+    monkeypatch.setattr(np, "matmul", lambda *_args, **_more: counted.append(None))
     multiply(7)
     assert len(counted) == 7
 
