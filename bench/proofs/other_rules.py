@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from scipy.stats import mannwhitneyu
 
 from bench.proofs.ended import Ended
-from bench.proofs.trials import Trial
+from bench.proofs.trials import Trial, all_starts
 from bench.verdicts import Verdict
 
 ASV_P = 0.002
+# pytest-benchmark makes no fewer.
+FEWEST_CALLS = 5
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,25 @@ def own_verdicts(trials: Sequence[Trial], ends: Sequence[Ended]) -> list[Verdict
 
 
 def _call_seconds(trial: Trial, case: str, side: int) -> list[float]:
-    pipelines = [pipeline for start in trial.starts for pipeline in start.pipelines]
+    pipelines = [pipeline for start in all_starts(trial) for pipeline in start.pipelines]
     return [call.seconds[side] for pipeline in pipelines for call in pipeline.calls.get(case, ())]
 
 
 def runs_apart(trials: Sequence[Trial]) -> Iterator[tuple[float, list[float], list[float]]]:
     """Slow-down, call times of the baseline, and call times of the candidate from the next trial with the same case.
 
-    People who run one install and then the other compare such calls, which are seconds to minutes apart.
+    Only trials with ``FEWEST_CALLS`` calls of the case count. People who run one install and then the other compare
+    such calls, which are seconds to minutes apart.
     """
     earlier: dict[str, Trial] = {}
     for trial in sorted(trials, key=lambda trial: trial.date):
         for case in trial.setup.cases:
             after = _call_seconds(trial, case, 1)
-            if case in earlier and after:
+            if len(after) < FEWEST_CALLS:
+                continue
+            if case in earlier:
                 yield slow_down_of(trial, case), _call_seconds(earlier[case], case, 0), after
-            if after:
-                earlier[case] = trial
+            earlier[case] = trial
 
 
 def median_rule(before: Sequence[float], after: Sequence[float], factor: float) -> str:

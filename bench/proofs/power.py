@@ -29,11 +29,12 @@ from bench.proofs.trials import CASES, KINDS, Fault, Setup, Trial, keep, next_se
 from bench.suite.case import Case
 from bench.suite.file import SUITE_FILE, read_suite
 from bench.suite.selection import add_case_option, cases_matching
-from bench.upgrade.lockstep import Places, places_for
+from bench.upgrade.lockstep import PairedCall, Places, places_for
 from bench.upgrade.measuring import measure_until_decided
 from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.request import load_request
-from bench.upgrade.start import Requests, ask_both
+from bench.upgrade.side_results import PictureProcesses, paired
+from bench.upgrade.start import Requests, ask_both, measure_start
 from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, fresh
 
 TRIALS = Path("results/power/trials.jsonl")
@@ -84,6 +85,12 @@ def requests_of(setup: Setup, plain: Mapping[str, dict[str, Any]], multiplicatio
     return {case: (plain[case], plain[case] | extra.get(case, {})) for case in setup.cases}
 
 
+def seen_calls(processes: PictureProcesses, requests: Requests) -> dict[str, PairedCall]:
+    """The calls that the check draws the pictures with, before it measures; by case."""
+    found = {case: paired(*processes.both((before, after))) for case, (before, after) in requests.items()}
+    return {case: call for case, call in found.items() if call}
+
+
 @dataclass(frozen=True)
 class Wanted:
     """When to stop: after this many trials, or once this many minutes are over."""
@@ -106,20 +113,26 @@ def measure(choices: Sequence[Setup], cases: Sequence[Case], wanted: Wanted, fil
     done = [trial.setup for trial in read_trials(file)] if file.exists() else []
     slow = {case for setup in choices if setup.fault for case in setup.fault.cases}
     began, number = time.monotonic(), 0
-    with Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S, program=SLOW_WORKER) as sides:
+    with (
+        Sides(dict.fromkeys(SIDES, Path(sys.executable)), TIMEOUT_S, program=SLOW_WORKER) as sides,
+        PictureProcesses(sides.process) as processes,
+    ):
         costs = measure_costs(sides, {case: plain[case] for case in by_id if case in slow}, places)
         while wanted.more(number, began):
             setup = next_setup(choices, done, rng)
             multiplications = extra_work(setup.fault, costs)
             requests = requests_of(setup, plain, multiplications)
             date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            measured = measure_until_decided(
-                sides, [by_id[case] for case in setup.cases], requests, setup.plan(places), rng=rng
-            )
+            chosen, plan = [by_id[case] for case in setup.cases], setup.plan(places)
+            seen = seen_calls(processes, requests)
+            measured = measure_until_decided(sides, chosen, requests, plan, rng=rng, seen=seen)
+            several = len(chosen) > 1
             trial = Trial(
                 setup=setup,
                 mode=places.mode,
+                seen=seen,
                 starts=measured.starts,
+                complete=measure_start(sides, chosen, requests, plan, rng) if several else None,
                 multiplications=multiplications,
                 seconds=measured.seconds,
                 date=date,
@@ -127,12 +140,7 @@ def measure(choices: Sequence[Setup], cases: Sequence[Case], wanted: Wanted, fil
             keep(file, trial)
             done.append(setup)
             number += 1
-            where, share, calls = setup.words
-            print(
-                f"[{number}] {len(setup.cases)} cases, {share} more work {where}, {calls} calls per start: "
-                f"{ended(measured, setup.fault)}",
-                flush=True,
-            )
+            print(f"[{number}] {setup}: {ended(measured, setup.fault)}", flush=True)
 
 
 def known_cases(expression: str) -> tuple[Case, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bench.proofs.ended import Ended, ended
 from bench.proofs.other_rules import Verdicts, other_verdicts, own_verdicts
 from bench.proofs.resampling import Pool, resampled_runs
-from bench.proofs.trials import PER_ROUND, WHOLE, Setup, Trial
+from bench.proofs.trials import PER_ROUND, WHOLE, Setup, Trial, all_starts
 from bench.suite.case import Case
 from bench.upgrade.decision import FEWEST_STARTS
 from bench.upgrade.lockstep import Places
@@ -33,8 +33,9 @@ class Group:
 
     @property
     def pool(self) -> Pool:
-        starts = [start for trial in self.trials for start in trial.starts]
-        return Pool(starts, self.cases, self.setup.plan(Places(self.trials[0].mode)), self.setup.fault)
+        starts = [start for trial in self.trials for start in all_starts(trial)]
+        plan = self.setup.plan(Places(self.trials[0].mode))
+        return Pool(starts, self.cases, plan, self.setup.fault, [trial.seen for trial in self.trials])
 
 
 def groups_of(trials: Iterable[Trial], cases: Mapping[str, Case]) -> list[Group]:
@@ -60,7 +61,7 @@ def _place(setup: Setup) -> tuple[int, str, float, float]:
 
 
 def _end(trial: Trial, cases: Sequence[Case]) -> Ended:
-    speeds = judge(trial.starts, cases, trial.setup.plan(Places(trial.mode)))
+    speeds = judge(trial.starts, cases, trial.setup.plan(Places(trial.mode)), trial.seen)
     return ended(Measured(trial.starts, speeds), trial.setup.fault)
 
 
@@ -127,6 +128,10 @@ def _equal_row(what: str, group: Group, ends: Sequence[Ended]) -> list[str]:
     ]
 
 
+def _columns(setup: Setup) -> tuple[str, str, str]:
+    return setup.where, setup.share, setup.calls
+
+
 def _slow_downs(groups: Sequence[Group]) -> str:
     header = ["extra work in the", "of a call", "calls per start", "trials", "found", "named correctly"]
     header += ["measured ratio, median", "starts, median (most)", "seconds, median (longest)"]
@@ -136,7 +141,7 @@ def _slow_downs(groups: Sequence[Group]) -> str:
         ratios = [end.ratios[case] for end in group.ends for case in group.setup.fault.cases if case in end.ratios]
         rows.append(
             [
-                *group.setup.words,
+                *_columns(group.setup),
                 str(len(group.ends)),
                 _share(sum(end.found for end in group.ends), len(group.ends)),
                 _share(sum(end.named for end in group.ends), len(group.ends)),
@@ -157,7 +162,7 @@ def _detection(groups: Sequence[Group], runs: int) -> str:
         ends = resampled_runs(group.pool, runs)
         found = [sum(end.found and end.starts <= count for end in ends) for count in COUNTS_OF_STARTS]
         shares = [f"{count / len(ends):.0%}" if ends else "–" for count in found]
-        rows.append([*group.setup.words, str(len(group.pool.starts)), *shares])
+        rows.append([*_columns(group.setup), str(len(group.pool.starts)), *shares])
     return _table(header, rows, texts=3)
 
 

@@ -29,19 +29,21 @@ class Pool:
 
     Attributes:
         fault: the extra work of the candidate.
+        seen: of each trial, the calls before its starts, by case.
     """
 
     starts: Sequence[Start]
     cases: Sequence[Case]
     plan: ComparisonPlan
     fault: Fault | None = None
+    seen: Sequence[Mapping[str, PairedCall]] = ({},)
 
 
 def resampled_runs(pool: Pool, count: int, *, processes: int = 0) -> list[Ended]:
     """Runs of the check whose starts are drawn from the pool with replacement; the same ones each time.
 
-    Each run looks at its starts, chooses the cases of the next and stops as the check does. A start is drawn from those
-    in which the chosen cases were called, and counts as if no other case had been. Each case has one call per start,
+    Each run begins with what one trial saw, looks at its starts, chooses the cases of the next and stops as the check
+    does. A start is drawn from those in which the chosen cases were called, and counts as if no other case had been. Each case has one call per start,
     the mean of its calls, with what interruptions took cut off as ``totals_by_part`` does it.
 
     Args:
@@ -67,7 +69,8 @@ def _runs(pool: Pool, seeds: Sequence[int]) -> list[Ended]:
     draw = _drawing(pool)
     runs = []
     for seed in seeds:
-        measured = starts_until_decided(partial(draw, random.Random(seed)), pool.cases, pool.plan)
+        rng = random.Random(seed)
+        measured = starts_until_decided(partial(draw, rng), pool.cases, pool.plan, seen=rng.choice(pool.seen))
         runs.append(ended(measured, pool.fault))
     return runs
 
@@ -94,7 +97,7 @@ def _cases_of(start: Start) -> set[str]:
 
 
 def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
-    """Of each start, the mean of each case's calls, as one call."""
+    """Of each start, the mean of each case's calls, as one call with equally long segments of each part."""
     calls: dict[str, list[tuple[int, PairedCall]]] = defaultdict(list)
     for number, start in enumerate(starts):
         for pipeline in start.pipelines:
@@ -106,17 +109,24 @@ def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
         for (number, call), totals in zip(numbered, totals_by_part([call for _, call in numbered]), strict=True):
             by_start[number].append((call, totals))
         for number, of_start in by_start.items():
-            call, by_call = of_start[0][0], [one for _, one in of_start]
-            sides = {"baseline": _mean_segments(call, by_call, 0), "candidate": _mean_segments(call, by_call, 1)}
-            means[number][case] = call.model_copy(update=sides)
+            by_call = [one for _, one in of_start]
+            first = of_start[0][0]
+            sides = {
+                "baseline": _mean_segments(by_call, 0, first.baseline),
+                "candidate": _mean_segments(by_call, 1, first.candidate),
+            }
+            means[number][case] = first.model_copy(update=sides)
     return means
 
 
-def _mean_segments(call: PairedCall, totals: Sequence[Mapping[str, Pair]], side: int) -> Segments:
-    """The segments of the call's baseline, each as long as the mean of its part."""
-    counts = Counter(part for part, _ in call.baseline if part in totals[0])
-    means = {part: sum(one[part][side] for one in totals) / len(totals) / count for part, count in counts.items()}
-    return tuple((part, means[part]) for part, _ in call.baseline if part in means)
+def _mean_segments(calls: Sequence[Mapping[str, Pair]], side: int, like: Segments) -> Segments:
+    counts = Counter(part for part, _ in like)
+    segments: list[tuple[str, float]] = []
+    for part in dict.fromkeys(part for call in calls for part in call):
+        mean = sum(call[part][side] for call in calls if part in call) / len(calls)
+        count = max(counts[part], 1)
+        segments += [(part, mean / count)] * count
+    return tuple(segments)
 
 
 def _with_calls(start: Start, calls: Mapping[str, PairedCall]) -> Start:

@@ -1,6 +1,6 @@
 """The worker of the power proof: that of the upgrade check, with a part that can be made slower.
 
-It imports torch no earlier than the worker of the check does, which times that.
+It imports libraries no earlier than the worker of the check does, which times that.
 """
 
 from __future__ import annotations

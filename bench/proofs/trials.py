@@ -19,7 +19,7 @@ from bench.proofs.slow_down import SCHEDULER
 from bench.suite.case import Case
 from bench.suite.schedulers import SCHEDULERS, STABLE_DIFFUSION
 from bench.upgrade.components import Component, Samples
-from bench.upgrade.lockstep import Places
+from bench.upgrade.lockstep import PairedCall, Places
 from bench.upgrade.plan import SPELL_S, ComparisonPlan
 from bench.upgrade.start import Start
 
@@ -59,9 +59,10 @@ class Fault(Frozen):
     cases: tuple[str, ...] = Field(description="the cases that have it")
 
     def components(self, samples: Samples) -> set[Component]:
-        """The components that have the extra work."""
-        parts = [component for case in self.cases for component in samples.parts.get(case, ())]
-        return {component for component in parts if component.part == NAMED[self.part]}
+        """The components with the extra work, but for those that other cases share, which have no such work."""
+        of_slow = {component for case in self.cases for component in samples.parts.get(case, ())}
+        of_others = {component for case in set(samples.parts) - set(self.cases) for component in samples.parts[case]}
+        return {component for component in of_slow - of_others if component.part == NAMED[self.part]}
 
 
 class Setup(Frozen):
@@ -77,14 +78,26 @@ class Setup(Frozen):
     min_change: float
 
     @property
-    def words(self) -> tuple[str, str, str]:
-        """Where the extra work is, how much of a call it is, and how many calls a start has of each case."""
-        calls = "several" if self.spell_s else "one"
+    def where(self) -> str:
+        """The part and the cases with the extra work, such as ``scheduler of 2 of 12 cases``."""
         if not self.fault:
-            return "nowhere", "0 %", calls
-        count, slow = len(self.cases), len(self.fault.cases)
-        where = f"{self.fault.part} of " + ("one case" if count == 1 else f"{slow} of {count} cases")
-        return where, f"{100 * self.fault.share:g} %", calls
+            return "nowhere"
+        count = len(self.cases)
+        return f"{self.fault.part} of {'one case' if count == 1 else f'{len(self.fault.cases)} of {count} cases'}"
+
+    @property
+    def share(self) -> str:
+        """Of a call that the extra work takes."""
+        return f"{100 * self.fault.share:g} %" if self.fault else "0 %"
+
+    @property
+    def calls(self) -> str:
+        """How many calls of each case a start has."""
+        return "several" if self.spell_s else "one"
+
+    def __str__(self) -> str:
+        what = f"{self.share} more in the {self.where}" if self.fault else f"equal sides, {len(self.cases)} cases"
+        return f"{what}, {self.calls} per start"
 
     def plan(self, places: Places) -> ComparisonPlan:
         return ComparisonPlan(places, spell_s=self.spell_s, budget_s=self.budget_s, min_change=self.min_change)
@@ -95,10 +108,19 @@ class Trial(Frozen):
 
     setup: Setup
     mode: str = Field(description="duet or alternate")
+    seen: dict[str, PairedCall] = Field(default={}, description="the calls that drew the pictures, by case")
     starts: tuple[Start, ...]
+    complete: Start | None = Field(
+        default=None, description="a start after the run, in which each of several cases is called; to resample from"
+    )
     multiplications: dict[str, int] = Field(default={}, description="of each call of the slow part, by case")
     seconds: float = Field(description="of measuring, without importing")
     date: str = Field(description="when it began; ISO 8601")
+
+
+def all_starts(trial: Trial) -> list[Start]:
+    """Those of the run, and the complete one after it."""
+    return [*trial.starts, *([trial.complete] if trial.complete else [])]
 
 
 def setups(cases: Sequence[Case], kinds: Iterable[str], budget_s: float, min_change: float) -> list[Setup]:

@@ -19,14 +19,13 @@ from bench.pictures.similarity import Limits
 from bench.record.folder import RunFolder
 from bench.suite.case import Case
 from bench.upgrade.journal import Journal
-from bench.upgrade.lockstep import PairedCall
 from bench.upgrade.measuring import Measured, measure_until_decided
 from bench.upgrade.outcome import CaseFound, WorkFound
 from bench.upgrade.pictures import compare_pictures, keep_pictures, only_expected_errors
 from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.repeats import Repeats
 from bench.upgrade.request import load_request
-from bench.upgrade.side_results import PictureProcesses, SideResult
+from bench.upgrade.side_results import PictureProcesses, SideResult, paired
 from bench.upgrade.workers import SIDES, Sides
 from bench.verdicts import Verdict
 
@@ -72,8 +71,7 @@ class UpgradeCheck:
         if known:
             return known
         began = time.perf_counter()
-        request = self._request(case, self.plan.places.threads_alone)
-        baseline, candidate = (self.processes.result(side, request) for side in SIDES)
+        baseline, candidate = self.processes.both((self._request(case, self.plan.places.threads_alone),) * 2)
         limits = self.limits_of(case)
         pictures = compare_pictures(baseline, candidate, limits)
         pictures = only_expected_errors(pictures, baseline.error, self.expected_error_of(case))
@@ -93,7 +91,8 @@ class UpgradeCheck:
             checksums=(baseline.checksum, candidate.checksum),
             seconds=time.perf_counter() - began,
         )
-        self.journal.add_case(found, _paired(case, baseline, candidate))
+        # A sentinel is never timed.
+        self.journal.add_case(found, None if case.settings.sentinel else paired(baseline, candidate))
         return found
 
     def measure(self, cases: Sequence[Case]) -> Measured:
@@ -165,13 +164,6 @@ class UpgradeCheck:
         if name not in self._checkpoints:
             self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder)
         return self._checkpoints[name]
-
-
-def _paired(case: Case, baseline: SideResult, candidate: SideResult) -> PairedCall | None:
-    """The calls that drew the pictures, part by part; ``None`` for a case that is never timed, or was not drawn."""
-    if case.settings.sentinel or not (baseline.images and candidate.images):
-        return None
-    return PairedCall(baseline=baseline.segments, candidate=candidate.segments, shapes=baseline.shapes)
 
 
 def _work(baseline: SideResult, candidate: SideResult) -> WorkFound | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,8 +12,8 @@ from PIL import Image
 
 from bench.calls.work import Work
 from bench.suite.optimizations import compiles
-from bench.upgrade.lockstep import Segments, images_of
-from bench.upgrade.workers import WorkerBroken, WorkerProcess, fresh
+from bench.upgrade.lockstep import PairedCall, Segments, images_of
+from bench.upgrade.workers import SIDES, WorkerBroken, WorkerProcess, fresh
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,15 @@ class PictureProcesses:
             self._end_lasting(side)
             return SideResult(error=str(error))
 
+    def both(self, requests: Sequence[dict[str, Any]]) -> tuple[SideResult, SideResult]:
+        """What both sides make of a case, one after the other.
+
+        Args:
+            requests: of each side.
+        """
+        before, after = map(self.result, SIDES, requests)
+        return before, after
+
     @contextlib.contextmanager
     def fresh_process(self, side: str) -> Iterator[WorkerProcess]:
         """A fresh process of a side; that of its sentinels ends before it starts.
@@ -98,6 +107,13 @@ class PictureProcesses:
             stack, _ = self._lasting.pop(side)
             with contextlib.suppress(WorkerBroken):
                 stack.close()
+
+
+def paired(baseline: SideResult, candidate: SideResult) -> PairedCall | None:
+    """The calls that drew the pictures, part by part; ``None`` where a side drew none."""
+    if not (baseline.images and candidate.images):
+        return None
+    return PairedCall(baseline=baseline.segments, candidate=candidate.segments, shapes=baseline.shapes)
 
 
 def picture_of(worker: WorkerProcess, request: dict[str, Any]) -> SideResult:

@@ -108,13 +108,15 @@ def test_each_trial_is_kept_and_a_later_run_continues(made_up, tmp_path, capsys)
     assert main([*arguments, "--trials", "20"]) == 0
     assert main([*arguments, "--trials", "4"]) == 0
     trials = read_trials(file)
-    assert len({trial.setup for trial in trials}) == len(trials) == len(set(made_up)) == 24
+    assert len({trial.setup for trial in trials}) == len(trials) == len(made_up) == 24
     for trial, (cases, part, slow, spell_s) in zip(trials, made_up, strict=True):
         assert trial.setup.fault
         assert (trial.setup.cases, trial.setup.fault.part) == (cases, part)
         assert (trial.setup.fault.cases, trial.setup.spell_s) == (slow, spell_s)
         assert set(trial.multiplications) == set(slow)
-    assert "[4] 1 cases" in capsys.readouterr().out
+    assert (
+        " more in the decoder of one case, several per start: decoder of emoji-sd in float32" in capsys.readouterr().out
+    )
 
 
 def test_a_whole_run_has_no_extra_work_and_a_slow_scheduler_two_cases(made_up, tmp_path):
@@ -171,7 +173,8 @@ def test_the_report_has_a_row_for_each_setup_and_rule(known):
     assert ("scheduler of 2 of 12 cases", "5 %", "several") in found
     rules = {row[0]: row[1:] for row in rows(report) if len(row) == 3}
     assert rules["cases called slower by"] == ["A/A", "5 %"]
-    assert rules["this check"] == ["0.0% of 34", "50.0% of 4"]  # the scheduler is too small a part of its cases
+    # A scheduler that takes 20 % longer makes no call longer by 3 %.
+    assert rules["this check"] == ["0.0% of 34", "50.0% of 4"]
     assert len(rules) == 2 + 4
 
 
@@ -181,10 +184,8 @@ def test_the_report_names_false_alarms(known):
     trial = made_up_trial(cases, random.Random(3), wrong, setup=made_up_setup(cases))
     report = render_report([trial], known, whole_runs=2)
     assert rows(report)[2][3] == "1 (100.0%)"
-    assert (
-        "False alarms of measured runs: denoiser of emoji-sd in float32 (8 × 4 × 16 × 16) (1), "
-        f"speed of {cases[0].id} (1)" in report
-    )
+    denoiser = "denoiser of emoji-sd in float32 (8 × 4 × 16 × 16)"
+    assert f"False alarms of measured runs: {denoiser} (1), speed of {cases[0].id} (1)" in report
 
 
 def test_the_slow_worker_is_a_program_of_this_suite():
