@@ -42,9 +42,10 @@ class Pool:
 def resampled_runs(pool: Pool, count: int, *, processes: int = 0) -> list[Ended]:
     """Runs of the check whose starts are drawn from the pool with replacement; the same ones each time.
 
-    Each run begins with what one trial saw, looks at its starts, chooses the cases of the next and stops as the check does. A start is drawn from those
-    in which the chosen cases were called, and counts as if no other case had been. Each case has one call per start,
-    the mean of its calls, with what interruptions took cut off as ``totals_by_part`` does it.
+    Each run begins with what one trial saw, looks at its starts, chooses the cases of the next and stops as the check
+    does. A start is drawn from those in which the chosen cases were called, and counts as if no other case had been.
+    Each case has one call per start, the mean of its calls, with what interruptions took cut off as ``totals_by_part``
+    does it.
 
     Args:
         processes: that share the work; 0 for one per core.
