@@ -145,10 +145,10 @@ def test_resampled_runs_of_equal_sides_end_as_the_check_does(cases):
 
 def test_a_resampled_run_ends_with_its_budget(cases):
     rng = random.Random(6)
-    starts = [made_up_start(cases, rng, noise=0.2) for _ in range(10)]
-    plan = ComparisonPlan(Places("duet"), budget_s=400, spell_s=0.0)
+    starts = [made_up_start(cases, rng, noise=0.5) for _ in range(10)]
+    plan = ComparisonPlan(Places("duet"), budget_s=100, spell_s=0.0)
     runs = resampled_runs(Pool(starts, cases, plan), 10, processes=1)
-    assert all(run.decided < len(cases) and run.starts > 1 and run.seconds <= 400 for run in runs)
+    assert all(run.decided < len(cases) and run.starts > 1 and run.seconds <= 100 for run in runs)
 
 
 def test_slow_parts_are_found_sooner_or_later_in_resampled_runs(cases):
