@@ -55,8 +55,8 @@ def _call_seconds(trial: Trial, case: str, side: int) -> list[float]:
 def runs_apart(trials: Sequence[Trial]) -> Iterator[tuple[float, list[float], list[float]]]:
     """Slow-down, call times of the baseline, and call times of the candidate from the next trial with the same case.
 
-    Only trials with ``FEWEST_CALLS`` calls of the case count. People who run one install and then the other compare
-    such calls, which are seconds to minutes apart.
+    People who run one install and then the other compare such calls, which are seconds to minutes apart. Trials with
+    fewer calls of the case than ``FEWEST_CALLS`` are left out.
     """
     earlier: dict[str, Trial] = {}
     for trial in sorted(trials, key=lambda trial: trial.date):

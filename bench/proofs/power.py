@@ -85,9 +85,9 @@ def requests_of(setup: Setup, plain: Mapping[str, dict[str, Any]], multiplicatio
     return {case: (plain[case], plain[case] | extra.get(case, {})) for case in setup.cases}
 
 
-def seen_calls(processes: PictureProcesses, requests: Requests) -> dict[str, PairedCall]:
+def seen_calls(processes: PictureProcesses, requests: Requests, places: Places) -> dict[str, PairedCall]:
     """The calls that the check draws the pictures with, before it measures; by case."""
-    found = {case: paired(*processes.both((before, after))) for case, (before, after) in requests.items()}
+    found = {case: paired(*processes.both((before, after), places)) for case, (before, after) in requests.items()}
     return {case: call for case, call in found.items() if call}
 
 
@@ -124,7 +124,7 @@ def measure(choices: Sequence[Setup], cases: Sequence[Case], wanted: Wanted, fil
             requests = requests_of(setup, plain, multiplications)
             date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             chosen, plan = [by_id[case] for case in setup.cases], setup.plan(places)
-            seen = seen_calls(processes, requests)
+            seen = seen_calls(processes, requests, places)
             measured = measure_until_decided(sides, chosen, requests, plan, rng=rng, seen=seen)
             several = len(chosen) > 1
             trial = Trial(

@@ -52,17 +52,18 @@ def after_calls(
 
 
 def multiplier() -> Callable[[int], None]:
-    """A function that multiplies two small matrices as many times as it is asked to.
+    """A function that multiplies a small matrix as many times as it is asked to.
 
-    They are numpy's: where torch's operators are counted, which slows each of them down, they take as long as ever.
+    It is numpy's: where torch's operators are counted, which slows each of them down, it takes as long as ever.
     """
     import numpy
 
-    one, other, product = (numpy.full((SIZE, SIZE), 0.5, dtype=numpy.float32) for _ in range(3))
+    factor: Any = numpy.full((SIZE, SIZE), 0.5, dtype="float32")
+    product = numpy.empty_like(factor)
 
     def multiply(count: int) -> None:
         for _ in range(count):
-            numpy.matmul(one, other, out=product)
+            numpy.matmul(factor, factor, out=product)
 
     return multiply
 

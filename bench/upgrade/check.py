@@ -71,7 +71,7 @@ class UpgradeCheck:
         if known:
             return known
         began = time.perf_counter()
-        baseline, candidate = self.processes.both((self._request(case, self.plan.places.threads_alone),) * 2)
+        baseline, candidate = self.processes.both((self._request(case),) * 2, self.plan.places)
         limits = self.limits_of(case)
         pictures = compare_pictures(baseline, candidate, limits)
         pictures = only_expected_errors(pictures, baseline.error, self.expected_error_of(case))
@@ -108,7 +108,7 @@ class UpgradeCheck:
             self.measured = measure_until_decided(
                 self.sides,
                 timed,
-                {case.id: (self._request(case, self.plan.places.threads),) * 2 for case in timed},
+                {case.id: (self._request(case),) * 2 for case in timed},
                 self.plan,
                 rng=self.rng,
                 starts=self.journal.starts,
@@ -156,8 +156,8 @@ class UpgradeCheck:
         pictures = found.pictures.model_copy(update={"verdict": Verdict.BROKEN, "message": message})
         return found.model_copy(update={"pictures": pictures})
 
-    def _request(self, case: Case, threads: int) -> dict[str, Any]:
-        return load_request(case, self._checkpoint(case), self.plan.device, threads)
+    def _request(self, case: Case) -> dict[str, Any]:
+        return load_request(case, self._checkpoint(case), self.plan.device, self.plan.places.threads)
 
     def _checkpoint(self, case: Case) -> Checkpoint:
         name = case.model.name

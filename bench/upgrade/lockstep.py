@@ -56,11 +56,6 @@ class Places:
     threads: int = 0
     move_weights: bool = False
 
-    @property
-    def threads_alone(self) -> int:
-        """Of a side while the other one does nothing; 0 leaves torch's default."""
-        return self.threads * (2 if self.mode == DUET else 1)
-
 
 def places_for(device_type: str) -> Places:
     """A duet on a processor with two cores or more, else alternating."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from bench.calls.work import Work
 from bench.suite.optimizations import compiles
-from bench.upgrade.lockstep import PairedCall, Segments, images_of
+from bench.upgrade.lockstep import DUET, PairedCall, Places, Segments, images_of
 from bench.upgrade.workers import SIDES, WorkerBroken, WorkerProcess, fresh
 
 
@@ -76,13 +77,18 @@ class PictureProcesses:
             self._end_lasting(side)
             return SideResult(error=str(error))
 
-    def both(self, requests: Sequence[dict[str, Any]]) -> tuple[SideResult, SideResult]:
-        """What both sides make of a case, one after the other.
+    def both(self, requests: Sequence[dict[str, Any]], places: Places) -> tuple[SideResult, SideResult]:
+        """What both sides make of a case: at the same moment where each has cores of its own.
 
         Args:
             requests: of each side.
         """
-        before, after = map(self.result, SIDES, requests)
+        if places.mode != DUET:
+            before, after = map(self.result, SIDES, requests)
+            return before, after
+        pinned = [one | {"cores": list(half)} for one, half in zip(requests, places.halves, strict=True)]
+        with ThreadPoolExecutor() as pool:
+            before, after = pool.map(self.result, SIDES, pinned)
         return before, after
 
     @contextlib.contextmanager

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from bench.calls.observe import DECODER, DENOISER
 from bench.command import INTERRUPTED, NOTHING_RUN
 from bench.proofs import power
-from bench.proofs.power import Cost, Wanted, extra_work, main, measure_costs, requests_of
+from bench.proofs.power import Cost, Wanted, extra_work, main, measure_costs, requests_of, seen_calls
 from bench.proofs.power_report import render_report
 from bench.proofs.slow_down import SCHEDULER
 from bench.proofs.trials import CASES, ONE_SCHEDULER, SLOW, WHOLE, Fault, keep, read_trials
 from bench.suite.file import read_suite
-from bench.upgrade.lockstep import Places
+from bench.upgrade.lockstep import PairedCall, Places
 from bench.upgrade.measuring import Measured
+from bench.upgrade.side_results import SideResult
 from bench.upgrade.speeds import judge
 from tests.proofs.made_up import made_up_setup, made_up_start, made_up_trial
+from tests.upgrade.starts import CALL, call
 
 COSTS = dict.fromkeys(CASES, Cost(60_000, {DENOISER: 6, "encoder": 2, SCHEDULER: 6, DECODER: 1}))
 
@@ -69,6 +72,18 @@ def test_both_sides_calibrate_and_their_middle_counts(monkeypatch):
     assert asked == [("load", {"folder": "b"})] * 2 + [("calibrate", {})] * 2
 
 
+def test_the_calls_that_draw_the_pictures_are_seen_and_those_that_fail_are_not():
+    class Processes:
+        def both(self, requests: Any, _places: Any) -> tuple[SideResult, SideResult]:
+            before, after = (SideResult(images=one["images"], segments=CALL) for one in requests)
+            return before, after
+
+    drawn, failing = {"images": (Image.new("RGB", (1, 1)),)}, {"images": ()}
+    processes: Any = Processes()
+    requests = {"drawn": (drawn, drawn), "failing": (drawn, failing)}
+    assert seen_calls(processes, requests, Places("duet")) == {"drawn": PairedCall(baseline=CALL, candidate=CALL)}
+
+
 @pytest.mark.parametrize(
     ("wanted", "done", "passed_s", "more"),
     [
@@ -88,15 +103,20 @@ def made_up(monkeypatch):
     """Trials that take no time; returns what was asked for."""
     rng, asked = random.Random(2), []
 
-    def measured(_sides: Any, cases: Any, requests: Any, plan: Any, **_: Any) -> Measured:
+    def measured(_sides: Any, cases: Any, requests: Any, plan: Any, *, seen: Any, **_: Any) -> Measured:
         slow = {case: after for case, (_, after) in requests.items() if "slow_part" in after}
         part = next((request["slow_part"] for request in slow.values()), None)
         asked.append((tuple(case.id for case in cases), part, tuple(slow), plan.spell_s))
         fault = Fault(part=part, share=0.05, cases=tuple(slow)) if part else None
         starts = tuple(made_up_start(cases, rng, fault, calls=1) for _ in range(5))
-        return Measured(starts, judge(starts, cases, plan))
+        return Measured(starts, judge(starts, cases, plan, seen))
+
+    def seen(_processes: Any, requests: Any, _places: Any) -> dict[str, PairedCall]:
+        return dict.fromkeys(requests, call(CALL))
 
     monkeypatch.setattr(power, "measure_until_decided", measured)
+    monkeypatch.setattr(power, "seen_calls", seen)
+    monkeypatch.setattr(power, "measure_start", lambda _sides, cases, *_: made_up_start(cases, rng, calls=1))
     monkeypatch.setattr(power, "measure_costs", lambda _sides, requests, _places: {one: COSTS[one] for one in requests})
     monkeypatch.setattr(power, "render_report", lambda trials, _cases: f"{len(trials)} trials")
     return asked
@@ -125,7 +145,11 @@ def test_a_whole_run_has_no_extra_work_and_a_slow_scheduler_two_cases(made_up, t
         assert main(["run", "--kind", kind, "--file", str(file)]) == 0
     (whole, _, none, _), (run, part, slow, _) = made_up
     assert (whole, none, run, part, len(slow)) == (CASES, (), CASES, SCHEDULER, 2)
-    assert [len(trial.multiplications) for trial in read_trials(file)] == [0, 2]
+    trials = read_trials(file)
+    assert [len(trial.multiplications) for trial in trials] == [0, 2]
+    for trial in trials:
+        assert trial.complete
+        assert {case for one in trial.complete.pipelines for case in one.calls} == set(trial.seen) == set(CASES)
 
 
 def test_one_of_each_trial_is_the_default(made_up, tmp_path):

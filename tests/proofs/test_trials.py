@@ -99,13 +99,14 @@ def test_an_interrupted_round_is_completed_first(suite_cases):
 
 
 def test_the_components_of_a_fault_are_those_of_its_cases_and_part(tiny_case):
-    cases = [tiny_case(STABLE_DIFFUSION, scheduler=name) for name in ("ddim", "euler")]
-    fault = Fault(part=SCHEDULER, share=0.05, cases=(cases[0].id,))
-    samples = samples_of([made_up_start(cases, random.Random(0), fault, factor=3.0)], cases, {}, 0.03)
-    assert cases[0].id in samples.odd
-    assert {(one.part, one.scheduler) for one in fault.components(samples)} == {(BETWEEN, "ddim")}
-    of_decoder = Fault(part=DECODER, share=0.05, cases=(cases[0].id, "another")).components(samples)
-    assert {(one.part, one.scheduler) for one in of_decoder} == {(DECODER, "")}
+    cases = [tiny_case(STABLE_DIFFUSION, scheduler=name) for name in ("ddim", "euler", "pndm")]
+    slow = Fault(part=SCHEDULER, share=0.05, cases=(cases[0].id,))
+    samples = samples_of([made_up_start(cases, random.Random(0), slow, factor=2.0)], cases, {}, 0.03)
+    assert {(one.part, one.scheduler) for one in slow.components(samples)} == {(BETWEEN, "ddim")}
+    of_decoder = Fault(part=DECODER, share=0.05, cases=("another", *(case.id for case in cases)))
+    assert {(one.part, one.scheduler) for one in of_decoder.components(samples)} == {(DECODER, "")}
+    # A decoder that others share is not that of a slow case.
+    assert Fault(part=DECODER, share=0.05, cases=(cases[0].id,)).components(samples) == set()
 
 
 def test_trials_are_read_as_they_were_kept(tmp_path, tiny_case):

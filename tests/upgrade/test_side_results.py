@@ -121,7 +121,7 @@ class NotedProcess:
     def ask(self, do: str, **_: Any) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         self.asked.append(do)
         work = {"operators": {}, "host_syncs": {}, "copies": 0, "copied_bytes": 0, "peak_bytes": 0, "unet_calls": 4}
-        header = {"sizes": [], "unet_calls": 4, "notices": [], "checksum": f"of {do}"}
+        header = {"sizes": [], "unet_calls": 4, "notices": [], "checksum": f"of {do}", "segments": [], "shapes": {}}
         return header | {"work": work | {"flops": 0, "tokens": 0, "graphs": None, "graph_breaks": None}}, ()
 
 
