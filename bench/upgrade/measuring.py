@@ -42,6 +42,11 @@ class Measured:
         return {case: failures[-1] for case, failures in self.failed.items() if len(failures) >= GIVEN_UP_AFTER}
 
     @property
+    def called(self) -> set[str]:
+        """The cases that were called in a start."""
+        return {case for start in self.starts for one in start.pipelines for case in one.calls}
+
+    @property
     def seconds(self) -> float:
         """Of measuring, without importing."""
         return sum(start.seconds for start in self.starts)
@@ -108,9 +113,12 @@ def _chosen(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> 
     """What the next start measures; nothing if all is decided or the budget has no room for it."""
     left = [case for case in cases if case.id not in measured.given_up]
     unseen = [case for case in left if case.id not in measured.speeds.samples.parts]
-    chosen = unseen + next_cases([case for case in left if case not in unseen], measured.speeds)
+    retried = [case for case in left if case.id in measured.failed.keys() - measured.called and case not in unseen]
+    others = [case for case in left if case not in unseen and case not in retried]
+    chosen = unseen + retried + next_cases(others, measured.speeds)
+    must = not measured.starts or retried
     expected_s = sum(_expected_s(chosen, measured.speeds, plan).values())
-    return chosen if not measured.starts or measured.seconds + expected_s <= plan.budget_s else []
+    return chosen if must or measured.seconds + expected_s <= plan.budget_s else []
 
 
 def _expected_s(chosen: Sequence[Case], speeds: Speeds, plan: ComparisonPlan) -> dict[str, float]:

@@ -78,7 +78,8 @@ def test_the_calls_that_draw_the_pictures_are_seen_and_those_that_fail_are_not()
             before, after = (SideResult(images=one["images"], segments=CALL) for one in requests)
             return before, after
 
-    drawn, failing = {"images": (Image.new("RGB", (1, 1)),)}, {"images": ()}
+    drawn: dict[str, Any] = {"images": (Image.new("RGB", (1, 1)),)}
+    failing: dict[str, Any] = {"images": ()}
     processes: Any = Processes()
     requests = {"drawn": (drawn, drawn), "failing": (drawn, failing)}
     assert seen_calls(processes, requests, Places("duet")) == {"drawn": PairedCall(baseline=CALL, candidate=CALL)}

@@ -169,10 +169,10 @@ def test_a_case_that_is_never_called_follows_from_its_steps(tiny_case):
 
 
 def looks(tiny_case, rng, slow: dict[str, str], noise: float = 0.02) -> dict[str, tuple[str, PairedCall]]:
-    """Calls of seven schedulers, of which some have a part that takes 1.5 times as long."""
+    """Calls of seven schedulers, of which some have a slower part: 1.5 times as long, a network 3 times."""
     found = {}
     for name in ("ddim", "euler", "heun", "lms", "pndm", "deis", "unipc"):
-        segments = slower(slow[name], 1.5) if name in slow else CALL
+        segments = slower(slow[name], 1.5 if slow[name] == BETWEEN else 3.0) if name in slow else CALL
         one, other = (
             tuple((part, seconds * rng.lognormal(0, noise)) for part, seconds in side) for side in (segments, CALL)
         )
