@@ -7,11 +7,13 @@ import re
 import subprocess
 from pathlib import Path
 
+from bench.errors import BenchError
+
 # Set by git for the commands that it runs; they would point other git commands to the wrong repository.
 _OF_GIT = re.compile(r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|COMMON_DIR|OBJECT_DIRECTORY|NAMESPACE|CEILING_DIRECTORIES)")
 
 
-class GitFailed(Exception):
+class GitFailed(BenchError):
     """git refused, or is not installed; the last line that it printed."""
 
 
