@@ -35,7 +35,7 @@ class Calibrated:
 
     Attributes:
         limits: measured and written; ``None`` if the case could not be calibrated.
-        problem: why not, or that it is blind; one sentence, empty if there is none.
+        problem: why no limits were written, or that they detect nothing; one sentence, empty if all is well.
         raises: the case raises, and no golden says that it has pictures, so there is nothing to calibrate.
     """
 

@@ -24,7 +24,7 @@ def around(
     """Calls ``before``, with the same arguments, and ``after`` around each call of this part's method.
 
     The class is patched for as long as that takes: a hook on a module would be seen by ``torch.compile`` and make it
-    compile anew. Where the part has a method of its own, that one is.
+    compile again. A method that was set on the part itself is patched there.
     """
     owner = part if method in vars(part) else type(part)
     own = vars(owner).get(method)

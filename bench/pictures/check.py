@@ -286,8 +286,8 @@ def check_golden(
     Args:
         origin: with the counted work, if that is to be compared too.
         update: ``None`` to write nothing. Else the golden is written if the pictures are not identical or the work is
-            not the same, as ``auto``, ``reference``, ``type`` or ``device``. ``auto`` is the reference if there is none
-            or it is of this type of device, else the golden of this type. The verdict stays that of the comparison, so
+            not the same, as ``auto``, ``reference``, ``type`` or ``device``. ``auto`` is the reference, unless another
+            type of device drew it; then it is the golden of this type. The verdict stays that of the comparison, so
             that no run passes by what it wrote. Where a known difference applies, it is removed if it no longer
             appears, and nothing else is written.
         announce: called with a line for each file that was written.

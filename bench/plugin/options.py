@@ -111,7 +111,7 @@ class UpgradeOptions:
         budget_s: seconds of measuring, for all cases together.
         min_change: smallest change of a case that matters, as a share.
         min_component_change: the same of a component that changes no case so much.
-        must_decide: whether a speed that cannot be told fails.
+        must_decide: whether an undecided speed fails.
         resume: the run folder of an interrupted check.
     """
 
@@ -250,7 +250,7 @@ def _add_upgrade_options(parser: pytest.Parser) -> None:
         "--min-component-change", default="10%", metavar="PERCENT", help="smallest change of a part of a pipeline that "
         "fails although it changes no case by --min-change (default: 10%%)"
     )  # fmt: skip
-    group.addoption("--must-decide", action="store_true", help="fail for a speed that cannot be told within the budget")
+    group.addoption("--must-decide", action="store_true", help="fail if a speed is undecided when the budget is spent")
     group.addoption(
         "--resume", nargs="?", const=LATEST, metavar="RUN", help="continue an interrupted upgrade check in its folder "
         "(default: the latest run)"

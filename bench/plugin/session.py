@@ -60,7 +60,7 @@ class Session:
 
 SESSION = pytest.StashKey[Session]()
 UPGRADE_FILE = "test_upgrade.py"
-# Stands in for a case if there is none: with no parameters, pytest would skip the test and the run would pass.
+# Takes the place of a case when none is left: without parameters, pytest would skip the test and the run would pass.
 NO_CASE = object()
 
 

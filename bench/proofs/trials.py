@@ -127,7 +127,7 @@ def setups(cases: Sequence[Case], kinds: Iterable[str], budget_s: float, min_cha
     """All trials of a round with these cases, of which the first is the one that is slowed down by itself.
 
     Raises:
-        UsageError: there is none.
+        UsageError: none of the cases fits a kind of trial.
     """
     ids = tuple(case.id for case in cases)
 

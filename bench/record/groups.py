@@ -20,7 +20,7 @@ RAISING = (Verdict.RAISES, Verdict.RAISES_NOW, Verdict.RAISES_ELSE)
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _COUNT = re.compile(r"(?P<name>[^:;→]+?) (?P<before>[\d,]+) → (?P<after>[\d,]+)")
 _OMITTED = "…"
-# With fewer steps a change in the first one cannot be told from a change in a later one.
+# With fewer steps, a change in the first one looks like a change in a later one.
 _ENOUGH_STEPS = 3
 
 _PREDICATES = {

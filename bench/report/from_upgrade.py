@@ -83,21 +83,21 @@ def _headline(found: UpgradeFound, cut_short: bool) -> tuple[str, Kind]:
     problems = found.problems
     cases = plural(len(found.cases), "case")
     unsure = sum(case.speed is not None and case.speed.verdict == Verdict.CANNOT_TELL for case in found.cases)
-    told = f"the speed of {plural(unsure, 'case')} is unclear" if unsure else ""
+    unclear = f"the speed of {plural(unsure, 'case')} is unclear" if unsure else ""
     if problems:
         words = Counter(word for case in found.cases for word in _bad_words(case))
         named = ", ".join(f"{number} {word}" for word, number in words.most_common())
         where = f"Worse in {len(problems.keys() - {IMPORT, COMPONENTS})} of {cases}: {named}" if words else ""
         slow = "importing the libraries is slower" if IMPORT in problems else ""
         part = f"slowest part: {problems[COMPONENTS][0]}" if COMPONENTS in problems else ""
-        parts = [text for text in (where, part, slow, told) if text]
+        parts = [text for text in (where, part, slow, unclear) if text]
         return f"{'; '.join(parts).capitalize() if not where else '; '.join(parts)}.", Kind.BAD
     if not found.cases and not found.import_time:
         return "No case ran, so nothing was compared.", Kind.BAD
     if cut_short:
         return f"Nothing is worse in {cases}, but the check is incomplete.", Kind.BAD
     if unsure:
-        return f"Nothing is measurably worse in {cases}, but {told}.", Kind.UNSURE
+        return f"Nothing is measurably worse in {cases}, but {unclear}.", Kind.UNSURE
     return f"Nothing is worse in {cases}.", Kind.GOOD
 
 
@@ -284,18 +284,18 @@ def _components_table(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Tab
 def _changes_table(found: UpgradeFound, keys: Mapping[str, str]) -> Table:
     """A row for each case, with the verdicts."""
 
-    def told(figure: Figure | None) -> Value:
+    def verdict_of(figure: Figure | None) -> Value:
         return Value(percent(figure), figure.ratio) if figure else Value("")
 
     rows = tuple(
         (
             Value(case.case),
             Value(case.work.verdict if case.work else ""),
-            told(case.speed),
+            verdict_of(case.speed),
             Value(case.speed.interval if case.speed else ""),
-            told(case.memory),
-            told(case.load),
-            told(case.first_call),
+            verdict_of(case.memory),
+            verdict_of(case.load),
+            verdict_of(case.first_call),
         )
         for case in found.cases
     )

@@ -113,7 +113,7 @@ def smallest_cover(group: Sequence[Settings], rest: Sequence[Settings]) -> Cover
     A description is a setting with one or several values (``scheduler ddim or lcm``), or two settings of which one has
     a single value (``dtype bfloat16 and scheduler ddim or lcm``). One that is exact is preferred, and of these the one
     with the fewest values. Otherwise it is the one with the fewest exceptions and values together, if it describes more
-    than half of the group and the group is more than half of what it describes; if there is none, it is all cases.
+    than half of the group and the group is more than half of what it describes; failing that, it is all cases.
 
     Args:
         group: settings of each case, as ``Settings.described`` gives them, with its ``model``.

@@ -87,8 +87,8 @@ def describe_start(baseline: StepsOfSide, candidate: StepsOfSide, dtype: str) ->
             return f"the change starts in {_step(number, counts[0])}: {what}"
         largest = max(largest, predicted, stepped)
     place = "in the decoder" if baseline.has_decoder else "in the conversion to pictures"
-    alike = f"differ by rounding alone, {_percent(largest)}" if largest else "are the same"
-    return f"the change starts {place}: the latents of all {counts[0]} steps {alike}"
+    how = f"differ by rounding alone, {_percent(largest)}" if largest else "are the same"
+    return f"the change starts {place}: the latents of all {counts[0]} steps {how}"
 
 
 def _step(number: int, count: int) -> str:

@@ -42,7 +42,7 @@ class UpgradeCheck:
         sides: baseline and candidate, in this order.
         processes: of these sides.
         journal: what is known already, and where each finding goes at once.
-        announce: told of what takes long.
+        announce: called with a line about what takes long.
         limits_of: how far the two pictures of a case may be apart.
         expected_error_of: what the golden of a case says that it raises.
     """
@@ -65,7 +65,7 @@ class UpgradeCheck:
         """Pictures and work of both sides; from the journal where it has them.
 
         Raises:
-            PipelineError: there is no checkpoint of the case's model.
+            PipelineError: the checkpoint of the case's model is missing.
         """
         known = self.journal.found(case)
         if known:

@@ -55,7 +55,7 @@ class Component:
 
     @property
     def name(self) -> str:
-        """Without its shape, which seldom tells two components apart."""
+        """Without its shape, which rarely distinguishes two components."""
         return f"{self.part} of {self.pipeline}{f' with {self.scheduler}' if self.scheduler else ''}"
 
     def __str__(self) -> str:
@@ -108,8 +108,8 @@ def samples_of(
     """Pools what the starts measured of these cases, component by component.
 
     Args:
-        seen: a call of each case before the starts, which shows what it is made of; where there is none, the first
-            call of the first start does.
+        seen: a call of each case before the starts, which shows what it is made of; for a case without one, its first
+            call in a start is used.
         min_change: smallest change of a case that matters, as a share.
     """
     known = {case.id: case for case in cases}

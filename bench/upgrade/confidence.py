@@ -1,4 +1,4 @@
-"""How far a mean may be from what was seen, at every moment of a measurement that goes on until it is decided."""
+"""How far a mean may be from what was seen, at every moment of a measurement that continues until it is decided."""
 
 from __future__ import annotations
 

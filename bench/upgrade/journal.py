@@ -78,7 +78,7 @@ def read_journal(path: Path, compared: Compared) -> Journal:
     """The journal of an interrupted check, to be continued.
 
     Raises:
-        UsageError: there is none, it is damaged, or it compares something else.
+        UsageError: the file is missing or damaged, or it compares something else.
     """
     journal = Journal(path)
     try:

@@ -72,7 +72,7 @@ def measure_until_decided(
         known, odd: as in ``measure_start``.
         starts: those of an interrupted check, which this one continues.
         seen: a call of each case before the starts; of a case without one, the first start has one.
-        keep: told of each start when it is over.
+        keep: called with each start when it is over.
 
     Raises:
         WorkerBroken: a side cannot be started any more.

@@ -1,6 +1,6 @@
 """What an upgrade check found, as it is written to ``upgrade.json``.
 
-Schema: ``upgrade.schema.json``, written anew by ``python -m bench.upgrade.outcome``.
+Schema: ``upgrade.schema.json``, written by ``python -m bench.upgrade.outcome``.
 """
 
 from __future__ import annotations

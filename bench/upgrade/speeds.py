@@ -59,7 +59,7 @@ class Speeds:
 
     @property
     def undecided(self) -> list[str]:
-        """Cases whose speed cannot be told yet."""
+        """Cases whose speed is still undecided."""
         return [case for case, figure in self.cases.items() if figure.verdict == Verdict.CANNOT_TELL]
 
 
@@ -193,7 +193,7 @@ def next_cases(cases: Sequence[Case], found: Speeds) -> list[Case]:
 
 
 def _looks_changed(figure: Figure) -> bool:
-    """Whether something that cannot be told yet may well be a change that matters."""
+    """Whether something undecided may well be a change that matters."""
     undecided = figure.verdict == Verdict.CANNOT_TELL
     return undecided and abs(math.log(figure.ratio)) >= math.log1p(figure.min_change) / 2
 

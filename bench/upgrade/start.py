@@ -28,7 +28,7 @@ from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh
 Pair = tuple[float, float]
 # What each side is to load, by case; see ``load_request``.
 Requests = Mapping[str, Sequence[dict[str, Any]]]
-# Told of a call whose output is not as known: the case, and the images of each side that differs.
+# Called when an output is not as known: with the case, and the images of each side that differs.
 Odd = Callable[[str, tuple[Images, Images]], None]
 
 
@@ -104,7 +104,7 @@ def measure_start(
 
     Args:
         known: checksums that the outputs should have, by case.
-        odd: told of outputs that have others.
+        odd: called with outputs that have another one.
 
     Raises:
         WorkerBroken: a side cannot be started.

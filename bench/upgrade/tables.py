@@ -60,7 +60,7 @@ def _cell(figure: Figure | None) -> str:
 
 
 def _is_quiet(case: CaseFound) -> bool:
-    """A sentinel of which there is nothing to tell."""
+    """Whether this is a sentinel with nothing to report."""
     words = [case.pictures.verdict, *([case.work.verdict] if case.work else [])]
     return bool(case.settings.get("sentinel")) and all(Verdict(word).rank == Rank.AS_BEFORE for word in words)
 
@@ -103,7 +103,7 @@ def counts_lines(found: UpgradeFound) -> list[str]:
 
 def _undecided(case: str, speed: Figure) -> str:
     wanted = f"about {speed.more_pairs}" if speed.more_pairs else "very many"
-    return f"{case}: speed cannot be told; it would take {wanted} more starts of both sides (--budget)"
+    return f"{case}: the speed is undecided; it would take {wanted} more starts of both sides (--budget)"
 
 
 def _few(lines: list[str], kind: str) -> list[str]:

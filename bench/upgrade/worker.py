@@ -1,4 +1,4 @@
-"""One side of a comparison, inside its own environment: loads pipelines and calls them as it is told.
+"""One side of a comparison, inside its own environment: loads pipelines and calls them on request.
 
 The first process imports the libraries, then forks a child for each pair of processes that is measured: a fresh heap,
 fresh threads, without the seconds that importing takes. It does no work of its own and starts no threads, so that
@@ -63,7 +63,7 @@ class Notices(logging.Handler):
 
 
 def peak_resident_bytes() -> int | None:
-    """Highest resident size of this process so far, in bytes; ``None`` where the system does not tell.
+    """Highest resident size of this process so far, in bytes; ``None`` where the system does not say.
 
     Read from the kernel's page for this address space: ``getrusage`` would go on with the peak of the process that
     started this one.
@@ -198,9 +198,9 @@ class Worker:
         check_applied(self.loaded.pipeline, tuple(name for name in optimizations if OPTIMIZATIONS[name].compiles))
         sizes, blobs = _raw(to_images(call.pipeline, output))
         unet_calls = sum(part == DENOISER for part, _ in timed["segments"])
-        told = {"unet_calls": unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
+        header = {"unet_calls": unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
         call_s = sum(seconds for _, seconds in timed["segments"])
-        return told | timed | {"call_s": call_s, "checksum": _checksum(output)}, blobs
+        return header | timed | {"call_s": call_s, "checksum": _checksum(output)}, blobs
 
     def do_counted_picture(self, _request: dict[str, Any]) -> Reply:
         """As ``picture``, and the work of that same call, which takes longer because it is counted."""
@@ -210,8 +210,8 @@ class Worker:
         with self._timed_parts(self.loaded.pipeline) as timed:
             output, work = counted_call(self.loaded, self.case)
         sizes, blobs = _raw(to_images(self.loaded.pipeline, output))
-        told = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
-        return told | timed | {"work": work.to_json(), "checksum": _checksum(output)}, blobs
+        header = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
+        return header | timed | {"work": work.to_json(), "checksum": _checksum(output)}, blobs
 
     @contextlib.contextmanager
     def _timed_parts(self, pipeline: Any, halt: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
@@ -288,7 +288,7 @@ class Worker:
         return reply | {"sizes": sizes}, blobs
 
     def _halt(self) -> None:
-        """Waits for the word to go on, and goes on where it says."""
+        """Waits until it may continue, on the cores that it is given."""
         self._channel.send({"halted": True})
         go, _ = self._channel.receive()
         if go.get("cores"):

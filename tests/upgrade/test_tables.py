@@ -9,11 +9,11 @@ from tests.upgrade.test_outcome import component
 CASE = "m/ddim-s5"
 
 
-def test_a_speed_that_cannot_be_told_says_what_it_would_take():
+def test_an_undecided_speed_says_what_it_would_take():
     undecided = figure("cannot tell", 1.02).model_copy(update={"more_pairs": 7})
     found = check([case(CASE, speed=undecided)] * 9)
     assert found.counts()["speed"]["cannot tell"] == 9
-    line = "m/ddim-s5: speed cannot be told; it would take about 7 more starts of both sides (--budget)"
+    line = "m/ddim-s5: the speed is undecided; it would take about 7 more starts of both sides (--budget)"
     assert remarks(found) == [*[line] * 4, "and 5 more cases: undecided"]
 
 
