@@ -194,7 +194,7 @@ class Run:
             "schema": 1,
             "case": case.id,
             "model": case.model.name,
-            "settings": case.settings.described() | {"slow": case.settings.slow},
+            "settings": case.settings.recorded(),
             "device": self.device.type,
             "environment": self.environment_key,
             "load_average": environments.load_average(),

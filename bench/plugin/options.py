@@ -112,7 +112,7 @@ class UpgradeOptions:
         min_change: smallest change of a case that matters, as a share.
         min_component_change: the same of a component that changes no case so much.
         must_decide: whether an undecided speed fails.
-        resume: the run folder of an interrupted check.
+        resume: the run folder of an interrupted check, as given; ``latest`` is that of the latest run.
     """
 
     baseline: str
@@ -123,7 +123,7 @@ class UpgradeOptions:
     min_change: float
     min_component_change: float
     must_decide: bool
-    resume: Path | None
+    resume: str | None
     pictures_only: bool
 
     @classmethod
@@ -150,19 +150,9 @@ class UpgradeOptions:
             min_change=_amount(config, "min_change", percent),
             min_component_change=_amount(config, "min_component_change", percent),
             must_decide=config.getoption("must_decide"),
-            resume=_resumed(config),
+            resume=config.getoption("resume"),
             pictures_only=config.getoption("pictures_only"),
         )
-
-
-def _resumed(config: pytest.Config) -> Path | None:
-    given = config.getoption("resume")
-    if given is None:
-        return None
-    folder = config.rootpath / "results" / LATEST if given == LATEST else config.invocation_params.dir / given
-    if given == LATEST and config.getoption("results"):
-        folder = config.invocation_params.dir / config.getoption("results") / LATEST
-    return folder.resolve()
 
 
 def _amount(config: pytest.Config, name: str, read: Callable[[str], float]) -> float:

@@ -26,7 +26,7 @@ from bench.faults.quick import quick_cases
 from bench.pictures.outcomes import Difference, holds, library_of, read_requirement
 from bench.plugin.options import Options, UpgradeOptions
 from bench.record.environment import describe_environment
-from bench.record.folder import RECORDS, RunFolder, new_run_name
+from bench.record.folder import LATEST, RECORDS, RunFolder, new_run_name
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
 from bench.suite.case import Case
@@ -121,9 +121,12 @@ def start_session(config: pytest.Config) -> Session:
     environment = describe_environment(device, config.rootpath)
     if options.golden_difference:
         require_releases(options.golden_difference, environment["libraries"])
-    folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
     if upgrade and upgrade.resume:
-        folder = RunFolder(upgrade.resume.parent, upgrade.resume.name)
+        latest = upgrade.resume == LATEST
+        resumed = (options.results / LATEST if latest else config.invocation_params.dir / upgrade.resume).resolve()
+        folder = RunFolder(resumed.parent, resumed.name)
+    else:
+        folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
     run = Run(
         device=device,
         folder=folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 
 from bench.calls.device import is_simulated
-from bench.calls.pipelines import find_checkpoint
 from bench.calls.raised import RaisedError
 from bench.errors import BenchError
 from bench.installs.cache import list_environments, prune_environments
@@ -37,9 +37,8 @@ from bench.upgrade.journal import JOURNAL, Compared, Journal, new_journal, read_
 from bench.upgrade.lockstep import places_for
 from bench.upgrade.measuring import Measured
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
-from bench.upgrade.outcome import CaseFound, UpgradeFound, side_found, worst_cases, write_upgrade
+from bench.upgrade.outcome import CaseFound, UpgradeFound, side_found, slower_components, worst_cases, write_upgrade
 from bench.upgrade.plan import ComparisonPlan
-from bench.upgrade.request import load_request
 from bench.upgrade.speeds import ERROR_RATE_OF_RUN
 from bench.upgrade.tables import component_lines, counts_lines, pictures_line, remarks, render_upgrade, speed_line
 from bench.upgrade.workers import SIDES, WorkerBroken
@@ -65,7 +64,7 @@ class UpgradeSession:
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _check: UpgradeCheck | None = None
 
-    @property
+    @functools.cached_property
     def plan(self) -> ComparisonPlan:
         device = self.session.device
         return ComparisonPlan(
@@ -180,10 +179,7 @@ class UpgradeSession:
 
         def start_of(name: str) -> str:
             self.announce(f"looking where the change of {name} starts")
-            case = self.cases[name]
-            checkpoint = find_checkpoint(case.model, self.session.options.suite.parent)
-            request = load_request(case, checkpoint, self.plan.device, self.plan.places.threads)
-            return start_in(self.check.processes.fresh_process, request)
+            return start_in(self.check.processes.fresh_process, self.check.request(self.cases[name]))
 
         self.groups = note_starts(upgrade_groups(found), {case.case: case.settings for case in found}, start_of)
 
@@ -278,7 +274,7 @@ def _fail_for(upgrade: UpgradeSession, found: CaseFound, problems: Sequence[str]
 def check_components(upgrade: UpgradeSession) -> None:
     """Fails if a part of a pipeline is slower on the candidate."""
     __tracebackhide__ = True
-    slower = upgrade.outcome().slower_components if _measured(upgrade) else []
+    slower = slower_components(_measured(upgrade).speeds.components.values())
     if slower:
         pytest.fail("; ".join(one.sentence for one in slower), pytrace=False)
 
@@ -369,8 +365,7 @@ class UpgradeReporter:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         measured = self._upgrade.measured
-        components = measured.speeds.components.values() if measured else ()
-        slower = any(Verdict(one.figure.verdict).is_worse for one in components)
+        slower = slower_components(measured.speeds.components.values()) if measured else []
         if slower and exitstatus == pytest.ExitCode.OK:  # -k may have left out the test of the components
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._upgrade.compared and exitstatus != pytest.ExitCode.INTERRUPTED:

@@ -48,8 +48,7 @@ def own_verdicts(trials: Sequence[Trial], ends: Sequence[Ended]) -> list[Verdict
 
 
 def _call_seconds(trial: Trial, case: str, side: int) -> list[float]:
-    pipelines = [pipeline for start in all_starts(trial) for pipeline in start.pipelines]
-    return [call.seconds[side] for pipeline in pipelines for call in pipeline.calls.get(case, ())]
+    return [call.seconds[side] for start in all_starts(trial) for call in start.calls.get(case, ())]
 
 
 def runs_apart(trials: Sequence[Trial]) -> Iterator[tuple[float, list[float], list[float]]]:

@@ -14,7 +14,7 @@ from functools import partial
 from bench.proofs.ended import Ended, ended
 from bench.proofs.trials import Fault
 from bench.suite.case import Case
-from bench.upgrade.components import totals_by_part
+from bench.upgrade.components import calls_by_case, totals_by_part
 from bench.upgrade.lockstep import PairedCall, Segments
 from bench.upgrade.measuring import starts_until_decided
 from bench.upgrade.plan import ComparisonPlan
@@ -54,7 +54,7 @@ def resampled_runs(pool: Pool, count: int, *, processes: int = 0) -> list[Ended]
         ``count`` runs; none if no start has a call of every case.
     """
     every = {case.id for case in pool.cases}
-    if not any(every <= _cases_of(start) for start in pool.starts):
+    if not any(every <= start.calls.keys() for start in pool.starts):
         return []
     processes = processes or len(os.sched_getaffinity(0))
     if processes == 1:
@@ -93,19 +93,10 @@ def _drawing(pool: Pool) -> Callable[[random.Random, Sequence[Case]], Start]:
     return draw
 
 
-def _cases_of(start: Start) -> set[str]:
-    return {case for pipeline in start.pipelines for case in pipeline.calls}
-
-
 def mean_calls(starts: Sequence[Start]) -> list[dict[str, PairedCall]]:
     """Of each start, the mean of each case's calls, as one call with equally long segments of each part."""
-    calls: dict[str, list[tuple[int, PairedCall]]] = defaultdict(list)
-    for number, start in enumerate(starts):
-        for pipeline in start.pipelines:
-            for case, found in pipeline.calls.items():
-                calls[case] += [(number, call) for call in found]
     means: list[dict[str, PairedCall]] = [{} for _ in starts]
-    for case, numbered in calls.items():
+    for case, numbered in calls_by_case(starts).items():
         by_start: dict[int, list[tuple[PairedCall, dict[str, Pair]]]] = defaultdict(list)
         for (number, call), totals in zip(numbered, totals_by_part([call for _, call in numbered]), strict=True):
             by_start[number].append((call, totals))

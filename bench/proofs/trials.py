@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -162,7 +161,7 @@ def next_setup(choices: Sequence[Setup], done: Iterable[Setup], rng: random.Rand
 
 def keep(file: Path, trial: Trial) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    append_line(file, json.dumps(trial.model_dump(mode="json")))
+    append_line(file, trial.model_dump_json())
 
 
 def read_trials(file: Path) -> list[Trial]:

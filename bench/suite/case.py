@@ -117,6 +117,10 @@ class Settings(Frozen):
         settings = self.model_dump(mode="json", exclude={"slow", "issue"})
         return {key: value for key, value in settings.items() if key not in _SPECIAL or value != _SPECIAL[key]}
 
+    def recorded(self) -> dict[str, Any]:
+        """As ``described``, and whether the case is measured only on request."""
+        return self.described() | {"slow": self.slow}
+
 
 # Settings that most cases do not change, with their defaults.
 _SPECIAL = {"options": {}, "call": {}, "task": TEXT_TO_IMAGE, "scenario": PLAIN, "sentinel": "", "tag": ""}

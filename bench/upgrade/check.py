@@ -26,6 +26,7 @@ from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.repeats import Repeats
 from bench.upgrade.request import load_request
 from bench.upgrade.side_results import PictureProcesses, SideResult, paired
+from bench.upgrade.speeds import FIRST_CALL, LOAD, MEMORY, SPEED
 from bench.upgrade.workers import SIDES, Sides
 from bench.verdicts import Verdict
 
@@ -71,7 +72,7 @@ class UpgradeCheck:
         if known:
             return known
         began = time.perf_counter()
-        baseline, candidate = self.processes.both((self._request(case),) * 2, self.plan.places)
+        baseline, candidate = self.processes.both((self.request(case),) * 2, self.plan.places)
         limits = self.limits_of(case)
         pictures = compare_pictures(baseline, candidate, limits)
         pictures = only_expected_errors(pictures, baseline.error, self.expected_error_of(case))
@@ -82,7 +83,7 @@ class UpgradeCheck:
         self._repeats.expect(case.id, (baseline.images, candidate.images), limits)
         found = CaseFound(
             case=case.id,
-            settings=case.settings.described() | {"slow": case.settings.slow},
+            settings=case.settings.recorded(),
             pictures=pictures,
             unet_calls=(baseline.unet_calls, candidate.unet_calls),
             work=_work(baseline, candidate),
@@ -108,7 +109,7 @@ class UpgradeCheck:
             self.measured = measure_until_decided(
                 self.sides,
                 timed,
-                {case.id: (self._request(case),) * 2 for case in timed},
+                {case.id: (self.request(case),) * 2 for case in timed},
                 self.plan,
                 rng=self.rng,
                 starts=self.journal.starts,
@@ -128,11 +129,11 @@ class UpgradeCheck:
         figures = self.measured.speeds.figures_of(case)
         found = found.model_copy(
             update={
-                "speed": figures.get("speed"),
-                "load": figures.get("load"),
-                "first_call": figures.get("first call"),
-                "memory": figures.get("memory"),
-                "memory_reason": None if "memory" in figures or not figures else "this system does not report it",
+                "speed": figures.get(SPEED),
+                "load": figures.get(LOAD),
+                "first_call": figures.get(FIRST_CALL),
+                "memory": figures.get(MEMORY),
+                "memory_reason": None if MEMORY in figures or not figures else "this system does not report it",
                 "odd_parts": tuple(sorted(self.measured.speeds.samples.odd.get(case.id, ()))),
                 "unsteady": self._repeats.sentences(case.id) + self._failed_once(case),
             }
@@ -156,7 +157,12 @@ class UpgradeCheck:
         pictures = found.pictures.model_copy(update={"verdict": Verdict.BROKEN, "message": message})
         return found.model_copy(update={"pictures": pictures})
 
-    def _request(self, case: Case) -> dict[str, Any]:
+    def request(self, case: Case) -> dict[str, Any]:
+        """What each side is to load for a case.
+
+        Raises:
+            PipelineError: the checkpoint of the case's model is missing.
+        """
         return load_request(case, self._checkpoint(case), self.plan.device, self.plan.places.threads)
 
     def _checkpoint(self, case: Case) -> Checkpoint:

@@ -113,7 +113,7 @@ def samples_of(
         min_change: smallest change of a case that matters, as a share.
     """
     known = {case.id: case for case in cases}
-    calls = {name: found for name, found in _calls(starts).items() if name in known}
+    calls = {name: found for name, found in calls_by_case(starts).items() if name in known}
     looks = {name: found[0][1] for name, found in calls.items()} | {name: seen[name] for name in seen if name in known}
     odd = odd_parts({name: (pipeline_of(known[name]), look) for name, look in looks.items()}, min_change)
     labels = _Labels([known[name] for name in looks], odd)
@@ -129,9 +129,10 @@ def samples_of(
     }
     parts = {}
     for name, look in looks.items():
+        counts = _counts(look)
         made_of = {
-            labels.component(known[name], part, look.shapes): (count, _by_part(*_columns(look.baseline))[part])
-            for part, count in _counts(look).items()
+            labels.component(known[name], part, look.shapes): (counts[part], took)
+            for part, (took, _) in _sums(look).items()
         }
         parts[name] = {one: count * each[one] if one in each else took for one, (count, took) in made_of.items()}
     logs = {component: log_ratios(by_start, component.part) for component, by_start in pairs.items()}
@@ -199,7 +200,7 @@ def odd_parts(looks: Mapping[str, tuple[str, PairedCall]], min_change: float) ->
     """
     sides: dict[tuple[str, str], dict[str, Pair]] = defaultdict(dict)
     for name, (pipeline, call) in looks.items():
-        for part, pair in _sums(call, _pairs(call)).items():
+        for part, pair in _sums(call).items():
             sides[pipeline, part][name] = pair
     totals = {name: sum(seconds for _, seconds in call.baseline) for name, (_, call) in looks.items()}
     odd: dict[str, set[str]] = defaultdict(set)
@@ -216,13 +217,12 @@ def odd_parts(looks: Mapping[str, tuple[str, PairedCall]], min_change: float) ->
     return {name: frozenset(parts) for name, parts in odd.items()}
 
 
-def _calls(starts: Sequence[Start]) -> dict[str, list[tuple[int, PairedCall]]]:
+def calls_by_case(starts: Sequence[Start]) -> dict[str, list[tuple[int, PairedCall]]]:
     """The calls of each case, with the number of their start."""
     found: dict[str, list[tuple[int, PairedCall]]] = defaultdict(list)
     for number, start in enumerate(starts):
-        for pipeline in start.pipelines:
-            for name, calls in pipeline.calls.items():
-                found[name] += [(number, call) for call in calls]
+        for name, calls in start.calls.items():
+            found[name] += [(number, call) for call in calls]
     return found
 
 
@@ -239,7 +239,7 @@ def segments_by_part(calls: Sequence[PairedCall]) -> list[dict[str, list[Pair]]]
     """
     layouts = {tuple(part for part, _ in side) for call in calls for side in (call.baseline, call.candidate)}
     if len(layouts) > 1:
-        return [{part: [pair] for part, pair in _sums(call, _pairs(call)).items()} for call in calls]
+        return [{part: [pair] for part, pair in _sums(call).items()} for call in calls]
     places = [_cut(place) for place in zip(*map(_pairs, calls), strict=True)]
     found: list[dict[str, list[Pair]]] = []
     for pairs in zip(*places, strict=True):
@@ -259,8 +259,8 @@ def totals_by_part(calls: Sequence[PairedCall]) -> list[dict[str, Pair]]:
 
 
 def _pairs(call: PairedCall) -> list[Pair]:
-    """Seconds of both sides, segment by segment; meaningless where the sides differ in their segments."""
-    return [(before, after) for (_, before), (_, after) in zip(call.baseline, call.candidate, strict=False)]
+    """Seconds of both sides, segment by segment, of a call whose sides have the same segments."""
+    return [(before, after) for (_, before), (_, after) in zip(call.baseline, call.candidate, strict=True)]
 
 
 def _cut(place: Sequence[Pair]) -> Sequence[Pair]:
@@ -280,15 +280,12 @@ def _middle(pairs: Sequence[Pair]) -> float:
     raise ValueError("no segments")
 
 
-def _sums(call: PairedCall, pairs: Sequence[Pair]) -> dict[str, Pair]:
-    layout = [part for part, _ in call.baseline]
-    if layout == [part for part, _ in call.candidate]:
-        before, after = (_by_part(layout, seconds) for seconds in zip(*pairs, strict=True))
-    else:
-        before, after = (_by_part(*_columns(side)) for side in (call.baseline, call.candidate))
-        for side, other in ((before, after), (after, before)):
-            for part in [part for part in side if part not in other]:
-                side[REST] += side.pop(part)
+def _sums(call: PairedCall) -> dict[str, Pair]:
+    """The seconds of each part on both sides; what only one side has is added to the rest."""
+    before, after = (_by_part(side) for side in (call.baseline, call.candidate))
+    for side, other in ((before, after), (after, before)):
+        for part in [part for part in side if part not in other]:
+            side[REST] += side.pop(part)
     return {part: (before[part], after[part]) for part in before}
 
 
@@ -298,12 +295,8 @@ def _counts(call: PairedCall) -> Counter[str]:
     return Counter(part if part in both else REST for part, _ in call.baseline)
 
 
-def _columns(segments: Segments) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    return tuple(part for part, _ in segments), tuple(seconds for _, seconds in segments)
-
-
-def _by_part(parts: Iterable[str], seconds: Iterable[float]) -> dict[str, float]:
+def _by_part(segments: Segments) -> dict[str, float]:
     sums: dict[str, float] = defaultdict(float)
-    for part, took in zip(parts, seconds, strict=True):
-        sums[part] += took
+    for part, seconds in segments:
+        sums[part] += seconds
     return sums

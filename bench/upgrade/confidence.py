@@ -61,6 +61,11 @@ def confidence_interval(samples: Sequence[float], error_rate: float = ERROR_RATE
     """
     if not samples:
         raise ValueError("no samples, so nothing can be estimated")
-    estimate = statistics.fmean(samples)
-    half = half_width(len(samples), statistics.stdev(samples) if len(samples) > 1 else 0.0, error_rate)
+    deviation = statistics.stdev(samples) if len(samples) > 1 else 0.0
+    return interval_around(statistics.fmean(samples), len(samples), deviation, error_rate)
+
+
+def interval_around(estimate: float, count: int, deviation: float, error_rate: float = ERROR_RATE) -> Interval:
+    """The interval after this many samples with this mean and standard deviation; see ``half_width``."""
+    half = half_width(count, deviation, error_rate)
     return Interval(estimate, estimate - half, estimate + half)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.upgrade.confidence import ERROR_RATE, confidence_interval, half_width
+from bench.upgrade.confidence import ERROR_RATE, confidence_interval, interval_around
 from bench.verdicts import Verdict
 
 # Below this, one odd process decides too much.
@@ -61,9 +61,10 @@ class Question:
             return Verdict.CANNOT_TELL
         if not deviation:
             return self.exact_verdict(estimate)
-        if abs(estimate) >= self.margin and abs(estimate) > half_width(count, deviation, self.alarm_rate):
+        sure = interval_around(estimate, count, deviation, self.alarm_rate).excludes(0)
+        if sure and abs(estimate) >= self.margin:
             return self.exact_verdict(estimate)
-        inside = abs(estimate) + half_width(count, deviation) < self.margin
+        inside = interval_around(estimate, count, deviation).within(-self.margin, self.margin)
         return Verdict.SAME if inside else Verdict.CANNOT_TELL
 
     def exact_verdict(self, log_ratio: float) -> Verdict:

@@ -50,7 +50,7 @@ class Journal:
     def found(self, case: Case) -> CaseFound | None:
         """Pictures and work of a case, unless its settings have changed since."""
         found = self.cases.get(case.id)
-        same = found and found.settings == case.settings.described() | {"slow": case.settings.slow}
+        same = found and found.settings == case.settings.recorded()
         return found if same else None
 
     def add_case(self, found: CaseFound, call: PairedCall | None = None) -> None:
@@ -83,15 +83,15 @@ def read_journal(path: Path, compared: Compared) -> Journal:
     journal = Journal(path)
     try:
         first, *lines = (json.loads(line) for line in read_lines(path))
-        before = Compared.model_validate_json(json.dumps(first["check"]))
+        before = Compared.model_validate(first["check"])
         for line in lines:
             if "case" in line:
-                found = CaseFound.model_validate_json(json.dumps(line["case"]))
+                found = CaseFound.model_validate(line["case"])
                 journal.cases[found.case] = found
                 if line.get("call"):
-                    journal.seen[found.case] = PairedCall.model_validate_json(json.dumps(line["call"]))
+                    journal.seen[found.case] = PairedCall.model_validate(line["call"])
             else:
-                journal.starts.append(Start.model_validate_json(json.dumps(line["start"])))
+                journal.starts.append(Start.model_validate(line["start"]))
     except OSError as error:
         raise UsageError(f"--resume: {shown(path)} cannot be read ({error.strerror or error}).") from None
     except (ValueError, KeyError, TypeError, ValidationError) as error:

@@ -44,7 +44,7 @@ class Measured:
     @property
     def called(self) -> set[str]:
         """The cases that were called in a start."""
-        return {case for start in self.starts for one in start.pipelines for case in one.calls}
+        return {case for start in self.starts for case in start.calls}
 
     @property
     def seconds(self) -> float:

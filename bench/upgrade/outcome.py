@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,12 @@ class ComponentFound(Frozen):
         return f"{self.name}: {self.figure.ratio:.2f} ×, which makes {calls} {span} % {word}"
 
 
+def slower_components(components: Iterable[ComponentFound]) -> list[ComponentFound]:
+    """Those that take longer, the one with the largest effect first."""
+    worse = [one for one in components if Verdict(one.figure.verdict).is_worse]
+    return sorted(worse, key=lambda one: -max(one.effect))
+
+
 class SideFound(Frozen):
     asked: str
     libraries: dict[str, str]
@@ -206,8 +212,7 @@ class UpgradeFound(Frozen):
     @property
     def slower_components(self) -> list[ComponentFound]:
         """Those that take longer, the one with the largest effect first."""
-        worse = [one for one in self.components if Verdict(one.figure.verdict).is_worse]
-        return sorted(worse, key=lambda one: -max(one.effect))
+        return slower_components(self.components)
 
     def counts(self) -> dict[str, Counter[str]]:
         """How often each verdict was given, by question."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -74,19 +75,27 @@ def judge(
     Args:
         seen: a call of each case before the starts; see ``samples_of``.
     """
-    cases = list(cases)
     samples = samples_of(starts, cases, seen or {}, plan.min_change)
-    measured = [case for case in cases if case.id in samples.parts and samples.ratios(case.id)]
+    shares: dict[Component, dict[str, float]] = defaultdict(dict)
+    for case in samples.parts:
+        for component, share in samples.shares(case).items():
+            shares[component][case] = share
+    ratios = {case: logs for case in samples.parts if (logs := samples.ratios(case))}
     processes = _by_pipeline(starts)
-    questions = len(samples.components) + len(measured) + 3 * len(processes) + 1
+    questions = len(samples.components) + len(ratios) + 3 * len(processes) + 1
     alarm_rate = ERROR_RATE_OF_RUN / questions
     names = short_names(sorted(samples.components))
     once = Question(MIN_CHANGE_ONCE, alarm_rate)
+    speed = Question(plan.min_change, alarm_rate)
     peaks = Question(plan.min_change, alarm_rate, Verdict.MORE, Verdict.LESS)
     return Speeds(
         samples=samples,
-        components={one: _component(one, name, samples, plan, alarm_rate) for one, name in names.items()},
-        cases={case.id: _case(case, samples, Question(plan.min_change, alarm_rate)) for case in measured},
+        components={
+            one: _component(one, samples, shares[one], plan, alarm_rate, name=name) for one, name in names.items()
+        },
+        cases={
+            case: _case(list(logs.values()), sum(samples.parts[case].values()), speed) for case, logs in ratios.items()
+        },
         pipelines={
             name: {
                 LOAD: figure([one.load_s for one in found], once),
@@ -96,7 +105,7 @@ def judge(
             for name, found in processes.items()
         },
         memory={
-            name: found[MEMORY] for name, pairs in _peaks_by_case(starts).items() if (found := _memory(pairs, peaks))
+            name: memory[MEMORY] for name, pairs in _peaks_by_case(starts).items() if (memory := _memory(pairs, peaks))
         },
         import_time=figure([start.import_s for start in starts], once) if starts else None,
         questions=questions,
@@ -134,17 +143,25 @@ def _peaks_by_case(starts: Sequence[Start]) -> dict[str, list[tuple[int | None, 
     """The peaks of each case's calls, the first of each start."""
     found: dict[str, list[tuple[int | None, int | None]]] = {}
     for start in starts:
-        for one in start.pipelines:
-            for case, calls in one.calls.items():
-                found.setdefault(case, []).append(calls[0].peak_bytes)
+        for case, calls in start.calls.items():
+            found.setdefault(case, []).append(calls[0].peak_bytes)
     return found
 
 
 def _component(
-    component: Component, name: str, samples: Samples, plan: ComparisonPlan, alarm_rate: float
+    component: Component,
+    samples: Samples,
+    shares: Mapping[str, float],
+    plan: ComparisonPlan,
+    alarm_rate: float,
+    *,
+    name: str,
 ) -> ComponentFound:
-    """A component matters by what it does to a call, and beyond ``min_component_change`` in any case."""
-    shares = {case: samples.shares(case)[component] for case, parts in samples.parts.items() if component in parts}
+    """A component matters by what it does to a call, and beyond ``min_component_change`` in any case.
+
+    Args:
+        shares: of the time of each case's call.
+    """
     largest = max(shares.values())
     min_change = min(plan.min_component_change, plan.min_change / largest)
     logs = [samples.components[component][start] for start in sorted(samples.components[component])]
@@ -163,10 +180,8 @@ def _component(
     )
 
 
-def _case(case: Case, samples: Samples, question: Question) -> Figure:
-    logs = list(samples.ratios(case.id).values())
+def _case(logs: Sequence[float], before: float, question: Question) -> Figure:
     decision = decide(logs, question)
-    before = sum(samples.parts[case.id].values())
     return Figure.of(decision, question.min_change, before, before * decision.ratio, list(map(math.exp, logs)))
 
 

@@ -54,6 +54,11 @@ class Start(Frozen):
     failed: dict[str, tuple[str, str]] = Field(default={})
     seconds: float = Field(description="wall time of measuring, without importing")
 
+    @property
+    def calls(self) -> dict[str, tuple[PairedCall, ...]]:
+        """The calls of each case; every case belongs to one pipeline."""
+        return {case: calls for one in self.pipelines for case, calls in one.calls.items()}
+
 
 def pipeline_of(case: Case) -> str:
     """What is loaded for a case, in words: cases with the same words share it."""
