@@ -233,13 +233,13 @@ def segments_by_part(calls: Sequence[PairedCall]) -> list[dict[str, list[Pair]]]
     side is cut back to ``MOST_ODD`` times what the middle ratio of that place makes of the shorter, so that an
     interruption counts for little, and a place that is slower in every call counts in full. Both sides are cut by the
     same rule, so equal sides stay unbiased. Nothing is cut with fewer than ``ENOUGH_CALLS`` calls, or where calls
-    differ in their segments; there, each part is one segment.
+    differ in their segments; there, the segments of a part are equally long, and as many as the baseline has.
 
     A part that only one side has counts as ``REST``.
     """
     layouts = {tuple(part for part, _ in side) for call in calls for side in (call.baseline, call.candidate)}
     if len(layouts) > 1:
-        return [{part: [pair] for part, pair in _sums(call).items()} for call in calls]
+        return [_equal_segments(call) for call in calls]
     places = [_cut(place) for place in zip(*map(_pairs, calls), strict=True)]
     found: list[dict[str, list[Pair]]] = []
     for pairs in zip(*places, strict=True):
@@ -248,6 +248,14 @@ def segments_by_part(calls: Sequence[PairedCall]) -> list[dict[str, list[Pair]]]
             by_part[part].append(pair)
         found.append(dict(by_part))
     return found
+
+
+def _equal_segments(call: PairedCall) -> dict[str, list[Pair]]:
+    counts = _counts(call)
+    return {
+        part: [(before / counts[part], after / counts[part])] * counts[part]
+        for part, (before, after) in _sums(call).items()
+    }
 
 
 def totals_by_part(calls: Sequence[PairedCall]) -> list[dict[str, Pair]]:

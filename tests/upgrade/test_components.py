@@ -168,6 +168,16 @@ def test_a_case_that_is_never_called_follows_from_its_steps(tiny_case):
     assert found.ratios(long.id)[0] == pytest.approx(math.log(1 + 0.1 * 45 / seconds))
 
 
+def test_more_denoiser_calls_leave_the_shares_of_the_baseline_alone(tiny_case):
+    case = tiny_case(STABLE_DIFFUSION, scheduler="ddim")
+    two_more = (*CALL[:-2], (DENOISER, 5.0), (BETWEEN, 0.5), *CALL[-2:])
+    found = samples_of([start({case.id: [call(two_more)]})], [case], {}, 0.03)
+    shares = {component.part: taken for component, taken in found.shares(case.id).items()}
+    assert shares == pytest.approx({part: share(part) for part in shares})
+    ratio = sum(seconds for _, seconds in two_more) / sum(seconds for _, seconds in CALL)
+    assert found.ratios(case.id)[0] == pytest.approx(math.log(ratio))
+
+
 def looks(tiny_case, rng, slow: dict[str, str], noise: float = 0.02) -> dict[str, tuple[str, PairedCall]]:
     """Calls of seven schedulers, of which some have a slower part: 1.5 times as long, a network 3 times."""
     found = {}
