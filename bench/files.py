@@ -8,12 +8,14 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
+
+T = TypeVar("T")
 
 
 def as_png(image: Image.Image) -> bytes:
@@ -107,6 +109,26 @@ def read_lines(path: Path) -> list[bytes]:
     """
     *lines, rest = path.read_bytes().split(b"\n")
     return [*lines, rest] if _is_json(rest) else lines
+
+
+def read_each(path: Path, parse: Callable[[bytes], T], damaged: Callable[[int, ValueError], Exception]) -> list[T]:
+    """What each line of a file of JSON lines holds; see ``read_lines``.
+
+    Args:
+        parse: raises ``ValueError`` for a damaged line.
+        damaged: the exception to raise for one, from its number and that error.
+
+    Raises:
+        OSError: the file cannot be read.
+        Exception: a line is damaged, as ``damaged`` says.
+    """
+    found = []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            found.append(parse(line))
+        except ValueError as error:
+            raise damaged(number, error) from None
+    return found
 
 
 def _after_last_line(file: Any) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.files import append_line, read_lines
+from bench.files import append_line, read_each
 from bench.record.record import Record
 from bench.suite.case import Case
 from bench.verdicts import Verdict
@@ -157,17 +157,14 @@ def read_outcomes(path: Path) -> list[FaultOutcome]:
     Raises:
         OutcomeError: the file does not exist, or one of its lines is damaged.
     """
+
+    def damaged(number: int, error: ValueError) -> OutcomeError:
+        return OutcomeError(f"{path}, line {number}: not an outcome ({error}); delete the line.")
+
     try:
-        lines = read_lines(path)
+        return read_each(path, from_line, damaged)
     except OSError:
         raise OutcomeError(f"{path}: no such file; start with 'run'.") from None
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found.append(from_line(line))
-        except ValueError as error:
-            raise OutcomeError(f"{path}, line {number}: not an outcome ({error}); delete the line.") from None
-    return found
 
 
 def latest(outcomes: Sequence[FaultOutcome], suite: str | None = None) -> dict[str, FaultOutcome]:

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bench.calls.observe import BETWEEN, DECODER, DENOISER, ENCODER
 from bench.console import shown
 from bench.errors import UsageError
-from bench.files import append_line, read_lines
+from bench.files import append_line, read_each
 from bench.frozen import Frozen
 from bench.proofs.slow_down import SCHEDULER
 from bench.suite.case import Case
@@ -169,14 +169,11 @@ def read_trials(file: Path) -> list[Trial]:
     Raises:
         UsageError: there is no such file, or a line of it is damaged.
     """
+
+    def damaged(number: int, _: ValueError) -> UsageError:
+        return UsageError(f"{shown(file)}, line {number}: not a trial; delete the line.")
+
     try:
-        lines = read_lines(file)
+        return read_each(file, Trial.model_validate_json, damaged)
     except OSError:
         raise UsageError(f"{shown(file)}: no such file; measure first, with 'run'.") from None
-    trials = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            trials.append(Trial.model_validate_json(line))
-        except ValidationError:
-            raise UsageError(f"{shown(file)}, line {number}: not a trial; delete the line.") from None
-    return trials

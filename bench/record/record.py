@@ -14,7 +14,7 @@ from pydantic import Field
 
 from bench.calls.phases import Phases
 from bench.calls.raised import RaisedError
-from bench.files import read_lines
+from bench.files import read_each
 from bench.frozen import Frozen
 from bench.pictures.compared import ComparedWork, Pictures
 
@@ -61,14 +61,11 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         ValueError: a line is not a record; names file and line.
     """
-    records = []
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            records.append(Record.model_validate_json(line))
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path}, line {number}: not a record ({reason}).") from None
-    return records
+
+    def damaged(number: int, error: ValueError) -> ValueError:
+        return ValueError(f"{path}, line {number}: not a record ({str(error).splitlines()[0]}).")
+
+    return read_each(path, Record.model_validate_json, damaged)
 
 
 def schema() -> str:

@@ -58,6 +58,7 @@ from bench.pictures.store import GoldenPlace, describe_origin, golden_place, rea
 from bench.suite.case import Case
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from tests.conftest import Load, MakeCase
+from tests.project import make_project
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -589,19 +590,10 @@ def suite_of(tiny_ddpm_folder: Path) -> str:
     )
 
 
-PROJECT = Path(__file__).parents[2]
-
-
 @pytest.fixture
 def start(pytester: pytest.Pytester, suite_of: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``start(…)`` runs the golden tests of a suite of one tiny case, in a separate process."""
-    pytester.makeconftest((PROJECT / "conftest.py").read_text())
-    settings = (PROJECT / "tox.ini").read_text()
-    pytester.makefile(".ini", tox=settings.replace("\npythonpath = .\n", f"\npythonpath = {PROJECT}\n"))
-    (pytester.path / "golden").mkdir()
-    tests = (PROJECT / "golden" / "test_goldens.py").read_text()
-    (pytester.path / "golden" / "test_goldens.py").write_text(tests)
-    (pytester.path / "suite.toml").write_text(suite_of)
+    make_project(pytester, suite_of, "golden/test_goldens.py")
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # Few variations, so that it takes seconds; the others are tested above.

@@ -25,11 +25,11 @@ from bench.record.notes import RunNotes, read_notes
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
 from bench.suite.file import read_suite
+from tests.project import PROJECT, make_project
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections", "as_found")
 
-PROJECT = Path(__file__).parents[2]
 CASES = ["tiny/ddpm-s2-fp32", "tiny/ddpm-s3-fp32", "tiny/ddpm-s4-fp32"]
 READ = "aten::_local_scalar_dense"
 SLOW_CASE = "tiny/ddim-s2-fp32"
@@ -119,14 +119,7 @@ def accepted(suite_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start(pytester: pytest.Pytester, suite_text: str, monkeypatch: pytest.MonkeyPatch) -> Start:
     """``start("golden", …)`` runs pytest in a project with this one's conftest, settings, tests and benchmarks."""
-    pytester.makeconftest((PROJECT / "conftest.py").read_text())
-    settings = (PROJECT / "tox.ini").read_text()
-    assert "\npythonpath = .\n" in settings
-    pytester.makefile(".ini", tox=settings.replace("\npythonpath = .\n", f"\npythonpath = {PROJECT}\n"))
-    for name in ("bench/test_cases.py", "golden/test_goldens.py"):
-        (pytester.path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(PROJECT / name, pytester.path / name)
-    (pytester.path / "suite.toml").write_text(suite_text)
+    make_project(pytester, suite_text, "bench/test_cases.py", "golden/test_goldens.py")
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # where these tests run in parallel themselves
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for processes that -n starts; this one's number is set already
 

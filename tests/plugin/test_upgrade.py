@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from bench.upgrade.outcome import read_upgrade
+from tests.project import make_project
 from tests.upgrade.altered import BRIGHTER
 
 pytest_plugins = ["pytester"]
-PROJECT = Path(__file__).parents[2]
 
 SUITE = """
 [models.tiny]
@@ -33,13 +31,7 @@ steps = [2, 3]
 @pytest.fixture
 def start(pytester, tiny_ddpm_folder):
     """``start(…)`` runs pytest on the upgrade file in a project with this one's conftest and settings."""
-    pytester.makeconftest((PROJECT / "conftest.py").read_text())
-    settings = (PROJECT / "tox.ini").read_text()
-    pytester.makefile(".ini", tox=settings.replace("\npythonpath = .\n", f"\npythonpath = {PROJECT}\n"))
-    (pytester.path / "bench").mkdir()
-    for name in ("test_upgrade.py", "test_cases.py"):
-        shutil.copy(PROJECT / "bench" / name, pytester.path / "bench" / name)
-    (pytester.path / "suite.toml").write_text(SUITE.format(folder=tiny_ddpm_folder))
+    make_project(pytester, SUITE.format(folder=tiny_ddpm_folder), "bench/test_upgrade.py", "bench/test_cases.py")
 
     def run(*arguments: str) -> pytest.RunResult:
         return pytester.runpytest_inprocess("--suite=suite.toml", "--device=cpu", *arguments)

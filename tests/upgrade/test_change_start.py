@@ -21,6 +21,7 @@ from bench.upgrade.change_start import (
 )
 from bench.upgrade.side_results import PictureProcesses
 from bench.upgrade.workers import SIDES, Sides
+from tests.upgrade.altered import RAISING
 
 SHAPE = (2, 4, 8, 8)
 COUNT = 6
@@ -194,12 +195,6 @@ def test_the_start_of_a_change_is_found(kind, change, said, altered_python, requ
     assert found.startswith(f"the change starts in {said}")
 
 
-RAISING = """
-import diffusers
-def call(self, *args, **kwargs):
-    raise TypeError("unexpected keyword argument 'generator'")
-diffusers.DDPMPipeline.__call__ = call
-"""
 FEWER_STEPS = """
 import diffusers
 original = diffusers.DDPMScheduler.set_timesteps
