@@ -65,6 +65,25 @@ def test_the_whole_check_of_an_install_with_itself_is_green_and_leaves_its_files
     assert float(properties["speed ratio"]) > 0
 
 
+def test_an_interrupted_check_continues_in_its_folder(start, pytester):
+    arguments = ("bench", "--candidate=current", "-k", "ddpm-s2", "--budget=1s")
+    assert start(*arguments).ret == pytest.ExitCode.OK
+    (before,) = read_upgrade(pytester.path / "results" / "latest" / "upgrade.json").cases
+    result = start(*arguments, "--resume")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["continuing *: 1 cases, 1 starts are done"])
+    assert len([path for path in (pytester.path / "results").iterdir() if not path.is_symlink()]) == 1
+    (after,) = read_upgrade(pytester.path / "results" / "latest" / "upgrade.json").cases
+    assert after.pictures == before.pictures
+    assert after.seconds == before.seconds
+
+
+def test_without_a_check_to_continue_nothing_is_run(start):
+    result = start("bench", "--candidate=current", "--resume=nowhere")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --resume: *nowhere/upgrade.jsonl cannot be read (No such file or directory)."])
+
+
 def test_a_changed_picture_is_a_failed_test_with_one_sentence(start, altered_python, pytester, monkeypatch):
     monkeypatch.setattr("bench.plugin.upgrade.bisect_command", lambda found, options: f"search {found.cases[0].case}")
     folder = altered_python(BRIGHTER).parents[1]
