@@ -77,7 +77,7 @@ SLOW_DECODER = """
 import diffusers
 original = diffusers.AutoencoderKL.decode
 def slow(self, *args, **kwargs):
-    for _ in range(11):
+    for _ in range(60):
         original(self, *args, **kwargs)
     return original(self, *args, **kwargs)
 diffusers.AutoencoderKL.decode = slow

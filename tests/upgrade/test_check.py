@@ -112,8 +112,8 @@ def test_both_sides_may_raise_only_what_the_golden_holds(expected, verdict, chec
 def test_a_slower_decoder_counts_in_full_in_a_single_call(check, altered_python):
     *_, measured = check(altered_python(SLOW_DECODER), kind=STABLE_DIFFUSION, speed=True, spell_s=0.0)
     ratios = {one.part: one.figure.ratio for one in measured.speeds.components.values()}
-    assert ratios.pop(DECODER) > 4  # of 12
-    assert max(ratios.values()) < 4
+    assert ratios.pop(DECODER) > 20  # of 61, far beyond what a busy machine makes of a part that takes a millisecond
+    assert max(ratios.values()) < 20
 
 
 def test_a_candidate_that_does_not_repeat_itself_is_worse(check, altered_python):
