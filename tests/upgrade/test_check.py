@@ -109,10 +109,10 @@ def test_both_sides_may_raise_only_what_the_golden_holds(expected, verdict, chec
     assert found.speed is None
 
 
-def test_a_slower_decoder_counts_in_full_in_a_single_call(check, altered_python):
-    *_, measured = check(altered_python(SLOW_DECODER), kind=STABLE_DIFFUSION, speed=True, spell_s=0.0)
+def test_a_slower_decoder_counts_in_full(check, altered_python):
+    *_, measured = check(altered_python(SLOW_DECODER), kind=STABLE_DIFFUSION, speed=True, spell_s=2.0)
     ratios = {one.part: one.figure.ratio for one in measured.speeds.components.values()}
-    assert ratios.pop(DECODER) > 20  # of 61, far beyond what a busy machine makes of a part that takes a millisecond
+    assert ratios.pop(DECODER) > 20  # of 61; several calls, since a busy machine can hold up a single one as long
     assert max(ratios.values()) < 20
 
 
