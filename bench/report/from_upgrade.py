@@ -35,12 +35,10 @@ from bench.report.story import (
 )
 from bench.upgrade.bisect_command import bisect_command
 from bench.upgrade.groups import groups_in
-from bench.upgrade.outcome import CaseFound, Figure, SideFound, UpgradeFound
+from bench.upgrade.outcome import COMPONENTS, IMPORT, CaseFound, Figure, SideFound, UpgradeFound
 from bench.upgrade.tables import percent, remarks
 from bench.upgrade.workers import SIDES
 from bench.verdicts import Kind, Verdict
-
-IMPORT, COMPONENTS = "import", "components"
 
 
 def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None = None) -> Story:
@@ -253,9 +251,14 @@ def _forests(found: UpgradeFound, keys: Mapping[str, str]) -> tuple[Chart, ...]:
     components = sorted(found.components, key=lambda one: -one.share[1])
     rows = [ForestRow(one.name, one.figure, keys.get(one.cases[0], "")) for one in components]
     beyond = found.min_component_change or found.min_change
-    of_components = forest_chart(rows, beyond, "Speed of the components, candidate against baseline", "components")
+    of_small = f"matter only if they change a case by {found.min_change:.0%}"
+    of_components = forest_chart(
+        rows, beyond, "Speed of the components, candidate against baseline", "components", of_small
+    )
     timed = [ForestRow(case.case, case.speed, keys[case.case]) for case in found.cases if case.speed]
-    of_cases = forest_chart(timed, found.min_change, "Speed of the candidate against the baseline", "cases")
+    of_cases = forest_chart(
+        timed, found.min_change, "Speed of the candidate against the baseline", "cases", "do not matter"
+    )
     return tuple(chart for chart in (of_components, of_cases) if chart)
 
 

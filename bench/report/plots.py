@@ -343,12 +343,13 @@ class ForestRow:
     href: str
 
 
-def forest_chart(rows: Sequence[ForestRow], min_change: float, title: str, what: str) -> Chart | None:
+def forest_chart(rows: Sequence[ForestRow], min_change: float, title: str, what: str, within: str) -> Chart | None:
     """Time of candidate against baseline: for each row its interval, its starts, and the band that does not matter.
 
     Args:
         rows: those that matter most first; changed ones are shown before them.
         what: is compared, in the plural: ``cases``.
+        within: says what changes within the band mean.
     """
     import altair as alt
 
@@ -409,7 +410,7 @@ def forest_chart(rows: Sequence[ForestRow], min_change: float, title: str, what:
     ).properties(width=int(WIDTH * 1.2), height=alt.Step(ROW + 3))
     about = (
         "Right of zero the candidate is slower. Lines are confidence intervals, dots are starts of both sides; changes "
-        f"within the grey band, up to {min_change:.0%}, do not matter."
+        f"within the grey band, up to {min_change:.0%}, {within}."
     )
     if len(rows) > len(shown):
         about += f" Shown are {len(shown)} of {len(rows)} {what}, those with a change first."

@@ -22,6 +22,8 @@ from bench.upgrade.decision import Decision
 from bench.verdicts import Verdict
 
 UPGRADE = "upgrade.json"
+# What no single case is about, among problems and counts.
+IMPORT, COMPONENTS = "import", "components"
 SCHEMA_FILE = Path(__file__).with_name("upgrade.schema.json")
 
 
@@ -204,9 +206,9 @@ class UpgradeFound(Frozen):
         found = {case.case: case.problems for case in self.cases if case.problems}
         figure = self.import_time
         if figure and Verdict(figure.verdict).is_worse:
-            found["import"] = (f"import: {figure.verdict} by {figure.ratio - 1:.1%} ({figure.interval})",)
+            found[IMPORT] = (f"import: {figure.verdict} by {figure.ratio - 1:.1%} ({figure.interval})",)
         if self.slower_components:
-            found["components"] = tuple(one.sentence for one in self.slower_components)
+            found[COMPONENTS] = tuple(one.sentence for one in self.slower_components)
         return found
 
     @property
@@ -223,9 +225,9 @@ class UpgradeFound(Frozen):
             for name, figure in case.figures.items():
                 counted.setdefault(name, Counter())[figure.verdict] += 1
         if self.import_time:
-            counted["import"] = Counter([self.import_time.verdict])
+            counted[IMPORT] = Counter([self.import_time.verdict])
         if self.components:
-            counted["components"] = Counter(one.figure.verdict for one in self.components)
+            counted[COMPONENTS] = Counter(one.figure.verdict for one in self.components)
         return counted
 
 

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from bench.console import table_text
-from bench.upgrade.outcome import CaseFound, Figure, UpgradeFound
+from bench.upgrade.outcome import COMPONENTS, CaseFound, Figure, UpgradeFound
 from bench.verdicts import Rank, Verdict
 
 TABLE_WIDTH = 190
@@ -94,10 +94,11 @@ def render_upgrade(found: UpgradeFound, colour: bool) -> str:
 
 
 def counts_lines(found: UpgradeFound) -> list[str]:
-    """The verdicts of each question."""
+    """The verdicts of each question; ``component_lines`` has those of the components."""
     return [
         f"{question}: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
         for question, verdicts in found.counts().items()
+        if question != COMPONENTS
     ]
 
 
