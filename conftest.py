@@ -6,8 +6,8 @@ import pytest
 
 from bench.plugin.calibration import CALIBRATION, CalibrationReporter, check_options
 from bench.plugin.checks import check_picture, measure_case
-from bench.plugin.notes import NoteKeeper
 from bench.plugin.reporter import Reporter
+from bench.plugin.run_info import RunInfoWriter
 from bench.plugin.selection import choose_items
 from bench.plugin.session import (
     SESSION,
@@ -39,13 +39,13 @@ def pytest_configure(config):
     if session.upgrade:
         upgrade = config.stash[UPGRADE] = UpgradeSession(session, session.upgrade, announcer(config))
         config.pluginmanager.register(UpgradeReporter(config, upgrade))
-        config.pluginmanager.register(NoteKeeper(config, session, upgrade.reports))
+        config.pluginmanager.register(RunInfoWriter(config, session, upgrade.reports))
     elif session.options.golden_calibrate:
         calibration = config.stash[CALIBRATION] = CalibrationReporter(config, session)
         config.pluginmanager.register(calibration)
     else:
         config.pluginmanager.register(Reporter(config, session))
-        config.pluginmanager.register(NoteKeeper(config, session))
+        config.pluginmanager.register(RunInfoWriter(config, session))
 
 
 def pytest_cmdline_main(config):

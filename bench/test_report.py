@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from bench.report.tell import tell
+from bench.report.write import write_report
 from tests.report.made_up_run import make_run
 
 CHROMIUM = shutil.which("chromium")
@@ -32,7 +32,7 @@ def usable_after(path):
 def test_report(count, tmp_path):
     run = make_run(tmp_path / "run", count)
     began = time.perf_counter()
-    page = tell(run)
+    page = write_report(run)
     built = time.perf_counter() - began
     assert page.path.is_file()
     within = "beside it" if page.pictures else "within it"

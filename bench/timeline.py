@@ -17,11 +17,11 @@ from bench.history.release_pictures import Bench
 from bench.history.timeline import Timeline
 from bench.history.timeline_map import save_map
 from bench.history.timeline_outcome import TimelineFound
-from bench.history.timeline_summary import happened_lines
+from bench.history.timeline_summary import change_lines
 from bench.pictures.check import limits_side_by_side
 from bench.record.folder import RunFolder, new_run_name
 from bench.report.page import Page
-from bench.report.tell import tell
+from bench.report.write import write_report
 from bench.suite.selection import add_case_option, cases_matching
 
 PROG = "timeline"
@@ -30,7 +30,7 @@ PROG = "timeline"
 def write_reports(found: TimelineFound, folder: Path) -> Page:
     """``timeline.png``, ``summary.md`` and ``report.html``."""
     save_map(found, folder / "timeline.png")
-    return tell(folder)
+    return write_report(folder)
 
 
 def _parser(*, several: bool = False) -> argparse.ArgumentParser:
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     found = timeline.found()
     if found.releases:
         page = write_reports(found, folder.make())
-        for line in happened_lines(found):
+        for line in change_lines(found):
             announce(line)
         announce(f"results: {folder.path}")
         announce(f"report: {page}")

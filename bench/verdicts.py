@@ -41,7 +41,7 @@ class Rank(IntEnum):
     """How bad a verdict is: to sort by, and to find the worst of several."""
 
     AS_BEFORE = 0
-    REMARK = 1  # not as before, and no worse
+    NO_WORSE = 1  # not as before, and no worse
     OPEN = 2  # may be worse
     COST = 3  # the right pictures, at a higher or an unknown cost
     WRONG = 4  # other pictures, or another error, than before
@@ -72,7 +72,7 @@ class Verdict(_Word):
     CHANGED = "changed", Rank.WRONG, Kind.BAD
     WORK_MISSING = "work missing", Rank.COST, Kind.BAD
     NOT_COMPARED = "not compared", Rank.OPEN, Kind.NOTE
-    WITHIN_LIMITS = "within limits", Rank.REMARK, Kind.GOOD
+    WITHIN_LIMITS = "within limits", Rank.NO_WORSE, Kind.GOOD
     IDENTICAL = "identical", Rank.AS_BEFORE, Kind.GOOD
     RAISES_AS_BEFORE = "raises as before", Rank.AS_BEFORE, Kind.GOOD
     FIRST = "first", Rank.AS_BEFORE, Kind.NOTE
@@ -80,20 +80,20 @@ class Verdict(_Word):
 
     # Of counted work.
     MORE_WORK = "more work", Rank.COST, Kind.BAD
-    LESS_WORK = "less work", Rank.REMARK, Kind.GOOD, Kind.BAD
+    LESS_WORK = "less work", Rank.NO_WORSE, Kind.GOOD, Kind.BAD
     SAME_WORK = "same work", Rank.AS_BEFORE, Kind.GOOD
 
     # Of time and memory.
     SLOWER = "slower", Rank.COST, Kind.BAD
     MORE = "more", Rank.COST, Kind.BAD
     CANNOT_TELL = "cannot tell", Rank.OPEN, Kind.UNSURE
-    FASTER = "faster", Rank.REMARK, Kind.GOOD
-    LESS = "less", Rank.REMARK, Kind.GOOD
+    FASTER = "faster", Rank.NO_WORSE, Kind.GOOD
+    LESS = "less", Rank.NO_WORSE, Kind.GOOD
     SAME = "same", Rank.AS_BEFORE, Kind.GOOD
 
     # Of other changes in a release.
     OTHER_CALLS = "other number of UNet calls", Rank.OPEN, Kind.NOTE
-    WARNS = "new warning", Rank.REMARK, Kind.NOTE
+    WARNS = "new warning", Rank.NO_WORSE, Kind.NOTE
 
     rank: Rank
     kind: Kind

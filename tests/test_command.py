@@ -117,6 +117,15 @@ def test_ctrl_c_is_one_line():
     assert process.returncode == INTERRUPTED
 
 
+@pytest.mark.parametrize("module", ["bench.timeline", "bench.report", "bench.history.bisect"])
+def test_ctrl_c_while_a_command_starts_is_one_line(module, tmp_path):
+    (tmp_path / "pydantic.py").write_text("raise KeyboardInterrupt")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    words = [sys.executable, "-m", module]
+    ended = subprocess.run(words, check=False, cwd=FOLDER.parent, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (INTERRUPTED, "interrupted\n")
+
+
 def modules_that(call: str) -> set[str]:
     """The modules of ``bench/`` that call a function of this name, except the one that defines it."""
     return {

@@ -53,7 +53,7 @@ def test_ranks_agree_with_what_passes_and_what_is_worse():
             assert verdict.fails, verdict
         if verdict.passes:
             assert verdict.kind is Kind.GOOD, verdict
-            assert verdict.rank <= Rank.REMARK, verdict
+            assert verdict.rank <= Rank.NO_WORSE, verdict
         if verdict.rank >= Rank.COST:
             assert verdict.fails, verdict
         if verdict.kind is Kind.UNSURE:

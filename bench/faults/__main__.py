@@ -30,7 +30,7 @@ from bench.suite.file import SUITE_FILE, read_suite
 from bench.suite.selection import add_case_option, cases_matching, is_slow
 
 if TYPE_CHECKING:
-    from bench.faults.runner import Task
+    from bench.faults.runner import FaultTrial
 
 RESULTS = Path("results/faults")
 OUTCOMES = "outcomes.jsonl"
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     from bench.calls.device import Cpu
     from bench.faults.catalogue import FAULTS
     from bench.faults.order import likely_first
-    from bench.faults.runner import Task, import_libraries, run_tasks
+    from bench.faults.runner import FaultTrial, import_libraries, run_trials
     from bench.record.environment import describe_environment
 
     unknown = [name for name in options.fault if name not in FAULTS]
@@ -72,12 +72,12 @@ def run(options: argparse.Namespace) -> int:
     known = latest(read_outcomes(path), suite) if path.is_file() else {}
     import_libraries()
 
-    def task(name: str) -> Task:
+    def trial(name: str) -> FaultTrial:
         fault, chosen = FAULTS.get(name), cases
         if fault and options.enough:
             seconds = {one.case: one.seconds for one in known[CONTROL].cases}
             chosen = tuple(likely_first(cases, fault, seconds))
-        return Task(
+        return FaultTrial(
             fault=fault,
             cases=chosen,
             suite=suite,
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         known[outcome.fault] = outcome
 
     if CONTROL not in known or options.again:
-        run_tasks([task(CONTROL)], 1, keep)
+        run_trials([trial(CONTROL)], 1, keep)
         print(f"without a fault: {len(cases)} cases in {known[CONTROL].seconds:.1f} s", flush=True)
     red = known[CONTROL].seen_by
     if red:
@@ -103,28 +103,28 @@ def run(options: argparse.Namespace) -> int:
         )
     wanted = [name for name in options.fault or FAULTS if options.again or name not in known]
     try:
-        _measure([task(name) for name in wanted], options.processes, keep)
+        _measure([trial(name) for name in wanted], options.processes, keep)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command continues from {path}") from None
     return report(options)
 
 
-def _measure(tasks: Sequence[Task], processes: int, keep: Callable[[FaultOutcome], None]) -> None:
-    from bench.faults.runner import run_tasks
+def _measure(trials: Sequence[FaultTrial], processes: int, keep: Callable[[FaultOutcome], None]) -> None:
+    from bench.faults.runner import run_trials
 
     began, done = time.perf_counter(), 0
-    width = max((len(task.name) for task in tasks), default=0)
+    width = max((len(trial.name) for trial in trials), default=0)
 
-    def tell(outcome: FaultOutcome) -> None:
+    def keep_and_print(outcome: FaultOutcome) -> None:
         nonlocal done
         keep(outcome)
         done += 1
-        left = (time.perf_counter() - began) / done * (len(tasks) - done)
+        left = (time.perf_counter() - began) / done * (len(trials) - done)
         seen = f"detected by {len(outcome.seen_by)}: {', '.join(outcome.measures)}" if outcome.seen else "NOT DETECTED"
-        counted = f"[{done:{len(str(len(tasks)))}}/{len(tasks)}]"
+        counted = f"[{done:{len(str(len(trials)))}}/{len(trials)}]"
         print(f"{counted} {outcome.fault:{width}}  {outcome.seconds:5.1f} s, {_clock(left)} left  {seen}", flush=True)
 
-    run_tasks(tasks, processes, tell)
+    run_trials(trials, processes, keep_and_print)
 
 
 def _clock(seconds: float) -> str:

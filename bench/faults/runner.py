@@ -27,7 +27,7 @@ LONGEST_S = 1800
 
 
 @dataclass(frozen=True)
-class Task:
+class FaultTrial:
     """What a child has to do.
 
     Attributes:
@@ -74,7 +74,7 @@ def import_libraries() -> None:
         getattr(transformers, name)
 
 
-def run_cases(task: Task) -> Iterator[CaseOutcome]:
+def run_cases(trial: FaultTrial) -> Iterator[CaseOutcome]:
     """Puts the fault in, then loads the pipelines and runs the cases one by one."""
     found: list[CaseOutcome] = []
     import pytest
@@ -88,14 +88,14 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
         run = Run(
             device=Cpu(),
             folder=RunFolder(Path(folder), "run"),
-            goldens=GoldenPolicy(task.goldens),
-            suite_folder=task.suite_folder,
-            environment=task.environment,
+            goldens=GoldenPolicy(trial.goldens),
+            suite_folder=trial.suite_folder,
+            environment=trial.environment,
             announce=lambda _line: None,
         )
-        if task.fault:
-            task.fault.apply(patch)
-        for case in task.cases:
+        if trial.fault:
+            trial.fault.apply(patch)
+        for case in trial.cases:
             began = time.perf_counter()
             try:
                 record = run.picture(case)
@@ -104,13 +104,13 @@ def run_cases(task: Task) -> Iterator[CaseOutcome]:
             else:
                 found.append(judge(record, time.perf_counter() - began))
             yield found[-1]
-            if task.is_done(found):
+            if trial.is_done(found):
                 return
-        if task.closed_form:
+        if trial.closed_form:
             yield check_schedulers()
 
 
-def _in_a_child(task: Task) -> Iterator[CaseOutcome]:
+def _in_a_child(trial: FaultTrial) -> Iterator[CaseOutcome]:
     """``run_cases``, set up for a child process."""
     import torch
 
@@ -119,7 +119,7 @@ def _in_a_child(task: Task) -> Iterator[CaseOutcome]:
     signal.alarm(LONGEST_S)
     torch.set_num_threads(1)
     make_deterministic()
-    yield from run_cases(task)
+    yield from run_cases(trial)
 
 
 @dataclass
@@ -131,7 +131,7 @@ class _Running:
         until_end: closed when the child ends.
     """
 
-    task: Task
+    trial: FaultTrial
     child: Child[CaseOutcome]
     until_end: contextlib.ExitStack
     began: float = field(default_factory=time.perf_counter)
@@ -145,20 +145,20 @@ class _Running:
         except StopIteration:
             pass
         except ProcessDied as error:
-            if not self.task.is_done(self.found):
-                self.found.append(died(self.task.dies_at(self.found), str(error)))
+            if not self.trial.is_done(self.found):
+                self.found.append(died(self.trial.dies_at(self.found), str(error)))
         self.until_end.close()
-        return FaultOutcome(self.task.name, self.task.suite, time.perf_counter() - self.began, tuple(self.found))
+        return FaultOutcome(self.trial.name, self.trial.suite, time.perf_counter() - self.began, tuple(self.found))
 
 
-def _start(task: Task, all_children: contextlib.ExitStack) -> _Running:
+def _start(trial: FaultTrial, all_children: contextlib.ExitStack) -> _Running:
     until_end = all_children.enter_context(contextlib.ExitStack())
-    return _Running(task, until_end.enter_context(started(_in_a_child, task, method="fork")), until_end)
+    return _Running(trial, until_end.enter_context(started(_in_a_child, trial, method="fork")), until_end)
 
 
-def run_tasks(tasks: Sequence[Task], processes: int, done: Callable[[FaultOutcome], None]) -> None:
-    """Runs the tasks, ``processes`` at a time, and calls ``done`` with each outcome as soon as it is complete."""
-    waiting, running = list(tasks), dict[Any, _Running]()
+def run_trials(trials: Sequence[FaultTrial], processes: int, done: Callable[[FaultOutcome], None]) -> None:
+    """Runs the trials, ``processes`` at a time, and calls ``done`` with each outcome as soon as it is complete."""
+    waiting, running = list(trials), dict[Any, _Running]()
     with contextlib.ExitStack() as all_children:
         while waiting or running:
             while waiting and len(running) < processes:

@@ -14,7 +14,7 @@ _NOT_COMPARED = (Verdict.FIRST, Verdict.RAISES, Verdict.RAISES_AS_BEFORE)
 
 
 def release_groups(found: TimelineFound, release: ReleaseFound) -> tuple[Group, ...]:
-    """The groups of cases that changed with a release; less work and new warnings are remarks."""
+    """The groups of cases that changed with a release; less work and new warnings are notes."""
     return groups_of(
         finding for case in release.cases for finding in _findings(case, found.settings.get(case.case, {}))
     )

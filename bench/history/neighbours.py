@@ -89,7 +89,7 @@ def compare_case(
         pictures_compared_with=against.release if against else None,
         **{name: getattr(scores, name) for name in SCORES},
         error=result.error,
-        new_notices=tuple(text for text in result.notices if text not in against.result.notices) if against else (),
+        new_warnings=tuple(text for text in result.warnings if text not in against.result.warnings) if against else (),
         unet_calls=result.unet_calls,
         unet_calls_before=against.result.unet_calls if against else None,
         work=work.verdict if work else None,

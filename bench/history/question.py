@@ -128,7 +128,7 @@ class Judge:
 
     def _by_pictures(self, before: SideResult, now: SideResult) -> Answer:
         found = compare_pictures(before, now, self.question.limits)
-        worst_good = Rank.AS_BEFORE if self.question.exact else Rank.REMARK
+        worst_good = Rank.AS_BEFORE if self.question.exact else Rank.NO_WORSE
         return Answer(
             answer=GOOD if Verdict(found.verdict).rank <= worst_good else BAD,
             message=found.message,

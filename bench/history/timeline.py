@@ -13,7 +13,7 @@ from bench.history.choice import Choice
 from bench.history.neighbours import Neighbours
 from bench.history.release_pictures import Bench, Unusable
 from bench.history.timeline_outcome import RAN, TIMELINE, CaseInRelease, ReleaseFound, TimelineFound, write_timeline
-from bench.history.timeline_summary import told
+from bench.history.timeline_summary import outcome_line
 from bench.installs.installed import Environment, changes
 from bench.record.folder import RunFolder
 from bench.upgrade.pictures import keep_pictures
@@ -48,7 +48,7 @@ class Timeline:
             found = self._release(release)
             self._done.append(found)
             write_timeline(self.folder.make() / TIMELINE, self.found())
-            self.announce(f"{place}: {told(found)}, {found.seconds:.0f} s{self._time_left()}")
+            self.announce(f"{place}: {outcome_line(found)}, {found.seconds:.0f} s{self._time_left()}")
         return self.found()
 
     def found(self) -> TimelineFound:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from bench.files import write_atomically
 from bench.frozen import Frozen
@@ -60,7 +60,11 @@ class CaseInRelease(Frozen):
     )
     limits: Limits | None = None
     error: str | None = Field(default=None, description="why there are no pictures")
-    new_notices: tuple[str, ...] = Field(default=(), description="warnings that were not given before")
+    new_warnings: tuple[str, ...] = Field(
+        default=(),
+        validation_alias=AliasChoices("new_warnings", "new_notices"),
+        description="warnings that were not given before",
+    )
     unet_calls: int | None = None
     unet_calls_before: int | None = None
     work: str | None = Field(default=None, description="same work, more work or less work; null if there are no counts")
@@ -72,14 +76,14 @@ class CaseInRelease(Frozen):
         found = {self.verdict, self.work}
         if None not in (self.unet_calls, self.unet_calls_before) and self.unet_calls != self.unet_calls_before:
             found.add(Verdict.OTHER_CALLS)
-        if self.new_notices:
+        if self.new_warnings:
             found.add(Verdict.WARNS)
         return tuple(mark for mark in MARKS if mark in found)
 
     @property
     def notable(self) -> tuple[Verdict, ...]:
-        """The marks that rank above a remark."""
-        return tuple(mark for mark in self.marks if mark.rank > Rank.REMARK)
+        """The marks that rank above "no worse"."""
+        return tuple(mark for mark in self.marks if mark.rank > Rank.NO_WORSE)
 
 
 class ReleaseFound(Frozen):

@@ -12,7 +12,7 @@ MOST_NAMED = 4
 BESIDE = (Verdict.MORE_WORK, Verdict.LESS_WORK, Verdict.OTHER_CALLS, Verdict.WARNS)
 
 
-def told(release: ReleaseFound) -> str:
+def outcome_line(release: ReleaseFound) -> str:
     """The verdicts on a release's cases, or why it did not run."""
     if not release.ran:
         return f"{release.status}: {release.reason}"
@@ -21,7 +21,7 @@ def told(release: ReleaseFound) -> str:
     return ", ".join([*counts, *(f"{count} with {kind}" for kind, count in more.items() if count)])
 
 
-def happened_lines(found: TimelineFound) -> list[str]:
+def change_lines(found: TimelineFound) -> list[str]:
     """One line for each release and group or kind of change; a few cases are named, more are counted."""
     lines = []
     for release in found.releases:

@@ -1,4 +1,4 @@
-"""The cache of environments: one folder each, with notes, a lock while it is made, and a lock for each use."""
+"""The cache of environments: a folder for each, with its description and locks for making and using it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from bench.files import write_atomically
 from bench.installs.installed import Change, Environment
 
-NOTES = "environment.json"
+DESCRIPTION = "environment.json"
 USES = "uses"
 PART = ".part"
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -141,13 +141,17 @@ def _folders(cache: Path) -> list[Path]:
 
 
 def _described(folder: Path) -> CachedEnvironment:
-    notes = read_notes(folder) or {"asked": "unknown", "changes": [], "last_used": "1970-01-01T00:00:00+00:00"}
+    description = read_description(folder) or {
+        "asked": "unknown",
+        "changes": [],
+        "last_used": "1970-01-01T00:00:00+00:00",
+    }
     return CachedEnvironment(
         folder=folder,
-        asked=notes["asked"],
-        changes=tuple(Change(**change) for change in notes["changes"]),
+        asked=description["asked"],
+        changes=tuple(Change(**change) for change in description["changes"]),
         occupied_bytes=occupied_bytes(folder),
-        last_used=datetime.fromisoformat(notes["last_used"]),
+        last_used=datetime.fromisoformat(description["last_used"]),
     )
 
 
@@ -166,16 +170,20 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def read_notes(folder: Path) -> dict[str, Any] | None:
-    """The notes on an environment; ``None`` if they are missing or incomplete."""
+def read_description(folder: Path) -> dict[str, Any] | None:
+    """The description of an environment; ``None`` if it is missing or incomplete."""
     try:
-        notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return notes if isinstance(notes, dict) and {"asked", "changes", "unmet", "last_used"} <= set(notes) else None
+    return (
+        description
+        if isinstance(description, dict) and {"asked", "changes", "unmet", "last_used"} <= set(description)
+        else None
+    )
 
 
-def write_notes(folder: Path, asked: str, changes: list[dict[str, Any]], unmet: Sequence[str]) -> None:
+def write_description(folder: Path, asked: str, changes: list[dict[str, Any]], unmet: Sequence[str]) -> None:
     """Writes what the environment was made for, and the time of its last use: now."""
-    notes = {"asked": asked, "changes": changes, "unmet": unmet, "last_used": _now()}
-    write_atomically(folder / NOTES, json.dumps(notes, indent=2, ensure_ascii=False) + "\n")
+    description = {"asked": asked, "changes": changes, "unmet": unmet, "last_used": _now()}
+    write_atomically(folder / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False) + "\n")

@@ -22,9 +22,9 @@ from bench.installs.cache import (
     in_use,
     lock,
     occupied_bytes,
-    read_notes,
+    read_description,
     remove,
-    write_notes,
+    write_description,
 )
 from bench.installs.clone import make_clone, python_for_uv
 from bench.installs.copies import Copies, clean_copies
@@ -87,8 +87,8 @@ def _cached_or_built(
 
 def _cached(folder: Path, plan: InstallPlan, current: Environment) -> Environment | None:
     """The environment in this folder, if it is complete and unchanged."""
-    notes = read_notes(folder)
-    if not notes:
+    description = read_description(folder)
+    if not description:
         return None
     try:
         found = look(python_of(folder)).environment
@@ -97,8 +97,8 @@ def _cached(folder: Path, plan: InstallPlan, current: Environment) -> Environmen
     if not plan.is_carried_out(found, current):
         return None
     with contextlib.suppress(OSError):  # a full disk is no reason to fail: only the time of the last use is lost
-        write_notes(folder, notes["asked"], notes["changes"], notes["unmet"])
-    return in_use(folder, found, tuple(notes["unmet"]))
+        write_description(folder, description["asked"], description["changes"], description["unmet"])
+    return in_use(folder, found, tuple(description["unmet"]))
 
 
 def _build(
@@ -124,7 +124,7 @@ def _build(
         known = unmet_requirements(plan.python)
         unmet = tuple(sentence for sentence in unmet_requirements(clone) if sentence not in known)
         made = [asdict(change) for change in changes(current.environment, found)]
-        write_notes(part, side.text, made, unmet)
+        write_description(part, side.text, made, unmet)
         os.replace(part, folder)
     finally:
         delete(part)

@@ -301,7 +301,7 @@ def check_golden(
     pictures, golden, gone = _judge(case, images, origin, root, device)
     work = judge_work(origin, golden)
     verdict = Verdict(pictures.verdict)
-    same = verdict.rank <= (Rank.REMARK if origin.like else Rank.AS_BEFORE)
+    same = verdict.rank <= (Rank.NO_WORSE if origin.like else Rank.AS_BEFORE)
     other_work = work is not None and work.verdict in (Verdict.MORE_WORK, Verdict.LESS_WORK, Verdict.MISSING)
     if update is None or (same and not other_work):
         return Check(pictures, work, golden, _verdict_of_case(pictures, work))

@@ -18,7 +18,7 @@ from bench.plugin.session import Session, case_of
 from bench.record.failures import record_groups
 from bench.record.groups import group_lines
 from bench.report.reasons import across_devices
-from bench.report.tell import Unreadable, tell
+from bench.report.write import Unreadable, write_report
 
 
 def write_case_line(config: pytest.Config, line: str, *, passed: bool) -> None:
@@ -60,7 +60,7 @@ def write_results(write: Callable[..., None], folder: Path) -> None:
     """Writes the page and prints the last lines: where the results are."""
     write(f"results: {terminal.relative(folder)}")
     try:
-        page = tell(folder)
+        page = write_report(folder)
     except OSError as error:
         write(f"report: not written ({error.strerror or error}).", red=True)
     except Unreadable as error:

@@ -112,21 +112,15 @@ def start_session(config: pytest.Config) -> Session:
             refuse_on_simulated(options, upgrade)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
         quick = quick_cases()
+        folder = _run_folder(config, options, upgrade)
     except BenchError as error:
         raise pytest.UsageError(str(error)) from None
     if not timing:
         make_deterministic()
-    worker = getattr(config, "workerinput", {})
-    share_cores(int(worker.get("workercount", 1)))
+    share_cores(int(getattr(config, "workerinput", {}).get("workercount", 1)))
     environment = describe_environment(device, config.rootpath)
     if options.golden_difference:
         require_releases(options.golden_difference, environment["libraries"])
-    if upgrade and upgrade.resume:
-        latest = upgrade.resume == LATEST
-        resumed = (options.results / LATEST if latest else config.invocation_params.dir / upgrade.resume).resolve()
-        folder = RunFolder(resumed.parent, resumed.name)
-    else:
-        folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
     run = Run(
         device=device,
         folder=folder,
@@ -139,6 +133,17 @@ def start_session(config: pytest.Config) -> Session:
     if timing and not upgrade and not is_simulated(device):
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
     return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
+
+
+def _run_folder(config: pytest.Config, options: Options, upgrade: UpgradeOptions | None) -> RunFolder:
+    if upgrade and upgrade.resume:
+        latest = upgrade.resume == LATEST
+        resumed = (options.results / LATEST if latest else config.invocation_params.dir / upgrade.resume).resolve()
+        return RunFolder(resumed.parent, resumed.name)
+    worker = getattr(config, "workerinput", {})
+    folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
+    folder.check_place()
+    return folder
 
 
 def refuse_on_simulated(options: Options, upgrade: UpgradeOptions | None) -> None:

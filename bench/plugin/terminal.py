@@ -70,8 +70,8 @@ class Progress:
         done = sum(self._done.values())
         total = sum(self._work.values())
         elapsed = time.monotonic() - self._began
-        told = total * FORETELL_FROM < done < total
-        until = f"{_clock(elapsed * (total - done) / done)} left" if told else ""
+        can_foretell = total * FORETELL_FROM < done < total
+        until = f"{_clock(elapsed * (total - done) / done)} left" if can_foretell else ""
         width = max(map(len, self._work), default=0)
         per_image = f"{_milliseconds(_per_image(record)):>7} ms/image  " if record and record.median_s else ""
         count = f"[{len(self._done):>{len(str(self._total))}}/{self._total}]"
@@ -126,7 +126,7 @@ def work_counts(records: Sequence[Record]) -> str:
 
 def savings(records: Sequence[Record], count: int = 3) -> list[str]:
     """The first cases that pass with less work than their golden, and how many more there are."""
-    lines = [f"{record.case}: {told}" for record in records if (told := saved_work(record))]
+    lines = [f"{record.case}: {saved}" for record in records if (saved := saved_work(record))]
     rest = [f"{len(lines) - count} more with less work"] if len(lines) > count else []
     return lines[:count] + rest
 

@@ -21,9 +21,9 @@ from bench.installs.sides import parse_side
 from bench.pictures.check import expected_error, limits_side_by_side
 from bench.pictures.similarity import Limits
 from bench.plugin.junit import add_groups
-from bench.plugin.notes import rerun_options
 from bench.plugin.options import UpgradeOptions
 from bench.plugin.reporter import SIMULATED, session_header, status_without_letter, write_case_line, write_results
+from bench.plugin.run_info import rerun_options
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session, case_of
 from bench.record.groups import Group, group_lines
@@ -40,7 +40,7 @@ from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, UpgradeFound, side_found, slower_components, worst_cases, write_upgrade
 from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.speeds import ERROR_RATE_OF_RUN
-from bench.upgrade.tables import component_lines, counts_lines, pictures_line, remarks, render_upgrade, speed_line
+from bench.upgrade.tables import component_lines, counts_lines, notes, pictures_line, render_upgrade, speed_line
 from bench.upgrade.workers import SIDES, WorkerBroken
 from bench.verdicts import Verdict
 
@@ -393,7 +393,7 @@ class UpgradeReporter:
         for line in component_lines(found):
             write(line)
         write("changes: " + (", ".join(found.changes) or "none"))
-        for line in (*counts_lines(found), *remarks(found)):
+        for line in (*counts_lines(found), *notes(found)):
             write(line)
         lines = group_lines(found.groups)
         for line in (*lines, *(line for line in worst_cases(found) if f"{line}." not in lines)):

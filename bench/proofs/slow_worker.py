@@ -10,12 +10,12 @@ from typing import Any
 
 from bench.proofs.slow_down import after_calls, calls_of_parts, multiplications_as_long_as, multiplier
 from bench.upgrade.protocol import Channel
-from bench.upgrade.worker import Notices, Reply, Worker, main
+from bench.upgrade.worker import LibraryWarnings, Reply, Worker, main
 
 
 class SlowWorker(Worker):
-    def __init__(self, channel: Channel, notices: Notices) -> None:
-        super().__init__(channel, notices)
+    def __init__(self, channel: Channel, library_warnings: LibraryWarnings) -> None:
+        super().__init__(channel, library_warnings)
         self._slowed = contextlib.ExitStack()
 
     def do_load(self, request: dict[str, Any]) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import secrets
@@ -57,12 +58,28 @@ class RunFolder:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise FolderError(
-                    f"{self.root}: cannot create the run's folder here ({error.strerror}); "
-                    "give a folder that you can write to with --results."
-                ) from None
+                raise self._not_created(error.errno) from None
             self._point_latest()
         return self.path
+
+    def check_place(self) -> None:
+        """Creates nothing: a run may turn out to have no cases.
+
+        Raises:
+            FolderError: the folder cannot be created, as far as can be seen without trying.
+        """
+        place = next(parent for parent in self.path.absolute().parents if parent.exists())
+        if not place.is_dir():
+            raise self._not_created(errno.ENOTDIR)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise self._not_created(errno.EACCES)
+
+    def _not_created(self, code: int | None) -> FolderError:
+        reason = os.strerror(code or 0)
+        return FolderError(
+            f"{self.root}: cannot create the run's folder here ({reason}); "
+            "give a folder that you can write to with --results."
+        )
 
     def _point_latest(self) -> None:
         beside = self.root / f".{LATEST}-{self.name}"

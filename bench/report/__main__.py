@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.command import CommandParser, run_command
 from bench.errors import UsageError
 from bench.report.page import write_page
-from bench.report.tell import REPORT, read_story
+from bench.report.write import REPORT, read_story
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,8 +19,8 @@ from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.similarity import Incomparable, compare
 from bench.record.failures import record_groups
 from bench.record.folder import ENVIRONMENTS, RECORDS
-from bench.record.notes import RunNotes, named, read_notes
 from bench.record.record import Record, read_records
+from bench.record.run_info import RunInfo, named, read_run_info
 from bench.report.group_cards import group_cards
 from bench.report.plots import Timed, quality_chart, speed_charts
 from bench.report.quality import compare_with_references, seconds_per_image
@@ -31,8 +31,8 @@ from bench.report.story import (
     Chart,
     Chip,
     Count,
+    NamedEnvironment,
     Section,
-    Side,
     Story,
     Table,
     Value,
@@ -58,7 +58,7 @@ class RunFiles:
     folder: Path
     records: tuple[Record, ...]
     environments: Mapping[str, Mapping[str, Any]]
-    notes: RunNotes | None
+    info: RunInfo | None
 
     @property
     def name(self) -> str:
@@ -76,10 +76,10 @@ def read_run(folder: Path) -> RunFiles:
     environments = folder / ENVIRONMENTS
     try:
         known = json.loads(environments.read_text(encoding="utf-8")) if environments.is_file() else {}
-        notes = read_notes(folder)
+        info = read_run_info(folder)
     except ValueError as error:
         raise ValueError(f"{folder}: {str(error).splitlines()[0]}") from None
-    return RunFiles(folder, tuple(last.values()), known, notes)
+    return RunFiles(folder, tuple(last.values()), known, info)
 
 
 def story_of_runs(runs: Sequence[RunFiles]) -> Story:
@@ -141,7 +141,7 @@ def _entry(run: RunFiles, record: Record, key: str) -> CaseEntry:
         seconds=seconds_per_image(record),
         settings=settings,
         group=_group(record),
-        command=rerun_record(record, run.notes.rerun_options if run.notes else ()),
+        command=rerun_record(record, run.info.rerun_options if run.info else ()),
     )
 
 
@@ -197,8 +197,8 @@ def _headline(runs: Sequence[RunFiles], entries: Sequence[CaseEntry]) -> tuple[s
     failed = [entry for entry in entries if entry.failed]
     if failed:
         words = Counter(entry.verdict.word for entry in failed)
-        told = ", ".join(f"{number} {word}" for word, number in words.most_common())
-        return f"{len(failed)} of {plural(len(entries), 'case')} failed: {told}.", Kind.BAD
+        counts = ", ".join(f"{number} {word}" for word, number in words.most_common())
+        return f"{len(failed)} of {plural(len(entries), 'case')} failed: {counts}.", Kind.BAD
     if _warnings(runs):
         return f"{plural(len(entries), 'case')} passed, but the run is incomplete.", Kind.BAD
     less = _cases_with_less(entries)
@@ -231,14 +231,14 @@ def _left_out(runs: Sequence[RunFiles]) -> dict[str, int]:
     """Shards leave out the same cases, so the largest number of each reason counts."""
     left_out: dict[str, int] = {}
     for run in runs:
-        for reason, number in (run.notes.left_out if run.notes else {}).items():
+        for reason, number in (run.info.left_out if run.info else {}).items():
             left_out[reason] = max(left_out.get(reason, 0), number)
     return left_out
 
 
 def _warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:
     ended = [record.case for run in runs for record in run.records]
-    problems = tuple(text for run in runs if run.notes for text in run.notes.problems(ended))
+    problems = tuple(text for run in runs if run.info for text in run.info.problems(ended))
     across = across_devices(record for run in runs for record in run.records)
     return (*problems, f"{across}.") if across else problems
 
@@ -247,9 +247,9 @@ def _facts(runs: Sequence[RunFiles]) -> tuple[tuple[str, str], ...]:
     environments = [environment for run in runs for environment in run.environments.values()]
     facts = [("run" if len(runs) == 1 else "runs", ", ".join(run.name for run in runs))]
     for run in runs:
-        if run.notes:
-            facts.append(("when", run.notes.span))
-            facts.append(("command", run.notes.command))
+        if run.info:
+            facts.append(("when", run.info.span))
+            facts.append(("command", run.info.command))
     devices = [f"{one.get('device')} ({one.get('device_name')}), {one.get('threads')} threads" for one in environments]
     facts += [("device", text) for text in dict.fromkeys(devices)]
     libraries = [_libraries(one) for one in environments]
@@ -263,9 +263,9 @@ def _libraries(environment: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in shown if versions.get(name))
 
 
-def _environments(runs: Sequence[RunFiles]) -> tuple[Side, ...]:
+def _environments(runs: Sequence[RunFiles]) -> tuple[NamedEnvironment, ...]:
     sides = {key: environment for run in runs for key, environment in run.environments.items()}
-    return tuple(Side(f"environment {key}", flattened(environment)) for key, environment in sides.items())
+    return tuple(NamedEnvironment(f"environment {key}", flattened(environment)) for key, environment in sides.items())
 
 
 def flattened(environment: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.history.groups import release_groups
 from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
-from bench.history.timeline_summary import told
+from bench.history.timeline_summary import outcome_line
 from bench.report.group_cards import group_cards
 from bench.report.story import (
     CaseEntry,
@@ -18,7 +18,7 @@ from bench.report.story import (
     Count,
     GroupCard,
     Map,
-    Side,
+    NamedEnvironment,
     Story,
     kept_picture,
     key_of,
@@ -52,26 +52,28 @@ def story_of_timeline(found: TimelineFound, folder: Path) -> Story:
         ),
         entries=tuple(sorted(entries, key=lambda entry: not entry.failed)),
         warnings=() if found.is_complete else (_not_reached(found),),
-        remarks=tuple(_remarks(found)),
+        notes=tuple(_notes(found)),
         map=_map(found),
-        environments=tuple(Side(f"{found.library} {release.release}", dict(release.libraries)) for release in ran),
+        environments=tuple(
+            NamedEnvironment(f"{found.library} {release.release}", dict(release.libraries)) for release in ran
+        ),
         groups=_groups(found, {(release.release, case.case) for release, case in shown}),
     )
 
 
 def _is_shown(case: CaseInRelease) -> bool:
-    """Whether there is something to look at; a new warning or less work alone is a remark."""
+    """Whether there is something to look at; a new warning or less work alone is a note."""
     return bool(case.notable) or case.verdict == Verdict.WITHIN_LIMITS
 
 
-def _remarks(found: TimelineFound) -> list[str]:
+def _notes(found: TimelineFound) -> list[str]:
     """New warnings, once per release, and the number of cases with less work, with an example."""
     lines = []
     for release in found.releases:
         less = [case for case in release.cases if case.work == Verdict.LESS_WORK]
         if less:
             lines.append(f"{release.release}: {plural(len(less), 'case')} with {less[0].work_message} ({less[0].case})")
-        for text, number in Counter(text for case in release.cases for text in case.new_notices).items():
+        for text, number in Counter(text for case in release.cases for text in case.new_warnings).items():
             lines.append(f"{release.release}: new warning in {plural(number, 'case')}: {text}")
     return lines
 
@@ -106,8 +108,8 @@ def _headline(found: TimelineFound) -> str:
         moved = [case for case in release.cases if case.notable]
         if moved:
             words = Counter(mark for case in moved for mark in case.notable)
-            told = ", ".join(f"{number} {word}" for word, number in words.most_common())
-            parts.append(f"{found.library} {release.release}: {told}")
+            counts = ", ".join(f"{number} {word}" for word, number in words.most_common())
+            parts.append(f"{found.library} {release.release}: {counts}")
     whole = "" if found.is_complete else f" of {len(found.planned)}"
     releases = f"{len(found.releases)}{whole} release{'' if len(found.planned) == 1 else 's'}"
     if parts:
@@ -136,7 +138,7 @@ def _entry(found: TimelineFound, release: ReleaseFound, case: CaseInRelease, fol
     verdict = Verdict(case.verdict)
     settings = found.settings.get(case.case, {})
     problems = [case.message] if set(case.notable) - {Verdict.MORE_WORK} else []
-    notes = [f"new warning: {text}" for text in case.new_notices]
+    notes = [f"new warning: {text}" for text in case.new_warnings]
     if case.work_message:
         (problems if case.work == Verdict.MORE_WORK else notes).append(case.work_message)
     if Verdict.OTHER_CALLS in marks:
@@ -192,5 +194,5 @@ def _map(found: TimelineFound) -> Map:
     rows = tuple(
         (case, tuple(cells.get((release.release, case), nothing) for release in found.releases)) for case in found.cases
     )
-    absent = {release.release: told(release) for release in found.releases if not release.ran}
+    absent = {release.release: outcome_line(release) for release in found.releases if not release.ran}
     return Map(tuple(release.release for release in found.releases), rows, MARKS, absent)

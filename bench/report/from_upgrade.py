@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.record.notes import RunNotes
+from bench.record.run_info import RunInfo
 from bench.report.group_cards import group_cards
 from bench.report.plots import ForestRow, forest_chart
 from bench.report.rerun import UPGRADED, rerun_case
@@ -17,8 +17,8 @@ from bench.report.story import (
     Chart,
     Chip,
     Count,
+    NamedEnvironment,
     Section,
-    Side,
     Story,
     Table,
     Value,
@@ -36,32 +36,32 @@ from bench.report.story import (
 from bench.upgrade.bisect_command import bisect_command
 from bench.upgrade.groups import groups_in
 from bench.upgrade.outcome import COMPONENTS, IMPORT, CaseFound, Figure, SideFound, UpgradeFound
-from bench.upgrade.tables import percent, remarks
+from bench.upgrade.tables import notes, percent
 from bench.upgrade.workers import SIDES
 from bench.verdicts import Kind, Verdict
 
 
-def story_of_upgrade(found: UpgradeFound, folder: Path, notes: RunNotes | None = None) -> Story:
+def story_of_upgrade(found: UpgradeFound, folder: Path, info: RunInfo | None = None) -> Story:
     """The verdicts of an upgrade check, the cases with problems first."""
-    warnings = notes.problems(case.case for case in found.cases) if notes else ()
+    warnings = info.problems(case.case for case in found.cases) if info else ()
     keys = {case.case: key_of(case.case) for case in found.cases}
     sides = ("--baseline", found.baseline.asked, "--candidate", found.candidate.asked)
-    options = (*sides, *(notes.rerun_options if notes else ()))
+    options = (*sides, *(info.rerun_options if info else ()))
     entries = [_entry(case, folder, keys[case.case], rerun_case(UPGRADED, case.case, options)) for case in found.cases]
     headline, kind = _headline(found, bool(warnings))
     return Story(
         headline=headline,
         kind=kind,
         counts=worst_first(_counts(found)),
-        facts=_facts(found, folder, notes),
+        facts=_facts(found, folder, info),
         changes=found.changes,
         entries=tuple(sorted(entries, key=_badness)),
         warnings=(*warnings, *found.problems.get(IMPORT, ()), *found.problems.get(COMPONENTS, ())),
-        remarks=tuple(remarks(found)),
+        notes=tuple(notes(found)),
         sections=_sections(found, keys),
-        environments=tuple(Side(name, dict(side.libraries)) for name, side in _sides(found).items()),
+        environments=tuple(NamedEnvironment(name, dict(side.libraries)) for name, side in _sides(found).items()),
         groups=group_cards(groups_in(found), keys.__getitem__),
-        next_step=bisect_command(found, notes.rerun_options if notes else ()) or "",
+        next_step=bisect_command(found, info.rerun_options if info else ()) or "",
     )
 
 
@@ -120,15 +120,15 @@ def _counts(found: UpgradeFound) -> list[Count]:
     ]
 
 
-def _facts(found: UpgradeFound, folder: Path, notes: RunNotes | None) -> tuple[tuple[str, str], ...]:
+def _facts(found: UpgradeFound, folder: Path, info: RunInfo | None) -> tuple[tuple[str, str], ...]:
     facts = [
         ("baseline", found.baseline.asked),
         ("candidate", found.candidate.asked),
         ("device", f"{found.device} ({found.device_name})"),
         ("run", folder.name),
     ]
-    if notes:
-        facts.append(("when", notes.span))
+    if info:
+        facts.append(("when", info.span))
     if found.mode == "pictures":
         return (*facts, ("compared", "pictures only"))
     how = f"{found.mode}, up to {found.budget_s:g} s of measuring, smallest change that matters {found.min_change:.1%}"
@@ -140,7 +140,7 @@ def _entry(case: CaseFound, folder: Path, key: str, command: str) -> CaseEntry:
     model, _, _ = case.case.partition("/")
     before, after = (kept_picture(folder, case.case, side, side) for side in SIDES)
     same = kept_picture(folder, case.case, "", "both sides")
-    notes = [f"new warning: {text}" for text in case.new_notices]
+    notes = [f"new warning: {text}" for text in case.new_warnings]
     if case.unet_calls[0] != case.unet_calls[1] and None not in case.unet_calls:
         notes.append(f"{case.unet_calls[1]} UNet calls instead of {case.unet_calls[0]}.")
     return CaseEntry(

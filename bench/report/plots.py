@@ -118,7 +118,7 @@ class _Measure:
 
     title: str
     of: Callable[[Record], float | None]
-    told: Callable[[float], Value]
+    value_of: Callable[[float], Value]
 
 
 TIME = _Measure("time per image, seconds", seconds_per_image, seconds)
@@ -144,7 +144,7 @@ def _lines(timed: Sequence[Timed], trait: str, measure: _Measure) -> Any:
             "y": value,
             "line": name,
             "href": f"#{one.key}",
-            "label": f"{one.record.case}: {measure.told(value).text}",
+            "label": f"{one.record.case}: {measure.value_of(value).text}",
         }
         for one, name in zip(known, names, strict=True)
         if (value := measure.of(one.record)) is not None

@@ -209,7 +209,7 @@ class GroupCard:
 
 
 @dataclass(frozen=True)
-class Side:
+class NamedEnvironment:
     """One environment as names and texts, without nesting."""
 
     name: str
@@ -226,7 +226,7 @@ class Story:
         counts: each verdict with its subject and how often it was given.
         facts: what was compared with what, where, when, with which versions.
         changes: what differs between two environments.
-        warnings: why the verdict does not cover all that was asked for; ``remarks`` are only worth knowing.
+        warnings: why the verdict does not cover all that was asked for; ``notes`` are only worth knowing.
         groups: what cases have in common that fail in the same way, worst first.
         next_step: the command that finds out more; may be empty.
     """
@@ -238,10 +238,10 @@ class Story:
     entries: tuple[CaseEntry, ...]
     changes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     map: Map | None = None
     sections: tuple[Section, ...] = ()
-    environments: tuple[Side, ...] = ()
+    environments: tuple[NamedEnvironment, ...] = ()
     groups: tuple[GroupCard, ...] = ()
     next_step: str = ""
 

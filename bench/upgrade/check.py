@@ -88,7 +88,7 @@ class UpgradeCheck:
             unet_calls=(baseline.unet_calls, candidate.unet_calls),
             work=_work(baseline, candidate),
             work_reason=baseline.work_reason or candidate.work_reason,
-            new_notices=tuple(text for text in candidate.notices if text not in baseline.notices),
+            new_warnings=tuple(text for text in candidate.warnings if text not in baseline.warnings),
             checksums=(baseline.checksum, candidate.checksum),
             seconds=time.perf_counter() - began,
         )

@@ -69,7 +69,7 @@ def places_for(device_type: str) -> Places:
 
 
 def _go(worker: WorkerProcess, cores: tuple[int, ...]) -> None:
-    worker.tell(cores=list(cores))
+    worker.send(cores=list(cores))
 
 
 def paired_call(
@@ -91,7 +91,7 @@ def paired_call(
         WorkerBroken: a side raised or died.
     """
     for side, checksum in zip(sides, known, strict=True):
-        side.tell(do="call", move_weights=places.move_weights, known=checksum)
+        side.send(do="call", move_weights=places.move_weights, known=checksum)
     for side in sides:
         side.reply()
     ended: dict[int, tuple[dict[str, Any], Images]] = {}

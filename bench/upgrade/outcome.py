@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from bench.files import write_atomically
 from bench.frozen import Frozen
@@ -98,7 +98,10 @@ class CaseFound(Frozen):
     settings: dict[str, Any]
     pictures: PicturesFound
     unet_calls: tuple[int | None, int | None] = Field(description="of the baseline and of the candidate")
-    new_notices: tuple[str, ...] = Field(description="warnings that only the candidate gave")
+    new_warnings: tuple[str, ...] = Field(
+        validation_alias=AliasChoices("new_warnings", "new_notices"),
+        description="warnings that only the candidate gave",
+    )
     work: WorkFound | None = None
     work_reason: str | None = Field(default=None, description="why work is null, if it should not be")
     speed: Figure | None = Field(default=None, description="time of a call, steady")

@@ -22,7 +22,7 @@ class SideResult:
     """What one side made of the case in its first process.
 
     Attributes:
-        notices: what the libraries warned of, in order.
+        warnings: what the libraries warned of, in order.
         error: why there are no images.
         checksum: of the output as the pipeline gave it.
         segments, shapes: parts of the call as ``PairedCall`` has them; counting slows them down.
@@ -31,7 +31,7 @@ class SideResult:
 
     images: tuple[Image.Image, ...] = ()
     unet_calls: int | None = None
-    notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     error: str | None = None
     checksum: str = ""
     segments: Segments = ()
@@ -174,7 +174,7 @@ def _side_result(reply: tuple[dict[str, Any], tuple[bytes, ...]]) -> SideResult:
     return SideResult(
         images=images_of(header, blobs),
         unet_calls=header["unet_calls"],
-        notices=tuple(header["notices"]),
+        warnings=tuple(header["warnings"]),
         checksum=header["checksum"],
         segments=tuple((part, seconds) for part, seconds in header["segments"]),
         shapes={part: tuple(shape) for part, shape in header["shapes"].items()},

@@ -84,7 +84,7 @@ def ask_both(
     order = (1, 0) if swapped else (0, 1)
     if places.mode == DUET:
         for number in order:
-            sides[number].tell(do=do, cores=list(places.halves[number ^ swapped]), **requests[number])
+            sides[number].send(do=do, cores=list(places.halves[number ^ swapped]), **requests[number])
         for number in order:
             replies[number] = sides[number].reply()
     else:

@@ -114,7 +114,7 @@ def _few(lines: list[str], kind: str) -> list[str]:
     return [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES} more cases: {kind}"]
 
 
-def remarks(found: UpgradeFound) -> list[str]:
+def notes(found: UpgradeFound) -> list[str]:
     """What more time would decide, and what the candidate newly warns of or calls more often."""
     undecided = [
         (case.case, case.speed) for case in found.cases if case.speed and case.speed.verdict == Verdict.CANNOT_TELL
@@ -130,8 +130,8 @@ def remarks(found: UpgradeFound) -> list[str]:
     less = [case for case in found.cases if case.work and case.work.verdict == Verdict.LESS_WORK]
     lines += _few([f"{case.case}: {case.work.message}" for case in less if case.work], Verdict.LESS_WORK)
     lines += [f"{case.case}: work: {case.work_reason}" for case in found.cases if case.work_reason]
-    for notice in dict.fromkeys(text for case in found.cases for text in case.new_notices):
-        lines.append(f"{Verdict.WARNS}: {notice}")
+    for text in dict.fromkeys(one for case in found.cases for one in case.new_warnings):
+        lines.append(f"{Verdict.WARNS}: {text}")
     for case in found.cases:
         before, after = case.unet_calls
         if None not in (before, after) and before != after:

@@ -42,14 +42,14 @@ VERSIONED = (
 )
 
 
-class Notices(logging.Handler):
+class LibraryWarnings(logging.Handler):
     """Keeps what the libraries warn of, once each: deprecations above all."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.texts: dict[str, None] = {}
         warnings.simplefilter("always")
-        warnings.showwarning = self._notice
+        warnings.showwarning = self._warning
 
     def watch(self, *names: str) -> None:
         for name in names:
@@ -58,7 +58,7 @@ class Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.texts.setdefault(f"{record.name}: {record.getMessage()}")
 
-    def _notice(self, message: Any, category: Any, *_where: Any, **_more: Any) -> None:
+    def _warning(self, message: Any, category: Any, *_where: Any, **_more: Any) -> None:
         self.texts.setdefault(f"{category.__name__}: {message}")
 
 
@@ -126,9 +126,9 @@ class Worker:
         case: what it is called for.
     """
 
-    def __init__(self, channel: Channel, notices: Notices) -> None:
+    def __init__(self, channel: Channel, library_warnings: LibraryWarnings) -> None:
         self._channel = channel
-        self._notices = notices
+        self._warnings = library_warnings
         self._device: Any = None
         self.loaded: Any = None
         self._loaded_for: Any = None
@@ -143,7 +143,7 @@ class Worker:
         for name in ("StableDiffusionPipeline", "DDPMPipeline"):
             getattr(diffusers, name)
         import_s = time.perf_counter() - began
-        self._notices.watch("diffusers", "transformers", "accelerate")
+        self._warnings.watch("diffusers", "transformers", "accelerate")
         for name, library in (("diffusers", diffusers), ("transformers", transformers)):
             logging.getLogger(name).propagate = False
             library.utils.logging.disable_progress_bar()
@@ -157,7 +157,7 @@ class Worker:
         from bench.calls.pipelines import Checkpoint, load_checkpoint
 
         if self.case:
-            self._notices.texts.clear()  # what an earlier case warned of is not of this one
+            self._warnings.texts.clear()  # what an earlier case warned of is not of this one
         if request.get("cores"):
             pin(request["cores"])
         if request["threads"]:
@@ -198,7 +198,7 @@ class Worker:
         check_applied(self.loaded.pipeline, tuple(name for name in optimizations if OPTIMIZATIONS[name].compiles))
         sizes, blobs = _raw(to_images(call.pipeline, output))
         unet_calls = sum(part == DENOISER for part, _ in timed["segments"])
-        header = {"unet_calls": unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
+        header = {"unet_calls": unet_calls, "sizes": sizes, "warnings": list(self._warnings.texts)}
         call_s = sum(seconds for _, seconds in timed["segments"])
         return header | timed | {"call_s": call_s, "checksum": _checksum(output)}, blobs
 
@@ -210,7 +210,7 @@ class Worker:
         with self._timed_parts(self.loaded.pipeline) as timed:
             output, work = counted_call(self.loaded, self.case)
         sizes, blobs = _raw(to_images(self.loaded.pipeline, output))
-        header = {"unet_calls": work.unet_calls, "sizes": sizes, "notices": list(self._notices.texts)}
+        header = {"unet_calls": work.unet_calls, "sizes": sizes, "warnings": list(self._warnings.texts)}
         return header | timed | {"work": work.to_json(), "checksum": _checksum(output)}, blobs
 
     @contextlib.contextmanager
@@ -356,13 +356,13 @@ def requests(channel: Channel) -> Iterator[dict[str, Any]]:
         yield header
 
 
-def main(make_worker: Callable[[Channel, Notices], Worker] = Worker) -> None:
+def main(make_worker: Callable[[Channel, LibraryWarnings], Worker] = Worker) -> None:
     """Serves requests from standard input until it is closed; what libraries print goes to standard error."""
     channel = Channel(os.dup(0), os.dup(1))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = make_worker(channel, Notices())
+    worker = make_worker(channel, LibraryWarnings())
     with contextlib.suppress(Closed):
         for request in requests(channel):
             if request["do"] == "fork":

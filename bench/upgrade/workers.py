@@ -98,10 +98,10 @@ class WorkerProcess:
         Raises:
             WorkerBroken: it raised, died, or was silent for longer than ``timeout_s``.
         """
-        self.tell(do=do, **request)
+        self.send(do=do, **request)
         return self.reply()
 
-    def tell(self, **header: Any) -> None:
+    def send(self, **header: Any) -> None:
         try:
             self.channel.send(header)
         except Closed:
@@ -202,7 +202,7 @@ def fresh(worker: WorkerProcess) -> Iterator[WorkerProcess]:
     except BaseException:
         worker.kill()
         raise
-    worker.tell(do="end")
+    worker.send(do="end")
     worker.reply()
 
 

@@ -36,7 +36,7 @@ from bench.faults.outcomes import (
 )
 from bench.faults.quick import quick_cases, write_quick
 from bench.faults.report import render_report
-from bench.faults.runner import Task, run_cases, run_tasks
+from bench.faults.runner import FaultTrial, run_cases, run_trials
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.similarity import Limits
 from bench.plugin.session import case_parameters
@@ -220,7 +220,7 @@ class TestCommand:
         def stop(*_arguments: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("bench.faults.runner.run_tasks", stop)
+        monkeypatch.setattr("bench.faults.runner.run_trials", stop)
         monkeypatch.setattr("bench.faults.__main__.suite_hash", lambda *_arguments: outcome(CONTROL).suite)
         monkeypatch.setattr("bench.faults.runner.import_libraries", lambda: None)
         assert main(["run", "--results", str(results)]) == 2
@@ -306,52 +306,52 @@ class TestQuickMarker:
 
 
 @pytest.fixture
-def task(bench_session: Any) -> Task:
+def trial(bench_session: Any) -> FaultTrial:
     """One short case of the suite with a fault that it detects."""
     chosen = next(one for one in bench_session.suite.cases if one.id == "emoji-sd/pndm-s5-g7.5-fp32")
     run = bench_session.run
-    return Task(
+    return FaultTrial(
         FAULTS["seed-plus-one"], (chosen,), "s", run.suite_folder, bench_session.options.golden_dir, run.environment
     )
 
 
 @pytest.mark.usefixtures("one_thread")
 class TestRun:
-    def test_a_fault_is_detected_and_ends_with_the_run(self, task: Task) -> None:
-        (seen,) = run_cases(task)
+    def test_a_fault_is_detected_and_ends_with_the_run(self, trial: FaultTrial) -> None:
+        (seen,) = run_cases(trial)
         assert not seen.passed
         assert "SSIM" in seen.by
-        (passed,) = run_cases(dataclasses.replace(task, fault=None))
+        (passed,) = run_cases(dataclasses.replace(trial, fault=None))
         assert passed.passed, passed.message
 
-    def test_the_closed_form_detects_what_no_case_does(self, task: Task, monkeypatch: Any) -> None:
+    def test_the_closed_form_detects_what_no_case_does(self, trial: FaultTrial, monkeypatch: Any) -> None:
         from bench.faults import closed_form
 
         settings = closed_form.all_settings()
         few = {name: one for name, one in settings.items() if one.class_name == "EulerDiscreteScheduler"}
         monkeypatch.setattr(closed_form, "all_settings", lambda: few)
-        unseen = dataclasses.replace(task, fault=FAULTS["euler-step-in-half"], closed_form=True)
+        unseen = dataclasses.replace(trial, fault=FAULTS["euler-step-in-half"], closed_form=True)
         case, schedulers = run_cases(unseen)
         assert (case.passed, schedulers.passed, schedulers.case) == (True, False, CLOSED_FORM)
         assert schedulers.by == {CLOSED_FORM: None}
         assert "bfloat16" in schedulers.message
         *_, schedulers = run_cases(dataclasses.replace(unseen, fault=None))
         assert schedulers.passed, schedulers.message
-        (seen,) = run_cases(dataclasses.replace(task, closed_form=True))
+        (seen,) = run_cases(dataclasses.replace(trial, closed_form=True))
         assert seen.case != CLOSED_FORM
 
-    def test_it_stops_when_enough_cases_detected_the_fault(self, task: Task) -> None:
-        several = dataclasses.replace(task, cases=task.cases * 3, enough=2)
+    def test_it_stops_when_enough_cases_detected_the_fault(self, trial: FaultTrial) -> None:
+        several = dataclasses.replace(trial, cases=trial.cases * 3, enough=2)
         assert [one.passed for one in run_cases(several)] == [False, False]
         assert len(list(run_cases(dataclasses.replace(several, fault=None)))) == 3
 
-    def test_what_raises_is_an_outcome(self, task: Task) -> None:
-        (seen,) = run_cases(dataclasses.replace(task, fault=FAULTS["loading-raises"]))
+    def test_what_raises_is_an_outcome(self, trial: FaultTrial) -> None:
+        (seen,) = run_cases(dataclasses.replace(trial, fault=FAULTS["loading-raises"]))
         assert seen.by == {"raises now": None}
         assert "offload_state_dict" in seen.message
 
     def test_a_process_that_dies_is_an_outcome_and_leaves_no_files(
-        self, task: Task, tmp_path: Path, monkeypatch: Any
+        self, trial: FaultTrial, tmp_path: Path, monkeypatch: Any
     ) -> None:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
@@ -361,9 +361,9 @@ class TestRun:
 
         deadly = dataclasses.replace(fault("deadly"), apply=die)
         found: list[FaultOutcome] = []
-        run_tasks([dataclasses.replace(task, fault=deadly)], 1, found.append)
+        run_trials([dataclasses.replace(trial, fault=deadly)], 1, found.append)
         assert [one.fault for one in found] == ["deadly"]
         assert found[0].cases == (
-            died(task.cases[0].id, "its process ended with exit code 3; its last words: out of luck"),
+            died(trial.cases[0].id, "its process ended with exit code 3; its last words: out of luck"),
         )
         assert list(tmp_path.iterdir()) == []

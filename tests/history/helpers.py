@@ -27,14 +27,14 @@ WORK = Work(
 )
 
 
-def pictures(level=100, *, count=2, notices=(), calls=20, noise=0, copied=9000):
+def pictures(level=100, *, count=2, warnings=(), calls=20, noise=0, copied=9000):
     images = []
     for number in range(count):
         image = Image.radial_gradient("L").resize((64, 64)).convert("RGB").point(lambda value: value // 2)
         if noise:
             image.paste((level, noise, noise), (number, 0, number + 24, 24))
         images.append(image)
-    return SideResult(tuple(images), calls, tuple(notices), work=replace(WORK, copied_bytes=copied))
+    return SideResult(tuple(images), calls, tuple(warnings), work=replace(WORK, copied_bytes=copied))
 
 
 def raising(reason="ValueError: no"):
@@ -42,12 +42,12 @@ def raising(reason="ValueError: no"):
 
 
 SCRIPT = {
-    "1.0.0": {CASE: pictures(), OTHER: pictures(notices=["old"])},
+    "1.0.0": {CASE: pictures(), OTHER: pictures(warnings=["old"])},
     "1.0.1": {CASE: pictures(), OTHER: raising()},
     "1.1.2": EnvironmentFailed("'paint==1.1.2': no wheel."),
     "1.2.0": WorkerBroken("ImportError: no brush", alive=True, side="paint"),
     "1.10.0": {CASE: pictures(noise=250), OTHER: raising("TypeError: else")},
-    "2.0.1": {CASE: pictures(noise=250, notices=["new"], calls=21), OTHER: pictures(notices=["old"])},
+    "2.0.1": {CASE: pictures(noise=250, warnings=["new"], calls=21), OTHER: pictures(warnings=["old"])},
 }
 
 
@@ -65,12 +65,12 @@ class Script:
             raise self.releases[release]
         return Environment(Path(release), {"paint": release, "brush": "1.0"})
 
-    def cases(self, python, requests, tell):
+    def cases(self, python, requests, done):
         found = self.releases[python.name]
         if isinstance(found, WorkerBroken):
             raise found
         for number in range(len(requests)):
-            tell(number + 1)
+            done(number + 1)
         return {case: found[case] for case in requests}
 
 

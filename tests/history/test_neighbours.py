@@ -21,8 +21,8 @@ def over_releases(*results):
 
 
 def test_the_first_release_has_nothing_before_it():
-    (one,) = over_releases(pictures(notices=["odd"]))
-    assert (one.verdict, one.compared_with, one.marks, one.new_notices) == ("first", None, (), ())
+    (one,) = over_releases(pictures(warnings=["odd"]))
+    assert (one.verdict, one.compared_with, one.marks, one.new_warnings) == ("first", None, (), ())
     (one,) = over_releases(raising())
     assert (one.verdict, one.error, one.marks) == ("raises", "ValueError: no", ())
 
@@ -43,7 +43,7 @@ def test_a_release_that_did_not_run_is_stepped_over():
 
 def test_a_case_that_works_again_is_compared_with_its_last_pictures():
     _first, now, still, works = over_releases(
-        pictures(notices=["old"]), raising(), raising(), pictures(noise=250, notices=["old", "new"], calls=21)
+        pictures(warnings=["old"]), raising(), raising(), pictures(noise=250, warnings=["old", "new"], calls=21)
     )
     assert (now.verdict, now.compared_with, now.error, now.marks) == (
         "raises now",
@@ -51,12 +51,12 @@ def test_a_case_that_works_again_is_compared_with_its_last_pictures():
         "ValueError: no",
         ("raises now",),
     )
-    assert (now.new_notices, now.unet_calls_before) == ((), None)
+    assert (now.new_warnings, now.unet_calls_before) == ((), None)
     assert (still.verdict, still.marks) == ("raises as before", ())
     assert (works.verdict, works.compared_with, works.pictures_compared_with) == ("works now", "3.0", "1.0")
     assert works.max_diff > 100
     assert "not those of 1.0 (changed:" in works.message
-    assert works.new_notices == ("new",)
+    assert works.new_warnings == ("new",)
     assert works.marks == ("works now", "other number of UNet calls", "new warning")
     *_, works = over_releases(pictures(), raising(), pictures())
     assert "still those of 1.0 (identical)" in works.message
@@ -64,7 +64,7 @@ def test_a_case_that_works_again_is_compared_with_its_last_pictures():
 
 
 def test_a_case_that_never_worked_before_has_no_pictures():
-    _, works = over_releases(raising(), pictures(notices=["a"]))
+    _, works = over_releases(raising(), pictures(warnings=["a"]))
     assert (works.verdict, works.pictures_compared_with, works.ssim_worst_tile) == ("works now", None, None)
     assert works.marks == ("works now",)
 
@@ -79,11 +79,11 @@ def test_another_error_fewer_pictures_and_a_dead_process():
 
 
 def test_calls_and_warnings_are_marked_with_equal_pictures():
-    _, more = over_releases(pictures(calls=20, notices=["a"]), pictures(calls=21, notices=["a", "b"]))
+    _, more = over_releases(pictures(calls=20, warnings=["a"]), pictures(calls=21, warnings=["a", "b"]))
     assert more.verdict == "identical"
     assert more.marks == ("other number of UNet calls", "new warning")
-    assert more.new_notices == ("b",)
-    _, fewer = over_releases(pictures(notices=["a"]), pictures())
+    assert more.new_warnings == ("b",)
+    _, fewer = over_releases(pictures(warnings=["a"]), pictures())
     assert fewer.marks == ()
 
 

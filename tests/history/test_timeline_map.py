@@ -55,7 +55,7 @@ def everything():
         "works now": pictures(),
         "changed": pictures(noise=250),
         "other number of UNet calls": pictures(calls=9),
-        "new warning": pictures(notices=["careful"]),
+        "new warning": pictures(warnings=["careful"]),
         "more work": pictures(copied=12000),
         "less work": pictures(copied=6000),
     }

@@ -8,7 +8,7 @@ from bench.history import (
 )
 from bench.history.groups import release_groups
 from bench.history.neighbours import Neighbours
-from bench.history.timeline_summary import happened_lines
+from bench.history.timeline_summary import change_lines
 from bench.report.from_timeline import story_of_timeline
 from bench.report.summary import render_summary
 from bench.upgrade.workers import WorkerBroken
@@ -29,7 +29,7 @@ def test_many_cases_are_counted_and_warnings_are_said_once():
     rows = [f"emoji-sd/case-{number}" for number in range(6)]
     neighbours = Neighbours(dict.fromkeys(rows, LIMITS))
     columns = []
-    for release, result in (("1.0", pictures()), ("2.0", pictures(notices=["careful"], copied=6000))):
+    for release, result in (("1.0", pictures()), ("2.0", pictures(warnings=["careful"], copied=6000))):
         results = dict.fromkeys(rows, result)
         cases = neighbours.compare(results)
         neighbours.remember(release, results)
@@ -38,9 +38,9 @@ def test_many_cases_are_counted_and_warnings_are_said_once():
         library="paint", span="1.0..2.0", alongside="", planned=("1.0", "2.0"), cases=tuple(rows), device="cpu",
         device_name="x", releases=tuple(columns),
     )  # fmt: skip
-    assert happened_lines(found) == ["2.0  less work, new warning: 6 cases"]
+    assert change_lines(found) == ["2.0  less work, new warning: 6 cases"]
     story = story_of_timeline(found, Path("run"))
-    assert story.remarks == (
+    assert story.notes == (
         "2.0: 6 cases with less work: copied bytes 9,000 → 6,000 (-33.3 %) (emoji-sd/case-0)",
         "2.0: new warning in 6 cases: careful",
     )
@@ -74,7 +74,7 @@ def test_cases_that_change_together_lead_with_one_sentence():
         ),
     )  # fmt: skip
     sentence = "all 6 cases with scheduler lcm give changed pictures; no other case does."
-    assert happened_lines(found) == [f"2.0  {sentence}", "2.0  changed: 6 cases", "3.0  changed: emoji-sd/ddim-s0"]
+    assert change_lines(found) == [f"2.0  {sentence}", "2.0  changed: 6 cases", "3.0  changed: emoji-sd/ddim-s0"]
     story = story_of_timeline(found, Path("run"))
     (card,) = story.groups
     assert card.sentence == f"paint 2.0: {sentence}"

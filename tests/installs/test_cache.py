@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from bench.installs import uv
-from bench.installs.cache import NOTES, list_environments, prune_environments
+from bench.installs.cache import DESCRIPTION, list_environments, prune_environments
 from bench.installs.installed import Change
 from bench.installs.uv import EnvironmentFailed
 from tests.installs.helpers import (
@@ -44,7 +44,7 @@ def test_a_changed_current_environment_gives_another_clone(own_base, cache):
     assert "frame" in second.libraries
 
 
-@pytest.mark.parametrize("damage", ["a library is gone", "a library was added", "no Python", "no notes"])
+@pytest.mark.parametrize("damage", ["a library is gone", "a library was added", "no Python", "no description"])
 def test_a_damaged_environment_in_the_cache_is_made_again(base, cache, damage):
     environment = ask("frame==2.0", cache, base)
     if damage == "a library is gone":
@@ -54,7 +54,7 @@ def test_a_damaged_environment_in_the_cache_is_made_again(base, cache, damage):
     elif damage == "no Python":
         environment.python.unlink()
     else:
-        (environment.folder / NOTES).write_text("{}")
+        (environment.folder / DESCRIPTION).write_text("{}")
     announced: list[str] = []
     again = ask("frame==2.0", cache, base, announced)
     assert announced[0].startswith("making")
@@ -95,8 +95,8 @@ def test_two_that_want_it_at_once_build_it_once(base, cache, tmp_path, monkeypat
 
 def test_the_cache_lists_what_was_asked_and_when_it_was_used(base, cache):
     kept = [ask(text, cache, base) for text in ("frame==2.0", "paint==2.0")]
-    notes = kept[0].folder / NOTES
-    notes.write_text(json.dumps(json.loads(notes.read_text()) | {"last_used": "2020-01-01T00:00:00+00:00"}))
+    description = kept[0].folder / DESCRIPTION
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"last_used": "2020-01-01T00:00:00+00:00"}))
     newer, older = list_environments(cache)
     assert (newer.asked, older.asked) == ("paint==2.0", "frame==2.0")
     assert newer.changes == (Change("brush", "1.0", "3.0"), Change("paint", "1.0", "2.0"))

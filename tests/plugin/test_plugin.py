@@ -21,8 +21,8 @@ from bench.calls.device import Cpu
 from bench.plugin.session import share_cores
 from bench.record.environment import describe_environment
 from bench.record.folder import RECORDS, RunFolder
-from bench.record.notes import RunNotes, read_notes
 from bench.record.record import Record, read_records
+from bench.record.run_info import RunInfo, read_run_info
 from bench.run import GoldenPolicy, Run
 from bench.suite.file import read_suite
 from tests.project import PROJECT, make_project
@@ -159,8 +159,8 @@ def records(pytester: pytest.Pytester) -> list[Record]:
     return read_records(pytester.path / "results" / "latest" / RECORDS)
 
 
-def notes_of(folder: Path) -> RunNotes:
-    notes = read_notes(folder)
+def notes_of(folder: Path) -> RunInfo:
+    notes = read_run_info(folder)
     assert notes
     return notes
 
@@ -451,7 +451,7 @@ def test_an_unused_golden_is_in_the_report(start, pytester, goldens):
 
 @pytest.mark.usefixtures("goldens")
 def test_an_unwritable_report_is_reported_and_keeps_the_verdict(start, pytester, monkeypatch):
-    monkeypatch.setattr("bench.plugin.reporter.tell", full_disk)
+    monkeypatch.setattr("bench.plugin.reporter.write_report", full_disk)
     result = start("golden")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["report: not written (No space left on device)."])
@@ -597,10 +597,11 @@ def test_goldens_and_results_are_where_the_options_say(start, pytester):
     assert not (pytester.path / "results").exists()
 
 
+@pytest.mark.parametrize("processes", [(), ("-n", "2")])
 @pytest.mark.usefixtures("goldens")
-def test_a_results_folder_that_cannot_be_written_is_a_usage_error(start, pytester):
+def test_a_results_folder_that_cannot_be_written_is_a_usage_error(start, pytester, processes):
     (pytester.path / "file").touch()
-    result = start("golden", "--results=file/results")
+    result = start("golden", "--results=file/results", *processes)
     assert result.ret == USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *file/results: cannot create the run's folder here (*--results."])
     assert "INTERNALERROR" not in text_of(result)

@@ -20,8 +20,8 @@ from bench.pictures.grids import make_grid, split_grid
 from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.similarity import compare
 from bench.record.folder import ENVIRONMENTS, RunFolder
-from bench.record.notes import RunNotes, write_notes
 from bench.record.record import Record
+from bench.record.run_info import RunInfo, write_run_info
 from bench.verdicts import Verdict
 
 GOLDENS = Path(__file__).parents[2] / "golden" / "emoji-sd"
@@ -120,8 +120,8 @@ def make_run(folder: Path, count: int, *, changed_every: int = 50, prompts: Sequ
         planned.append(record.case)
     environment = {"libraries": {"diffusers": "0.0"}, "device": "cpu", "device_name": "made up", "threads": 1}
     (run.make() / ENVIRONMENTS).write_text(json.dumps({"sample": environment}))
-    notes = RunNotes(schema=1, command="pytest bench", began="2000-01-01", ended="2000-01-02", planned=tuple(planned))
-    write_notes(run.path, notes)
+    notes = RunInfo(schema=1, command="pytest bench", began="2000-01-01", ended="2000-01-02", planned=tuple(planned))
+    write_run_info(run.path, notes)
     return run.path
 
 

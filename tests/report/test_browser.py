@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.report.page import write_page
-from bench.report.tell import REPORT, read_story, tell
+from bench.report.write import REPORT, read_story, write_report
 from tests.report.made_up_run import make_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,7 +28,7 @@ def run(tmp_path_factory) -> Path:
     """Nine cases; the first, the fifth and the ninth differ from their goldens."""
     folder = tmp_path_factory.mktemp("runs") / "failing"
     made = make_run(folder, 9, changed_every=4, prompts=("panda", NASTY, "rocket", "strawberry"))
-    tell(made)
+    write_report(made)
     return made
 
 

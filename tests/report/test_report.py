@@ -16,9 +16,9 @@ from PIL import Image
 from bench.calls.raised import RaisedError
 from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
 from bench.record.folder import RECORDS, picture_path
-from bench.record.notes import FILE as NOTES
-from bench.record.notes import RunNotes, read_notes, write_notes
 from bench.record.record import Record, read_records
+from bench.record.run_info import FILE as RUN_INFO
+from bench.record.run_info import RunInfo, read_run_info, write_run_info
 from bench.report import __main__ as command
 from bench.report.from_records import read_run, story_of_runs
 from bench.report.from_timeline import level_of, story_of_timeline
@@ -30,7 +30,7 @@ from bench.report.quality import Quality, compare_with_references, pareto_front
 from bench.report.rerun import rerun_record
 from bench.report.story import Chip
 from bench.report.summary import LONGEST, cell, publish_summary, render_summary
-from bench.report.tell import REPORT, SUMMARY, Unreadable, read_story, tell
+from bench.report.write import REPORT, SUMMARY, Unreadable, read_story, write_report
 from bench.upgrade.decision import Decision
 from bench.upgrade.groups import groups_in
 from bench.upgrade.outcome import CaseFound, Figure, PicturesFound, SideFound, UpgradeFound, WorkFound, write_upgrade
@@ -59,7 +59,7 @@ def records_of(run: Path) -> list[Any]:
 
 
 def notes_of(run: Path) -> Any:
-    return read_notes(run)
+    return read_run_info(run)
 
 
 def story_of(*runs: Path) -> Any:
@@ -98,7 +98,7 @@ class Parsed(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(made_run: Path) -> Parsed:
-    tell(made_run)
+    write_report(made_run)
     return Parsed(made_run / REPORT)
 
 
@@ -129,13 +129,13 @@ def test_the_text_of_a_time_is_its_number(page):
 
 
 def test_the_page_can_be_rebuilt_bit_for_bit_from_the_files(made_run, tmp_path):
-    tell(made_run)
+    write_report(made_run)
     assert command.main([str(made_run), "-o", str(tmp_path / "again.html")]) == 0
     assert (tmp_path / "again.html").read_bytes() == (made_run / REPORT).read_bytes()
 
 
 def test_records_and_grids_alone_make_a_page(run, tmp_path):
-    for name in (NOTES, "environments.json"):
+    for name in (RUN_INFO, "environments.json"):
         (run / name).unlink()
     assert command.main([str(run), "-o", str(tmp_path / "page.html")]) == 0
     assert len([one for one in Parsed(tmp_path / "page.html").named("details") if "case" in one["class"]]) == CASES
@@ -160,7 +160,7 @@ def test_an_all_green_run_opens_nothing(tmp_path):
     run = make_run(tmp_path / "green", 3, changed_every=0)
     story = story_of(run)
     assert (story.headline, story.kind) == ("All 3 cases look exactly like their goldens.", Kind.GOOD)
-    tell(run)
+    write_report(run)
     assert not any("open" in one for one in Parsed(run / REPORT).named("details"))
 
 
@@ -182,7 +182,7 @@ def test_selected_cases_that_did_not_run_are_named(tmp_path):
     lines = (run / RECORDS).read_text().splitlines(keepends=True)
     (run / RECORDS).write_text("".join(lines[:3]))
     notes = notes_of(run)
-    write_notes(run, notes.model_copy(update={"ended": None}))
+    write_run_info(run, notes.model_copy(update={"ended": None}))
     story = story_of(run)
     assert story.kind == Kind.BAD
     assert story.warnings == (
@@ -194,14 +194,14 @@ def test_selected_cases_that_did_not_run_are_named(tmp_path):
 def test_a_failed_check_other_than_a_case_fails_the_run(tmp_path):
     run = make_run(tmp_path / "unused", 2, changed_every=0)
     notes = notes_of(run)
-    write_notes(run, notes.model_copy(update={"other_failures": ("test_every_golden_is_used: old.png",)}))
+    write_run_info(run, notes.model_copy(update={"other_failures": ("test_every_golden_is_used: old.png",)}))
     story = story_of(run)
     assert (story.kind, story.warnings) == (Kind.BAD, ("test_every_golden_is_used: old.png",))
 
 
 def test_what_was_left_out_is_counted(tmp_path):
     run = make_run(tmp_path / "some", 2, changed_every=0)
-    write_notes(run, notes_of(run).model_copy(update={"left_out": {"slow (-m slow)": 8}}))
+    write_run_info(run, notes_of(run).model_copy(update={"left_out": {"slow (-m slow)": 8}}))
     told = {(verdict.word, number) for _, verdict, number in story_of(run).counts}
     assert ("left out: slow (-m slow)", 8) in told
 
@@ -340,7 +340,7 @@ def test_more_work_alone_fails_a_run_and_is_explained(tmp_path):
     text = render_summary(story)
     assert f"- {record.case}: {cell(MORE_SYNCS)}" in text
     assert "✗ 1 work: more work" in text
-    tell(run)
+    write_report(run)
     first = next(one for one in Parsed(run / REPORT).named("details") if "case" in one["class"])
     assert ("failed" in first["class"], "open" in first, first["data-work"]) == (True, True, "more work")
     assert MORE_SYNCS in (run / REPORT).read_text()
@@ -375,7 +375,7 @@ def test_work_that_was_not_compared_is_counted_and_passes(tmp_path):
     story = story_of(run)
     assert story.kind == Kind.GOOD
     assert ("work", Chip("not compared", Kind.NOTE), 1) in story.counts
-    tell(run)
+    write_report(run)
     assert "made on cpu, this run is on cuda" in (run / REPORT).read_text()
 
 
@@ -654,7 +654,7 @@ def upgrade_found(*cases: CaseFound, **more) -> UpgradeFound:
 
 
 def case_found(name: str, verdict: str = "identical", **more) -> CaseFound:
-    values = {"settings": {"images": 1, "dtype": "float32"}, "unet_calls": (4, 4), "new_notices": (), "seconds": 1}
+    values = {"settings": {"images": 1, "dtype": "float32"}, "unet_calls": (4, 4), "new_warnings": (), "seconds": 1}
     pictures = PicturesFound(verdict=verdict, message=f"{verdict}: <b>why</b> | so", ssim_worst_tile=0.9)
     return CaseFound(case=name, pictures=pictures, **(values | more))
 
@@ -690,7 +690,7 @@ def test_a_slower_import_fails_an_upgrade(tmp_path):
 
 
 def test_an_upgrade_that_was_cut_short_is_not_green(tmp_path):
-    notes = RunNotes(schema=1, command="pytest", began="now", planned=("m/a", "m/b"))
+    notes = RunInfo(schema=1, command="pytest", began="now", planned=("m/a", "m/b"))
     story = story_of_upgrade(upgrade_found(case_found("m/a")), tmp_path, notes)
     assert (story.kind, story.headline) == (Kind.BAD, "Nothing is worse in 1 case, but the check is incomplete.")
     assert "m/b" in story.warnings[0]
@@ -702,7 +702,7 @@ def test_an_upgrade_s_page_has_ratios_plot_and_environments(tmp_path):
         case_found("m/b", "changed", speed=figure("slower", 1.0731)),
     )
     write_upgrade(tmp_path / "upgrade.json", found)
-    tell(tmp_path)
+    write_report(tmp_path)
     page = Parsed(tmp_path / REPORT)
     assert {1.004, 1.0731, 12345} <= {number for told in page.numbers.values() for number, _ in told}
     cases = [one for one in page.named("details") if "case" in one["class"]]
@@ -720,7 +720,7 @@ def test_groups_lead_an_upgrade_s_page_and_link_to_their_cases(tmp_path):
     found = upgrade_found(*changed, case_found("m/3", settings={"images": 1, "scheduler": "ddim"}))
     groups = tuple(group.model_copy(update={"notes": ("from step 3 on",)}) for group in groups_in(found))
     write_upgrade(tmp_path / "upgrade.json", found.model_copy(update={"groups": groups}))
-    tell(tmp_path)
+    write_report(tmp_path)
     text = (tmp_path / REPORT).read_text()
     sentence = "Both cases with scheduler &lt;lcm&gt; give changed pictures; no other case does."
     assert text.index(sentence) < text.index("from step 3 on") < text.index('id="cases"')
@@ -788,7 +788,7 @@ def test_a_timeline_s_page_shows_and_explains_every_mark(tmp_path):
         released("m/work", work="more work", work_message="more work: FLOPs 12 → 13"),
         released("m/less", work="less work", work_message="less work: FLOPs 13 → 12"),
         released("m/calls", unet_calls=9, unet_calls_before=4),
-        released("m/warns", new_notices=("careful",)),
+        released("m/warns", new_warnings=("careful",)),
     )
     found = TimelineFound(
         library="paint", span="1..1", alongside="", planned=("1",), cases=tuple(case.case for case in marked),

@@ -17,7 +17,7 @@ def case(name: str, verdict: str = "identical", message: str = "", **more: Any) 
         settings=settings | more.pop("settings", {}),
         pictures=PicturesFound(verdict=verdict, message=message or verdict),
         unet_calls=(5, 5),
-        new_notices=(),
+        new_warnings=(),
         seconds=1.0,
         **more,
     )

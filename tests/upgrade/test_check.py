@@ -149,7 +149,7 @@ def test_a_check_continues_where_its_journal_ends(check, altered_python):
 def test_a_candidate_that_warns_and_waits_in_each_step_does_more_work(check, altered_python):
     found, *_ = check(altered_python(WARNING + WAITING))
     assert found.pictures.verdict == "identical"
-    assert [text for text in found.new_notices if "`steps` is deprecated" in text] == [
+    assert [text for text in found.new_warnings if "`steps` is deprecated" in text] == [
         "FutureWarning: `steps` is deprecated"
     ]
     assert found.work.verdict == "more work"

@@ -97,5 +97,6 @@ def test_a_file_of_before_the_components_can_still_be_read(tmp_path):
         del old[key]
     for key in ("odd_parts", "unsteady", "checksums", "speed_reason"):
         del old["cases"][0][key]
+    old["cases"][0]["new_notices"] = old["cases"][0].pop("new_warnings")
     (tmp_path / "upgrade.json").write_text(json.dumps(old))
     assert read_upgrade(tmp_path / "upgrade.json").components == ()

@@ -1,4 +1,4 @@
-"""What a side makes of its cases: pictures, work, notices, errors, and in which process."""
+"""What a side makes of its cases: pictures, work, warnings, errors, and in which process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_two_equal_sides_make_the_pictures_of_the_suite_itself(kind, sides, requ
     assert [[image.tobytes() for image in result.images] for result in results] == [expected] * 2
 
 
-def test_notices_of_load_and_call_come_with_the_pictures(sides, request_of, tiny_sd_folder, tmp_path):
+def test_warnings_of_load_and_call_come_with_the_pictures(sides, request_of, tiny_sd_folder, tmp_path):
     folder = tmp_path / "old"
     shutil.copytree(tiny_sd_folder, folder)
     path = folder / "scheduler" / "scheduler_config.json"
@@ -39,16 +39,16 @@ def test_notices_of_load_and_call_come_with_the_pictures(sides, request_of, tiny
     request["settings"]["prompts"] = ["red fox " * 60, "blue whale"]
     noticed = picture_of(sides[0], request)
     assert noticed.error is None
-    assert any("FutureWarning" in text and "steps_offset" in text for text in noticed.notices)
-    assert any("truncated" in text for text in noticed.notices)
-    assert picture_of(sides[0], request_of(STABLE_DIFFUSION)).notices == ()
+    assert any("FutureWarning" in text and "steps_offset" in text for text in noticed.warnings)
+    assert any("truncated" in text for text in noticed.warnings)
+    assert picture_of(sides[0], request_of(STABLE_DIFFUSION)).warnings == ()
 
 
 def as_sentinel(request: dict[str, Any]) -> dict[str, Any]:
     return request | {"settings": request["settings"] | {"sentinel": True}}
 
 
-def test_sentinels_of_one_process_have_their_own_notices(lasting_sides, request_of):
+def test_sentinels_of_one_process_have_their_own_warnings(lasting_sides, request_of):
     long = request_of(STABLE_DIFFUSION)
     long["settings"]["prompts"] = ["red fox " * 60, "blue whale"]
     plain, other = request_of(STABLE_DIFFUSION), request_of(DDPM)
@@ -59,7 +59,7 @@ def test_sentinels_of_one_process_have_their_own_notices(lasting_sides, request_
             found[case] = processes.result(SIDES[0], as_sentinel(request))
             children += descendants(lasting_sides.take()[0])
         alone = processes.result(SIDES[0], plain)
-    truncated = {case: [text for text in result.notices if "truncated" in text] for case, result in found.items()}
+    truncated = {case: [text for text in result.warnings if "truncated" in text] for case, result in found.items()}
     assert [len(texts) for texts in truncated.values()] == [1, 0, 1, 0]
     assert found["plain"].images == alone.images
     assert len(children) == len(requests)
@@ -121,7 +121,7 @@ class NotedProcess:
     def ask(self, do: str, **_: Any) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         self.asked.append(do)
         work = {"operators": {}, "host_syncs": {}, "copies": 0, "copied_bytes": 0, "peak_bytes": 0, "unet_calls": 4}
-        header = {"sizes": [], "unet_calls": 4, "notices": [], "checksum": f"of {do}", "segments": [], "shapes": {}}
+        header = {"sizes": [], "unet_calls": 4, "warnings": [], "checksum": f"of {do}", "segments": [], "shapes": {}}
         return header | {"work": work | {"flops": 0, "tokens": 0, "graphs": None, "graph_breaks": None}}, ()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.upgrade.tables import component_lines, pictures_line, remarks, speed_line
+from bench.upgrade.tables import component_lines, notes, pictures_line, speed_line
 from tests.upgrade.made_up import case, check, figure, work
 from tests.upgrade.test_outcome import component
 
@@ -14,16 +14,16 @@ def test_an_undecided_speed_says_what_it_would_take():
     found = check([case(CASE, speed=undecided)] * 9)
     assert found.counts()["speed"]["cannot tell"] == 9
     line = "m/ddim-s5: the speed is undecided; it would take about 7 more starts of both sides (--budget)"
-    assert remarks(found) == [*[line] * 4, "and 5 more cases: undecided"]
+    assert notes(found) == [*[line] * 4, "and 5 more cases: undecided"]
 
 
 def test_new_warnings_are_shown_once():
-    found = check([case(CASE).model_copy(update={"new_notices": ("FutureWarning: gone soon",)})] * 2)
-    assert sum("FutureWarning: gone soon" in line for line in remarks(found)) == 1
+    found = check([case(CASE).model_copy(update={"new_warnings": ("FutureWarning: gone soon",)})] * 2)
+    assert sum("FutureWarning: gone soon" in line for line in notes(found)) == 1
 
 
 def test_what_is_not_steady_or_decided_by_its_own_calls_is_said():
-    lines = remarks(check([case(CASE, unsteady=("the baseline's pictures differ",), odd_parts=("rest",))]))
+    lines = notes(check([case(CASE, unsteady=("the baseline's pictures differ",), odd_parts=("rest",))]))
     assert lines == [
         "m/ddim-s5: the baseline's pictures differ",
         "m/ddim-s5: measured alone: rest (changed in another way than in other cases)",

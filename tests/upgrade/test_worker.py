@@ -16,7 +16,7 @@ import torch
 
 from bench.suite.schedulers import DDPM
 from bench.upgrade.side_results import picture_of
-from bench.upgrade.worker import Notices, modules_of, move_weights
+from bench.upgrade.worker import LibraryWarnings, modules_of, move_weights
 from bench.upgrade.workers import WorkerBroken, fresh
 from tests.upgrade.helpers import KINDS, UNET_CALLS, all_gone, ask_after, descendants, psutil
 
@@ -24,21 +24,21 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def notices() -> Iterator[Notices]:
+def library_warnings() -> Iterator[LibraryWarnings]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield Notices()
+        yield LibraryWarnings()
 
 
-def test_notices_are_kept_once_each_and_in_order(notices):
-    logger = logging.getLogger("tests.notices")
-    notices.watch("tests.notices")
+def test_warnings_are_kept_once_each_and_in_order(library_warnings):
+    logger = logging.getLogger("tests.warnings")
+    library_warnings.watch("tests.warnings")
     for _ in range(2):
         logger.warning("first")
         warnings.warn("second", FutureWarning, stacklevel=1)
     logger.info("not this")
-    logger.removeHandler(notices)
-    assert list(notices.texts) == ["tests.notices: first", "FutureWarning: second"]
+    logger.removeHandler(library_warnings)
+    assert list(library_warnings.texts) == ["tests.warnings: first", "FutureWarning: second"]
 
 
 def test_waiting_for_the_other_side_is_not_counted(sides, request_of):
@@ -46,12 +46,12 @@ def test_waiting_for_the_other_side_is_not_counted(sides, request_of):
     with fresh(sides[0]) as process:
         process.ask("load", **request_of(DDPM))
         process.ask("picture")
-        process.tell(do="call", move_weights=False, known="")
+        process.send(do="call", move_weights=False, known="")
         reply, waits = process.reply()[0], 0
         while "segments" not in reply:
             assert reply == {"halted": True}
             time.sleep(wait)
-            process.tell(cores=[])
+            process.send(cores=[])
             reply, waits = process.reply()[0], waits + 1
     assert waits == 5
     assert sum(seconds for _, seconds in reply["segments"]) < wait * waits / 2

@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.history.timeline_outcome import TIMELINE, read_timeline
 from bench.record.folder import RECORDS
-from bench.record.notes import FILE as NOTES
-from bench.record.notes import read_notes
+from bench.record.run_info import FILE as RUN_INFO
+from bench.record.run_info import read_run_info
 from bench.report.from_records import read_run, story_of_runs
 from bench.report.from_timeline import story_of_timeline
 from bench.report.from_upgrade import story_of_upgrade
@@ -38,8 +38,8 @@ def read_story(folders: Sequence[Path]) -> Story:
             return story_of_runs([read_run(folder.resolve()) for folder in folders])
         folder = folders[0].resolve()
         if (folder / UPGRADE).is_file():
-            notes = read_notes(folder)
-            return story_of_upgrade(read_upgrade(folder / UPGRADE), folder, notes)
+            info = read_run_info(folder)
+            return story_of_upgrade(read_upgrade(folder / UPGRADE), folder, info)
         if (folder / TIMELINE).is_file():
             return story_of_timeline(read_timeline(folder / TIMELINE), folder)
         return story_of_runs([read_run(folder)])
@@ -47,7 +47,7 @@ def read_story(folders: Sequence[Path]) -> Story:
         raise Unreadable(str(error).splitlines()[0]) from None
 
 
-def tell(folder: Path) -> Page:
+def write_report(folder: Path) -> Page:
     """Writes the summary and the page of a run into its folder, and the summary into that of a CI job.
 
     Raises:
@@ -62,5 +62,5 @@ def tell(folder: Path) -> Page:
 def _check(folder: Path) -> None:
     if not folder.is_dir():
         raise Unreadable(f"{folder}: no such folder; give the folder of a run, such as results/latest.")
-    if not any((folder / name).is_file() for name in (RECORDS, NOTES, UPGRADE, TIMELINE)):
+    if not any((folder / name).is_file() for name in (RECORDS, RUN_INFO, UPGRADE, TIMELINE)):
         raise Unreadable(f"{folder}: no run; {RECORDS}, {UPGRADE} and {TIMELINE} are all missing.")

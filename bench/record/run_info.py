@@ -15,7 +15,7 @@ FILE = "run.json"
 MOST_NAMED = 5
 
 
-class RunNotes(Frozen):
+class RunInfo(Frozen):
     """Written when the tests start, and again when they have ended."""
 
     schema_version: int = Field(default=1, alias="schema", serialization_alias="schema")
@@ -60,15 +60,15 @@ def now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def write_notes(folder: Path, notes: RunNotes) -> None:
-    write_atomically(folder / FILE, notes.model_dump_json(by_alias=True, indent=2) + "\n")
+def write_run_info(folder: Path, info: RunInfo) -> None:
+    write_atomically(folder / FILE, info.model_dump_json(by_alias=True, indent=2) + "\n")
 
 
-def read_notes(folder: Path) -> RunNotes | None:
+def read_run_info(folder: Path) -> RunInfo | None:
     """``None`` if a run wrote none.
 
     Raises:
         ValueError: the file contains something else.
     """
     path = folder / FILE
-    return RunNotes.model_validate_json(path.read_bytes()) if path.is_file() else None
+    return RunInfo.model_validate_json(path.read_bytes()) if path.is_file() else None

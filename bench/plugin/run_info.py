@@ -10,30 +10,30 @@ import pytest
 
 from bench.errors import BenchError
 from bench.plugin.session import Session, case_of
-from bench.record.notes import FILE, RunNotes, now, read_notes, write_notes
+from bench.record.run_info import FILE, RunInfo, now, read_run_info, write_run_info
 
 # Options that define the cases, so rerunning one case needs them too.
 _CHOOSING = ("suite", "device", "golden_dir")
 
 
-class NoteKeeper:
+class RunInfoWriter:
     """A pytest plugin. If several processes run the tests, each knows the plan and the first one writes it."""
 
     def __init__(
-        self, config: pytest.Config, session: Session, is_told: Callable[[str], bool] = lambda _: False
+        self, config: pytest.Config, session: Session, is_reported: Callable[[str], bool] = lambda _: False
     ) -> None:
         self._config = config
         self._folder = session.run.folder
         self._left_out = session.selection.left_out
         self._failures: dict[str, str] = {}
-        self._is_told = is_told
+        self._is_reported = is_reported
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         planned = tuple(case.id for item in session.items if (case := case_of(item)))
         if not planned or session.config.getoption("collectonly") or (self._folder.path / FILE).is_file():
             return
-        notes = RunNotes(
+        info = RunInfo(
             schema=1,
             command=shlex.join(["pytest", *self._config.invocation_params.args]),
             began=now(),
@@ -45,27 +45,27 @@ class NoteKeeper:
             folder = self._folder.make()
         except BenchError as error:
             raise pytest.UsageError(str(error)) from None
-        write_notes(folder, notes)
+        write_run_info(folder, info)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed and not self._is_told(report.nodeid):
+        if report.failed and not self._is_reported(report.nodeid):
             self._failures[report.nodeid] = _first_line(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if hasattr(self._config, "workerinput"):
             return
-        notes = read_notes(self._folder.path)
-        if notes:
+        info = read_run_info(self._folder.path)
+        if info:
             ended = None if exitstatus == pytest.ExitCode.INTERRUPTED else now()
-            others = [name for name in self._failures if not _is_of_a_case(name, notes)]
+            others = [name for name in self._failures if not _is_of_a_case(name, info)]
             failures = tuple(f"{name.rpartition('/')[2]}: {self._failures[name]}" for name in others)
-            write_notes(self._folder.path, notes.model_copy(update={"ended": ended, "other_failures": failures}))
+            write_run_info(self._folder.path, info.model_copy(update={"ended": ended, "other_failures": failures}))
 
 
-def _is_of_a_case(nodeid: str, notes: RunNotes) -> bool:
+def _is_of_a_case(nodeid: str, info: RunInfo) -> bool:
     """Whether a test has the id of a planned case in its brackets."""
-    return nodeid.partition("[")[2].removesuffix("]") in notes.planned
+    return nodeid.partition("[")[2].removesuffix("]") in info.planned
 
 
 def _first_line(report: Any) -> str:
