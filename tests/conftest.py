@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.suite.case import Case, Model, Settings
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.training.architectures import TOKENS, write_tokenizer
+from tests.forked_workers import forked_workers
 from tests.upgrade.altered import altered_environment
 
 PROMPTS = ("red fox", "blue whale", "green castle", "yellow rocket")
@@ -211,6 +213,19 @@ def alter_golden() -> Callable[[Path], None]:
         beside.write_text(json.dumps(json.loads(beside.read_text()) | {"pixels": pixels}))
 
     return alter
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_workers() -> Iterator[None]:
+    """Workers with the libraries of this environment do not import them again; see ``spawned_workers``."""
+    with forked_workers():
+        yield
+
+
+@pytest.fixture
+def spawned_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started as the suite starts them."""
+    monkeypatch.setattr("bench.upgrade.workers.subprocess", subprocess)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+ALTERING = "altering.py"
 
 
 def altered_environment(folder: Path, code: str) -> Path:
@@ -14,6 +15,7 @@ def altered_environment(folder: Path, code: str) -> Path:
     python = folder / "bin" / "python"
     python.parent.mkdir(parents=True)
     (folder / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).parent}\n")
+    (folder / ALTERING).write_text(code)
     driver = folder / "driver.py"
     driver.write_text(f"{code}\nfrom bench.upgrade.worker import main\nmain()\n")
     python.write_text(
@@ -21,6 +23,12 @@ def altered_environment(folder: Path, code: str) -> Path:
     )
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     return python
+
+
+def code_of(python: Path) -> str | None:
+    """The code that alters the libraries of this interpreter's environment; ``None`` for another environment."""
+    file = python.parents[1] / ALTERING
+    return file.read_text() if file.exists() else None
 
 
 BRIGHTER = """

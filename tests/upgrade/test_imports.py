@@ -98,14 +98,16 @@ def test_an_editable_install_may_be_newer_than_its_metadata(roots, tmp_path):
         check_both(roots, imported)
 
 
-def test_what_this_environment_imports_is_what_it_has(lasting_sides):
-    worker = lasting_sides.take()[0]
+@pytest.mark.usefixtures("spawned_workers")
+def test_what_this_environment_imports_is_what_it_has():
+    with started_worker("baseline", CURRENT, 120) as worker:
+        imported = worker.imported
     found = look(CURRENT).environment
-    assert worker.imported["torch"]["version"].startswith(found.libraries["torch"])
-    assert {"diffusers", "transformers", "torch", "accelerate", "numpy", "PIL"} <= set(worker.imported)
-    check_side("baseline", found, worker.imported, found.libraries)
+    assert imported["torch"]["version"].startswith(found.libraries["torch"])
+    assert {"diffusers", "transformers", "torch", "accelerate", "numpy", "PIL"} <= set(imported)
+    check_side("baseline", found, imported, found.libraries)
     with pytest.raises(WrongImport, match="outside its environment"):
-        check_side("baseline", Environment(CURRENT, found.libraries, search_path=(Path("/no"),)), worker.imported)
+        check_side("baseline", Environment(CURRENT, found.libraries, search_path=(Path("/no"),)), imported)
 
 
 def test_a_worker_says_which_file_it_imports(fake_python, tmp_path):
