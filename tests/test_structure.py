@@ -28,7 +28,7 @@ ORDER = (
     ("faults",),
     ("tune",),
     ("report",),
-    ("timeline",),
+    ("timeline", "tuner"),
     ("plugin",),
     ("training",),
 )

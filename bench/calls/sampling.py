@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.calls.optimizations import changed_arguments
 from bench.calls.pipelines import LoadedPipeline
 from bench.calls.scenarios import WAYS, Call
 from bench.calls.schedulers import build_scheduler
@@ -62,7 +63,7 @@ def prepare_call(loaded: LoadedPipeline, case: Case) -> dict[str, Any]:
     This is the plain call of the model's own pipeline; ``prepared`` makes that of any task and scenario.
     """
     loaded.pipeline.scheduler = new_scheduler(loaded, case)
-    return call_arguments(case)
+    return changed_arguments(loaded.pipeline, case.settings.optimizations, call_arguments(case))
 
 
 @dataclass(frozen=True)

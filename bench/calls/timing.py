@@ -12,11 +12,10 @@ from PIL import Image
 
 from bench.calls.device import Device, PeakMemory, clock, measured_memory
 from bench.calls.observe import before_call
-from bench.calls.optimizations import check_applied
+from bench.calls.optimizations import check_applied_in_call
 from bench.calls.phases import Phases
 from bench.calls.pipelines import LoadedPipeline
 from bench.calls.sampling import prepare_call, to_images
-from bench.suite.optimizations import OPTIMIZATIONS
 
 if TYPE_CHECKING:
     from bench.calls.work import Work
@@ -124,7 +123,7 @@ def measure(
     """
     pipeline = loaded.pipeline
     output, first_call_s = timed_call(pipeline, prepare_call(loaded, case), device)
-    check_applied(pipeline, tuple(name for name in case.settings.optimizations if OPTIMIZATIONS[name].compiles))
+    check_applied_in_call(pipeline, case.settings.optimizations)
     first_images = to_images(pipeline, output)
 
     phases, phases_call_s, output = measure_phases(loaded, case, device)

@@ -183,6 +183,15 @@ class Map:
 
 
 @dataclass(frozen=True)
+class Snippet:
+    """Text to copy, such as a program; ``key`` is the case that it belongs to."""
+
+    title: str
+    text: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the page with plots and tables; ``notes`` say what could not be shown."""
 
@@ -191,6 +200,7 @@ class Section:
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
+    snippets: tuple[Snippet, ...] = ()
 
 
 @dataclass(frozen=True)

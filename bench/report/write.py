@@ -12,10 +12,12 @@ from bench.record.run_info import FILE as RUN_INFO
 from bench.record.run_info import read_run_info
 from bench.report.from_records import read_run, story_of_runs
 from bench.report.from_timeline import story_of_timeline
+from bench.report.from_tune import story_of_tune
 from bench.report.from_upgrade import story_of_upgrade
 from bench.report.page import Page, write_page
 from bench.report.story import Story
 from bench.report.summary import publish_summary, render_summary
+from bench.tune.outcome import TUNE, read_found
 from bench.upgrade.outcome import UPGRADE, read_upgrade
 
 REPORT, SUMMARY = "report.html", "summary.md"
@@ -26,7 +28,7 @@ class Unreadable(BenchError):
 
 
 def read_story(folders: Sequence[Path]) -> Story:
-    """The story of one run, an upgrade check, a timeline, or of several runs.
+    """The story of one run, an upgrade check, a timeline, a study, or of several runs.
 
     Raises:
         Unreadable: a folder is missing, has no run, or has an invalid file; the message names it.
@@ -42,6 +44,8 @@ def read_story(folders: Sequence[Path]) -> Story:
             return story_of_upgrade(read_upgrade(folder / UPGRADE), folder, info)
         if (folder / TIMELINE).is_file():
             return story_of_timeline(read_timeline(folder / TIMELINE), folder)
+        if (folder / TUNE).is_file():
+            return story_of_tune(read_found(folder / TUNE), folder)
         return story_of_runs([read_run(folder)])
     except (OSError, ValueError) as error:
         raise Unreadable(str(error).splitlines()[0]) from None
@@ -62,5 +66,5 @@ def write_report(folder: Path) -> Page:
 def _check(folder: Path) -> None:
     if not folder.is_dir():
         raise Unreadable(f"{folder}: no such folder; give the folder of a run, such as results/latest.")
-    if not any((folder / name).is_file() for name in (RECORDS, RUN_INFO, UPGRADE, TIMELINE)):
-        raise Unreadable(f"{folder}: no run; {RECORDS}, {UPGRADE} and {TIMELINE} are all missing.")
+    if not any((folder / name).is_file() for name in (RECORDS, RUN_INFO, UPGRADE, TIMELINE, TUNE)):
+        raise Unreadable(f"{folder}: no run; {RECORDS}, {UPGRADE}, {TIMELINE} and {TUNE} are all missing.")

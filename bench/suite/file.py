@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from bench.errors import BenchError
 from bench.frozen import Frozen
 from bench.suite.case import DTYPES, Case, Model, Settings
+from bench.suite.tuning import Tuning, tuning_of
 
 SUITE_FILE = Path(__file__).parents[1] / "suite.toml"
 
@@ -29,9 +30,10 @@ class Suite(Frozen):
     file: Path
     models: tuple[Model, ...]
     cases: tuple[Case, ...]
+    tunings: dict[str, Tuning] = Field(default={})
 
 
-_SWEPT = ("scheduler", "steps", "guidance", "dtype", "seed", "size", "options", "call", "task", "scenario")
+_SWEPT = ("scheduler", "steps", "guidance", "dtype", "seed", "images", "size", "options", "call", "task", "scenario")
 _LISTS = ("optimizations", "prompts")
 
 
@@ -40,7 +42,16 @@ def _sweep(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
     axes = {key: table[key] for key in _SWEPT if isinstance(table.get(key), list)}
     axes |= {key: table[key] for key in _LISTS if isinstance(table.get(key), list) and _holds_lists(table[key])}
     for values in itertools.product(*axes.values()):
-        yield table | dict(zip(axes, values, strict=True))
+        settings = table | dict(zip(axes, values, strict=True))
+        yield settings | _pictures(settings) if "images" in axes else settings
+
+
+def _pictures(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of a sweep over ``images``: as many prompts, the same ones again if need be, and a tag for the id."""
+    images, prompts = settings["images"], settings.get("prompts", [])
+    if not isinstance(images, int) or not prompts:
+        return {"tag": f"images{images}"}
+    return {"tag": f"images{images}", "prompts": list(itertools.islice(itertools.cycle(prompts), images))}
 
 
 def _holds_lists(values: list[Any]) -> bool:
@@ -87,9 +98,9 @@ def read_suite(file: Path = SUITE_FILE) -> Suite:
         raise SuiteError(f"{file}: cannot be read ({error.strerror}); pass an existing file to --suite.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{file}: not valid TOML: {error}.") from None
-    unknown = set(document) - {"models", "cases", "sentinels"}
+    unknown = set(document) - {"models", "cases", "sentinels", "tune"}
     if unknown:
-        raise SuiteError(f"{file}: unknown key '{min(unknown)}'; allowed: models, cases, sentinels.")
+        raise SuiteError(f"{file}: unknown key '{min(unknown)}'; allowed: models, cases, sentinels, tune.")
     entries = _read_models(document, file)
     cases: dict[str, Case] = {}
     _section(document, "cases", list, file)
@@ -104,7 +115,26 @@ def read_suite(file: Path = SUITE_FILE) -> Suite:
     for case in cases.values():
         if case.plain.id not in cases:
             raise SuiteError(f"{file}: {case.id} must match {case.plain.id}, which is not in the suite; add it.")
-    return Suite(file=file, models=tuple(entries.models.values()), cases=tuple(_sorted(cases.values(), entries)))
+    models = tuple(entries.models.values())
+    tunings = _read_tunings(document, entries, file)
+    return Suite(file=file, models=models, cases=tuple(_sorted(cases.values(), entries)), tunings=tunings)
+
+
+def _read_tunings(document: dict[str, Any], entries: _Entries, file: Path) -> dict[str, Tuning]:
+    """What may be tuned of each model; of one without a table, what is usual for its kind."""
+    tables = document.get("tune", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise SuiteError(f"{file}: tune: tables are needed ([tune.<model>]).")
+    unknown = set(tables) - set(entries.models)
+    if unknown:
+        raise SuiteError(f"{file}: [tune.{min(unknown)}]: unknown model; known: {', '.join(entries.models)}.")
+    found = {}
+    for name, model in entries.models.items():
+        try:
+            found[name] = tuning_of(model, tables.get(name, {}), entries.defaults[name]["cases"])
+        except ValidationError as error:
+            raise SuiteError(f"{file}: [tune.{name}]: {_sentence(error, Tuning.model_fields)}.") from None
+    return found
 
 
 def _sorted(cases: Iterable[Case], entries: _Entries) -> list[Case]:

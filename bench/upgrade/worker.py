@@ -185,9 +185,8 @@ class Worker:
     def do_picture(self, request: dict[str, Any]) -> Reply:
         """One call, with its images as raw RGB, its parts, its UNet calls and the warnings since the start."""
         from bench.calls.observe import DENOISER
-        from bench.calls.optimizations import check_applied
+        from bench.calls.optimizations import check_applied_in_call
         from bench.calls.sampling import prepared, to_images
-        from bench.suite.optimizations import OPTIMIZATIONS
 
         if request.get("cores"):
             pin(request["cores"])
@@ -195,7 +194,7 @@ class Worker:
         with self._timed_parts(call.pipeline) as timed:
             output = call()
         optimizations = self.case.settings.optimizations
-        check_applied(self.loaded.pipeline, tuple(name for name in optimizations if OPTIMIZATIONS[name].compiles))
+        check_applied_in_call(self.loaded.pipeline, optimizations)
         sizes, blobs = _raw(to_images(call.pipeline, output))
         unet_calls = sum(part == DENOISER for part, _ in timed["segments"])
         header = {"unet_calls": unet_calls, "sizes": sizes, "warnings": list(self._warnings.texts)}

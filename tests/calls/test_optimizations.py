@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,14 @@ from PIL import Image
 from torch._dynamo.utils import counters
 
 from bench.calls.device import Cpu
-from bench.calls.optimizations import KNOBS, Knob, NotApplied, apply_optimizations, check_applied
+from bench.calls.optimizations import (
+    KNOBS,
+    Knob,
+    NotApplied,
+    apply_optimizations,
+    check_applied,
+    check_applied_in_call,
+)
 from bench.calls.sampling import generate
 from bench.calls.timing import measure
 from bench.suite.optimizations import OPTIMIZATIONS, Optimization, compiles
@@ -23,7 +31,13 @@ from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-IMMEDIATE = [(name, kind) for name, knob in OPTIMIZATIONS.items() if not knob.compiles for kind in sorted(knob.kinds)]
+HERE = {
+    name: one
+    for name, one in OPTIMIZATIONS.items()
+    if not one.devices and not one.compiles and (not one.package or importlib.util.find_spec(one.package))
+}
+IMMEDIATE = [(name, kind) for name, one in HERE.items() if not one.in_calls for kind in sorted(one.kinds)]
+IN_CALLS = [name for name, one in HERE.items() if one.in_calls]
 
 
 def largest_difference(one: list[Image.Image], other: list[Image.Image]) -> int:
@@ -48,7 +62,53 @@ def test_an_optimization_is_on_only_if_asked_for(name, kind, tiny_case, load_tin
     without, with_it = load_tiny(plain), load_tiny(quick)
     assert KNOBS[name].count(without.pipeline) == 0
     assert KNOBS[name].count(with_it.pipeline) > 0
-    assert largest_difference(generate(with_it, quick), generate(without, plain)) <= 1
+    difference = largest_difference(generate(with_it, quick), generate(without, plain))
+    # Pictures of one tile need no tiling.
+    assert (difference > 1) == (OPTIMIZATIONS[name].changes_pictures and name != "vae-tiling")
+
+
+@pytest.mark.parametrize("name", IN_CALLS)
+def test_what_takes_effect_in_calls_is_counted_there(name, tiny_case, load_tiny):
+    plain, quick = (tiny_case(STABLE_DIFFUSION, steps=6, optimizations=names) for names in ((), (name,)))
+    without, with_it = load_tiny(plain), load_tiny(quick)
+    assert KNOBS[name].count(with_it.pipeline) == 0
+    difference = largest_difference(generate(with_it, quick), generate(without, plain))
+    assert KNOBS[name].count(with_it.pipeline) > 0
+    assert (difference > 1) == OPTIMIZATIONS[name].changes_pictures
+    check_applied_in_call(with_it.pipeline, (name,))
+
+
+@pytest.mark.parametrize("name", IN_CALLS)
+def test_what_does_nothing_in_the_first_call_is_refused(name, tiny_case, load_tiny, monkeypatch):
+    idle = Knob(KNOBS[name].apply, lambda _pipeline: 0)
+    monkeypatch.setitem(KNOBS, name, idle)
+    case = tiny_case(STABLE_DIFFUSION, steps=6, optimizations=(name,))
+    with pytest.raises(NotApplied, match=f"'{name}' had no effect"):
+        measure(load_tiny(case), case, Cpu(), 1)
+
+
+def test_guidance_ends_in_the_middle_and_halves_the_batch(tiny_case, load_tiny):
+    case = tiny_case(STABLE_DIFFUSION, scheduler="ddim", steps=6, optimizations=("guidance-cutoff",))
+    loaded = load_tiny(case)
+    batches: list[int] = []
+    loaded.pipeline.unet.register_forward_pre_hook(lambda _module, arguments: batches.append(len(arguments[0])))
+    generate(loaded, case)
+    assert batches == [4, 4, 4, 2, 2, 2]
+
+
+def test_prompts_are_encoded_once(tiny_case, load_tiny):
+    case = tiny_case(STABLE_DIFFUSION, optimizations=("prompt-embeddings",))
+    loaded = load_tiny(case)
+    calls: list[None] = []
+    loaded.pipeline.text_encoder.register_forward_pre_hook(lambda *_: calls.append(None))
+    for _ in range(3):
+        generate(loaded, case)
+    assert len(calls) == 2  # the prompts, and the empty ones of guidance
+
+
+@pytest.mark.parametrize("name", ["model-offload", "sequential-offload", "group-offload"])
+def test_an_offload_is_counted_by_its_hooks(name, tiny_case, load_tiny):
+    assert KNOBS[name].count(load_tiny(tiny_case(STABLE_DIFFUSION)).pipeline) == 0
 
 
 @pytest.mark.parametrize("kind", [STABLE_DIFFUSION, DDPM])
@@ -126,7 +186,7 @@ def test_a_library_that_refuses_the_value_is_one_sentence(monkeypatch):
 
 
 def test_only_compiling_settings_wait_for_the_first_call():
-    assert {name for name, one in OPTIMIZATIONS.items() if one.compiles} == {"compile", "compile-regional"}
+    assert all(name.startswith("compile") for name, one in OPTIMIZATIONS.items() if one.compiles)
     assert compiles(("channels-last", "compile"))
     assert not compiles(("channels-last", "fused-qkv"))
     assert not compiles(())

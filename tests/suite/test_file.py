@@ -413,3 +413,11 @@ def test_every_mistake_in_a_sentinel_is_one_sentence(write, old, new, words):
     sentence = sentence_of(write(SENTINELS.replace(old, new, 1)))
     for word in words:
         assert word in sentence
+
+
+def test_a_sweep_over_images_has_as_many_prompts_and_ids_that_differ(write):
+    sweep = SOUND.replace("images = 2\nprompts", "images = [1, 2, 5]\nprompts", 1)
+    cases = [case for case in read_suite(write(sweep)).cases if case.model.name == "tiny-sd"]
+    assert [len(case.settings.prompts) for case in cases] == [1, 2, 5]
+    assert cases[-1].settings.prompts == ("a fox", "a cat", "a fox", "a cat", "a fox")
+    assert [case.id.rpartition("-")[2] for case in cases] == ["images1", "images2", "images5"]

@@ -1,0 +1,263 @@
+"""A study: what was tried, in a storage that several workers may share, and whose turn a setting is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from bench.suite.case import Case
+from bench.tune.errors import TuneError
+from bench.tune.result import Tried
+from bench.tune.search import Chooser, Known
+from bench.tune.space import Space
+
+JOURNAL = "journal.log"
+SPACE, TRIED, REASON, WORKER = "space", "tried", "reason", "worker"
+# Why a trial without a result ended.
+TAKEN, DIED = "another worker tries it", "its worker died"
+# A worker of a database that was silent for so long is dead; its trial is free again.
+HEARTBEAT_S, DEAD_AFTER_S = 30, 120
+
+
+def open_storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:
+    """The journal file in the study's folder, or the database of this address.
+
+    Raises:
+        TuneError: the database cannot be reached, or a driver is missing.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    if not url:
+        folder.mkdir(parents=True, exist_ok=True)
+        backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+        return optuna.storages.JournalStorage(backend)
+    with as_tune_error(url):
+        return optuna.storages.RDBStorage(_with_driver(url), heartbeat_interval=HEARTBEAT_S, grace_period=DEAD_AFTER_S)
+
+
+def _with_driver(url: str) -> str:
+    """SQLAlchemy's name for PostgreSQL with the driver that the suite installs."""
+    scheme, colon, rest = url.partition("://")
+    return f"postgresql+psycopg{colon}{rest}" if scheme in ("postgresql", "postgres") else url
+
+
+@contextmanager
+def as_tune_error(where: str) -> Iterator[None]:
+    """What a storage raises, as one sentence."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        cause = error.__cause__ or error
+        first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        shown = where.rpartition("@")[2]  # without a password
+        raise TuneError(
+            f"--storage {shown}: {first}; what was tried so far is kept, and the same command continues."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A setting that this worker tries now."""
+
+    case: Case
+    trial: optuna.Trial
+
+
+class FrontSampler(optuna.samplers.BaseSampler):
+    """Optuna's way to ask a ``Chooser``: it proposes a setting that no trial has or had."""
+
+    def __init__(self, search: Chooser, seed: int | None = None) -> None:
+        self._search = search
+        self._rng = np.random.default_rng(seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return distributions(self._search.space)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        space = self._search.space
+        trials = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
+        name = self._search.next(known_of(trials, space), taken_by(trials, space), self._rng)
+        return dict(zip(space.axes, space.place(space.cases[name]), strict=True)) if name else {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    ) -> Any:
+        assert isinstance(distribution, CategoricalDistribution)
+        return distribution.choices[0]
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The axes of a space as Optuna's parameters."""
+    return {axis: CategoricalDistribution(values) for axis, values in space.axes.items()}
+
+
+def case_of_trial(trial: FrozenTrial | optuna.Trial, space: Space) -> Case | None:
+    """The setting of a trial; ``None`` if this combination cannot be tried, or is not complete yet."""
+    place = tuple(trial.params.get(axis, "") for axis in space.axes)
+    name = space.by_words.get(place)
+    return space.cases[name] if name else None
+
+
+def tried_of(trial: FrozenTrial) -> Tried:
+    return Tried.model_validate_json(trial.user_attrs[TRIED])
+
+
+def known_of(trials: list[FrozenTrial], space: Space) -> dict[str, Known]:
+    """Time and quality of the settings that ended with a result."""
+    found = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and (case := case_of_trial(trial, space)):
+            found[case.id] = Known(*trial.values)
+    return found
+
+
+def taken_by(trials: list[FrozenTrial], space: Space) -> set[str]:
+    """Ids of the settings that ended, or that a worker tries now; one whose worker died is free again."""
+    found = set()
+    for trial in trials:
+        free = trial.state == TrialState.FAIL and trial.user_attrs.get(REASON) in (None, TAKEN, DIED)
+        if not free and (case := case_of_trial(trial, space)):
+            found.add(case.id)
+    return found
+
+
+@dataclass
+class Study:
+    """The trials of a space; ``sampler`` chooses the next one."""
+
+    space: Space
+    optuna: optuna.Study
+    where: str
+
+    def claim(self) -> Claim | None:
+        """The next setting, which is this worker's from now on; ``None`` when none is left.
+
+        Two workers may choose the same setting at the same moment; the one with the earlier trial keeps it.
+        """
+        with as_tune_error(self.where):
+            while True:
+                optuna.storages.fail_stale_trials(self.optuna)
+                trial = self.optuna.ask(distributions(self.space))
+                trial.set_user_attr(WORKER, worker_name())
+                trials = self.optuna.get_trials(deepcopy=False)
+                case = case_of_trial(trial, self.space)
+                if case and not self._is_anothers(case, trial.number, trials):
+                    return Claim(case, trial)
+                trial.set_user_attr(REASON, TAKEN if case else "the combination cannot be tried")
+                self.optuna.tell(trial, state=TrialState.FAIL)
+                if len(taken_by(trials, self.space)) >= len(self.space.cases):
+                    return None
+
+    def _is_anothers(self, case: Case, number: int, trials: list[FrozenTrial]) -> bool:
+        others = [one for one in trials if one.number != number]
+        ended = [one for one in others if one.state == TrialState.COMPLETE]
+        earlier = [one for one in others if one.state == TrialState.RUNNING and one.number < number]
+        failed = [one for one in others if one.state == TrialState.FAIL and one.user_attrs.get(REASON)]
+        return case.id in taken_by([*ended, *earlier, *failed], self.space)
+
+    def end(self, claim: Claim, tried: Tried) -> None:
+        with as_tune_error(self.where):
+            claim.trial.set_user_attr(TRIED, tried.model_dump_json())
+            self.optuna.tell(claim.trial, [tried.seconds, tried.quality])
+
+    def fail(self, claim: Claim, reason: str) -> None:
+        """The setting cannot be used, and is not tried again."""
+        with as_tune_error(self.where):
+            claim.trial.set_user_attr(REASON, reason)
+            self.optuna.tell(claim.trial, state=TrialState.FAIL)
+
+    def release(self, claim: Claim) -> None:
+        """The setting was not tried to its end, and is free again."""
+        self.fail(claim, DIED)
+
+    def tried(self) -> list[Tried]:
+        """All results, in the order of their trials."""
+        with as_tune_error(self.where):
+            trials = self.optuna.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        return [tried_of(trial) for trial in trials]
+
+    def failed(self) -> dict[str, str]:
+        """Why settings could not be used, by id."""
+        with as_tune_error(self.where):
+            trials = self.optuna.get_trials(deepcopy=False, states=[TrialState.FAIL])
+        found = {}
+        for trial in trials:
+            reason = trial.user_attrs.get(REASON)
+            case = case_of_trial(trial, self.space)
+            if case and reason not in (None, TAKEN, DIED):
+                found[case.id] = str(reason)
+        return found
+
+    def release_dead(self) -> int:
+        """Ends the trials of workers of this machine that are gone, and says how many those were."""
+        count = 0
+        with as_tune_error(self.where):
+            for trial in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                if _is_dead(trial.user_attrs.get(WORKER, "")):
+                    self.optuna.tell(trial.number, state=TrialState.FAIL)
+                    count += 1
+        return count
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _is_dead(worker: str) -> bool:
+    host, _, process = worker.rpartition(":")
+    return host == socket.gethostname() and not Path(f"/proc/{process}").exists()
+
+
+def open_study(
+    name: str, search: Chooser, storage: optuna.storages.BaseStorage, where: str, seed: int | None = None
+) -> Study:
+    """The study of this name, created if there is none.
+
+    Raises:
+        TuneError: it is there, for other settings, another reference or another device.
+    """
+    space = search.space
+    with as_tune_error(where):
+        made = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            sampler=FrontSampler(search, seed),
+            directions=["minimize", "maximize"],
+            load_if_exists=True,
+        )
+        made.set_metric_names(["seconds per picture", "quality"])
+        known = made.user_attrs.get(SPACE)
+        if known is None:
+            made.set_user_attr(SPACE, space_key(space))
+        elif known != space_key(space):
+            raise TuneError(
+                f"study '{name}' was started with other settings to try, other prompts or another model; "
+                "give the same suite file, or another --study."
+            )
+    return Study(space, made, where)
+
+
+def space_key(space: Space) -> str:
+    """A short hash of everything that the results of a study depend on, apart from the machine."""
+    content: Mapping[str, Any] = {
+        "model": space.model.model_dump(mode="json"),
+        "tuning": space.tuning.model_dump(mode="json", by_alias=True),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
