@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import multiprocessing
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.suite.case import Case, Model, Settings
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.training.architectures import TOKENS, write_tokenizer
-from tests.forked_workers import forked_workers
+from tests.forked_processes import forked_processes
 from tests.upgrade.altered import altered_environment
 
 PROMPTS = ("red fox", "blue whale", "green castle", "yellow rocket")
@@ -216,16 +217,17 @@ def alter_golden() -> Callable[[Path], None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_workers() -> Iterator[None]:
-    """Workers with the libraries of this environment do not import them again; see ``spawned_workers``."""
-    with forked_workers():
+def quick_processes() -> Iterator[None]:
+    """Processes with the libraries of this environment do not import them again; see ``spawned_processes``."""
+    with forked_processes():
         yield
 
 
 @pytest.fixture
-def spawned_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are started as the suite starts them."""
+def spawned_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are started as the suite starts them."""
     monkeypatch.setattr("bench.upgrade.workers.subprocess", subprocess)
+    monkeypatch.setattr("bench.calls.processes.multiprocessing", multiprocessing)
 
 
 @pytest.fixture

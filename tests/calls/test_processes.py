@@ -18,6 +18,7 @@ import pytest
 
 from bench.calls.processes import Method, ProcessDied, call, describe_exit, started
 
+pytestmark = pytest.mark.usefixtures("spawned_processes")
 METHODS = pytest.mark.parametrize("method", ["spawn", "fork"])
 
 

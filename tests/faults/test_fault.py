@@ -20,7 +20,7 @@ KARRAS = "emoji-sd/dpmpp-2m-karras-s20-g7.5-fp32"
 EULER = "emoji-sd/euler-s20-g7.5-fp32"
 DDIM = "emoji-sd/ddim-s20-g7.5-fp32"
 PNDM = "emoji-sd/pndm-s5-g7.5-fp32"
-PIXELS = "emoji-ddpm/ddpm-s50-fp32"
+PIXELS = "emoji-ddpm/ddpm-trailing-s15-fp32"
 PIXELS_DDIM = "emoji-ddpm/ddim-s20-fp32"
 
 

@@ -712,14 +712,17 @@ def test_benchmarks_of_the_harness_are_not_slow_cases(name):
 
 
 @pytest.mark.usefixtures("start")
-@pytest.mark.parametrize("spelling", [" ", "="], ids=["space", "equals"])
-@pytest.mark.parametrize("path", [["golden"], ["-c", "tox.ini"]], ids=["path", "settings"])
-def test_a_folder_outside_is_the_value_of_an_option(path, spelling, pytester, tmp_path_factory):
+@pytest.mark.parametrize(
+    ("path", "spellings"), [(["golden"], " = ="), (["-c", "tox.ini"], "= = ")], ids=["path", "settings"]
+)
+def test_a_folder_outside_is_the_value_of_an_option(path, spellings, pytester, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside")
     (outside / "conftest.py").write_text("raise RuntimeError('no conftest of this project')\n")
     shutil.copy(pytester.path / "suite.toml", outside)
-    folders = [f"{name}{spelling}{outside}" for name in ("--results", "--golden-dir", "--environments")]
-    options = " ".join([*folders, f"--suite{spelling}{outside / 'suite.toml'}"]).split()
+    values = dict.fromkeys(("--results", "--golden-dir", "--environments"), outside)
+    values["--suite"] = outside / "suite.toml"
+    pairs = zip(values.items(), spellings, strict=True)
+    options = " ".join(f"{name}{spelling}{value}" for (name, value), spelling in pairs).split()
     command = [Path(sys.executable).with_name("pytest"), *path, "-m", "golden", "--co", "-q", "--device=cpu", *options]
     ended = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
     assert ended.returncode == pytest.ExitCode.OK, ended.stdout + ended.stderr

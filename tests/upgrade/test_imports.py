@@ -98,7 +98,7 @@ def test_an_editable_install_may_be_newer_than_its_metadata(roots, tmp_path):
         check_both(roots, imported)
 
 
-@pytest.mark.usefixtures("spawned_workers")
+@pytest.mark.usefixtures("spawned_processes")
 def test_what_this_environment_imports_is_what_it_has():
     with started_worker("baseline", CURRENT, 120) as worker:
         imported = worker.imported

@@ -1,4 +1,4 @@
-"""Workers that are forked from a process which has imported the libraries, since importing them takes seconds."""
+"""Processes that are forked from one which has imported the libraries, since importing them takes seconds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from bench.calls import processes
 from bench.upgrade import workers
 from tests.upgrade.altered import ROOT, code_of
 
@@ -68,9 +69,23 @@ def start(
     return ForkedWorker(program, code, stderr.name)
 
 
+class Context:
+    """What ``bench.calls.processes`` uses of a context of ``multiprocessing``; only ``spawn`` is replaced."""
+
+    def __init__(self, method: str) -> None:
+        self._plain: Any = multiprocessing.get_context(method)
+        self._forking: Any = multiprocessing.get_context("forkserver" if method == "spawn" else method)
+        self.Pipe = self._plain.Pipe
+
+    def Process(self, *, target: Any, args: tuple[Any, ...], daemon: bool) -> Any:
+        """A forked process, unless variables are to be set before the libraries are imported."""
+        environment = args[1]
+        return (self._plain if environment else self._forking).Process(target=target, args=args, daemon=daemon)
+
+
 @contextlib.contextmanager
-def forked_workers() -> Iterator[None]:
-    """In the block, workers with the libraries of this environment are forked."""
+def forked_processes() -> Iterator[None]:
+    """In the block, workers and other processes with the libraries of this environment are forked."""
     forkserver.set_forkserver_preload(["tests.imported_libraries"])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (workers.STEADY_MEMORY | workers.QUIET_THREADS | workers.AT_ONCE | workers.OFFLINE).items():
@@ -78,4 +93,5 @@ def forked_workers() -> Iterator[None]:
         forkserver.ensure_running()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
+        patch.setattr(processes, "multiprocessing", SimpleNamespace(get_context=Context))
         yield
