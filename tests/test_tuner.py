@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bench import tuner
+from bench.calls.device import Cpu
 from bench.command import INTERRUPTED, NOTHING_RUN
+from bench.record.environment import describe_environment
+from bench.record.folder import RunFolder
+from bench.run import GoldenPolicy, Run
 from bench.suite.file import read_suite
 from bench.tune import trial
 from bench.tune.outcome import TUNE, read_found, write_found
@@ -49,34 +56,68 @@ reference = {{ scheduler = "ddim", steps = 12 }}
 """
 
 
-@pytest.fixture
-def suite(tmp_path, tiny_sd_folder) -> Path:
-    file = tmp_path / "suite.toml"
-    file.write_text(SUITE.format(folder=tiny_sd_folder))
-    return file
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch) -> None:
+    monkeypatch.setattr("bench.tune.finals.MOST_ROUNDS", 3)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A suite file, and where the study "one" of it is."""
+
+    root: Path
+
+    @property
+    def suite(self) -> Path:
+        return self.root / "suite.toml"
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "results" / "one"
+
+    def tune(self, *words: str) -> tuple[int, str, str]:
+        """The command: its exit code, its output and its last words."""
+        named = [] if {"--resume", "--export"} & {word.partition("=")[0] for word in words} else ["--study=one"]
+        common = [f"--suite={self.suite}", f"--results={self.root / 'results'}", "--device=cpu", "--min-quality=0"]
+        with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(io.StringIO()) as said:
+            code = tuner.main([*common, "--seed=1", *named, *words])
+        return code, output.getvalue(), said.getvalue()
+
+
+def new_place(root: Path, pipeline: Path) -> Place:
+    (root / "suite.toml").write_text(SUITE.format(folder=pipeline))
+    return Place(root)
 
 
 @pytest.fixture
-def tune(suite, tmp_path, capsys):
-    """``tune(…)`` runs the command: its exit code, its output and its last words."""
-
-    def run(*words: str, study: str = "one") -> tuple[int, str, str]:
-        named = [] if {"--resume", "--export"} & {word.partition("=")[0] for word in words} else [f"--study={study}"]
-        common = [f"--suite={suite}", f"--results={tmp_path / 'results'}", "--device=cpu", "--min-quality=0"]
-        code = tuner.main([*common, "--seed=1", *named, *words])
-        return code, *capsys.readouterr()
-
-    return run
+def place(tmp_path, tiny_sd_folder) -> Place:
+    return new_place(tmp_path, tiny_sd_folder)
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
-    return tmp_path / "results" / "one"
+def tune(place):
+    return place.tune
 
 
-def test_it_ends_with_a_front_picks_code_and_a_report(tune, folder):
-    code, output, _ = tune("--budget=20s")
-    assert code == 0
+@pytest.fixture
+def folder(place) -> Path:
+    return place.folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_sd_folder) -> tuple[Place, str]:
+    """A study that has tried every setting, and what it printed."""
+    place = new_place(tmp_path_factory.mktemp("tuned"), tiny_sd_folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.tune.finals.MOST_ROUNDS", 3)
+        code, output, said = place.tune("--exhaustive")
+    assert code == 0, said
+    return place, output
+
+
+def test_it_ends_with_a_front_picks_code_and_a_report(finished):
+    place, output = finished
+    folder = place.folder
     found = read_found(folder / TUNE)
     assert found.settings == 12
     assert len(found.tried) == 12
@@ -99,7 +140,8 @@ def test_it_ends_with_a_front_picks_code_and_a_report(tune, folder):
 
 
 def test_a_study_continues_where_it_ended(tune, folder, monkeypatch):
-    plain, tried = trial.Studio.try_case, []
+    plain = trial.Studio.try_case
+    tried: list[str] = []
 
     def interrupted(self, case, references):
         if len(tried) == 3:
@@ -108,11 +150,11 @@ def test_a_study_continues_where_it_ended(tune, folder, monkeypatch):
         return plain(self, case, references)
 
     monkeypatch.setattr(trial.Studio, "try_case", interrupted)
-    code, _, said = tune("--budget=20s")
+    code, _, said = tune("--exhaustive")
     assert code == INTERRUPTED
     assert said == "tune: interrupted; what was tried is kept; continue with --resume one\n"
     monkeypatch.setattr(trial.Studio, "try_case", plain)
-    code, output, _ = tune("--resume=one", "--budget=20s")
+    code, output, _ = tune("--resume=one", "--exhaustive")
     assert code == 0
     assert "continuing: 3 settings were tried before" in output
     assert "drawing" not in output
@@ -121,9 +163,9 @@ def test_a_study_continues_where_it_ended(tune, folder, monkeypatch):
     assert len(cases) == len(set(cases)) == 12
 
 
-def test_a_killed_worker_loses_one_trial(suite, tmp_path, tune, folder):
+def test_a_killed_worker_loses_one_trial(place, tune, folder):
     words = [
-        sys.executable, "-m", "bench.tuner", f"--suite={suite}", f"--results={tmp_path / 'results'}",
+        sys.executable, "-m", "bench.tuner", f"--suite={place.suite}", f"--results={place.root / 'results'}",
         "--study=one", "--min-quality=0", "--exhaustive", "--device=cpu",
     ]  # fmt: skip
     process = subprocess.Popen(words, cwd=Path(tuner.__file__).parents[1], text=True, stdout=subprocess.PIPE)
@@ -132,7 +174,7 @@ def test_a_killed_worker_loses_one_trial(suite, tmp_path, tune, folder):
         assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    code, output, _ = tune("--resume=one", "--budget=20s")
+    code, output, _ = tune("--resume=one", "--exhaustive")
     assert code == 0
     assert " were left by workers that died" in output
     cases = [one.case for one in read_found(folder / TUNE).tried]
@@ -148,7 +190,7 @@ def test_a_setting_that_raises_is_left_out_and_said(tune, folder, monkeypatch):
         return plain(self, case, references)
 
     monkeypatch.setattr(trial.Studio, "try_case", raising)
-    code, output, _ = tune("--budget=20s")
+    code, output, _ = tune("--exhaustive")
     assert code == 0
     found = read_found(folder / TUNE)
     assert set(found.failed.values()) == {"RuntimeError: no kernel for this"}
@@ -162,7 +204,7 @@ def test_where_nothing_works_the_reason_is_the_answer(tune, monkeypatch):
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(trial.Studio, "try_case", raising)
-    code, _, said = tune("--budget=20s")
+    code, _, said = tune("--exhaustive")
     assert code == NOTHING_RUN
     assert "no setting reached a quality of 0: 0 were tried, 12 cannot be used; RuntimeError: out of luck" in said
 
@@ -172,21 +214,19 @@ def test_a_full_disk_is_one_sentence_and_what_was_tried_is_kept(tune, folder, mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("bench.tuner.write_found", full)
-    code, _, said = tune("--budget=20s")
+    code, _, said = tune("--exhaustive")
     assert code == NOTHING_RUN
     assert said.endswith(
         "cannot be written (No space left on device); what was tried is kept, continue with --resume one.\n"
     )
     assert said.count("\n") == 1
-    monkeypatch.undo()
-    code, output, _ = tune("--resume=one", "--budget=20s")
-    assert code == 0
-    assert "continuing: 12 settings" in output
+    assert (folder / JOURNAL).exists()
 
 
-def test_the_front_becomes_a_suite_with_goldens(tune, folder):
-    tune("--budget=20s")
-    code, output, _ = tune("--export=one")
+def test_the_front_becomes_a_suite_with_goldens(finished):
+    place, _ = finished
+    folder = place.folder
+    code, output, _ = place.tune("--export=one")
     assert code == 0
     file = folder / "export" / "suite.toml"
     exported = {case.id for case in read_suite(file).cases}
@@ -194,13 +234,15 @@ def test_the_front_becomes_a_suite_with_goldens(tune, folder):
     goldens = list((folder / "export" / "golden").rglob("*.png"))
     assert len(goldens) == len(exported)
     assert "tox run -e upgrade -- --candidate diffusers==X --suite=" in output
-    words = ["-m", "golden", f"--suite={file}", f"--golden-dir={folder / 'export' / 'golden'}", "--device=cpu"]
-    root = Path(tuner.__file__).parents[1]
-    checked = subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", "tox.ini", "golden", *words, f"--results={folder / 'checked'}", "-q"],
-        check=False, cwd=root, capture_output=True, text=True,
-    )  # fmt: skip
-    assert f"{len(exported)} identical" in checked.stdout, checked.stdout[-2000:]
+    run = Run(
+        device=Cpu(),
+        folder=RunFolder(folder, "checked"),
+        goldens=GoldenPolicy(folder / "export" / "golden"),
+        suite_folder=file.parent,
+        environment=describe_environment(Cpu(), file.parent),
+    )
+    records = [run.picture(case) for case in read_suite(file).cases]
+    assert {(record.verdict, record.work and record.work.verdict) for record in records} == {("identical", "same work")}
 
 
 @pytest.mark.parametrize(
@@ -230,8 +272,8 @@ def test_a_mistake_in_an_option_is_said_before_anything_is_loaded(words, capsys)
     assert "error: " in capsys.readouterr().err
 
 
-def test_the_file_reads_back_as_it_was_written(tune, folder, tmp_path):
-    tune("--budget=20s")
+def test_the_file_reads_back_as_it_was_written(finished, tmp_path):
+    folder = finished[0].folder
     found = read_found(folder / TUNE)
     write_found(tmp_path / "again.json", found)
     assert read_found(tmp_path / "again.json") == found

@@ -70,6 +70,32 @@ def merge_tokens(pipeline: Any) -> None:
     import tomesd
 
     tomesd.apply_patch(pipeline, ratio=MERGED, use_rand=False)
+    pipeline.unet.merged = 0
+    match = tomesd.patch.merge.bipartite_soft_matching_random2d
+    for module in pipeline.unet.modules():
+        if type(module).__name__ == "ToMeBlock":
+            _count_merges(pipeline.unet, module, match)
+
+
+def _count_merges(unet: Any, block: Any, match: Callable[..., Any]) -> None:
+    """Counts in ``unet.merged`` the calls of a block in which tokens are merged; small pictures have too few."""
+    import tomesd
+
+    forward = block.forward
+
+    @functools.wraps(forward)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        def matching(*of: Any, **with_: Any) -> Any:
+            unet.merged += 1
+            return match(*of, **with_)
+
+        tomesd.patch.merge.bipartite_soft_matching_random2d = matching
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            tomesd.patch.merge.bipartite_soft_matching_random2d = match
+
+    block.forward = counted
 
 
 @dataclass

@@ -217,7 +217,7 @@ KNOBS: dict[str, Knob] = {
         lambda pipeline: watch_batch(pipeline.unet), lambda pipeline: pipeline.unet.batches_halved, _without_guidance
     ),
     "freeu": Knob(lambda pipeline: pipeline.enable_freeu(**FREEU), _count_freeu),
-    "token-merging": Knob(merge_tokens, lambda pipeline: int(bool(pipeline.unet._tome_info["size"]))),
+    "token-merging": Knob(merge_tokens, lambda pipeline: pipeline.unet.merged),
     "deepcache": Knob(reuse_deep_features, lambda pipeline: pipeline.deep_cache.reused),
 }
 

@@ -18,6 +18,13 @@ class UnknownSchedulerOption(BenchError):
     """A scheduler of the installed library does not know an option."""
 
 
+def scheduler_options(name: str, kind: str) -> dict[str, Any]:
+    """The options that the name of a scheduler implies in a pipeline of this kind."""
+    choice = SCHEDULERS[name]
+    needed = _LATENTS_ARE_NOT_PIXELS.get(choice.class_name, {}) if kind == STABLE_DIFFUSION else {}
+    return dict(choice.options) | needed
+
+
 def build_scheduler(name: str, kind: str, config: Mapping[str, Any], more: Mapping[str, Any] = _NO_OPTIONS) -> Any:
     """A new scheduler of this name with the betas of ``config``, the configuration of the checkpoint's own scheduler.
 
@@ -30,10 +37,7 @@ def build_scheduler(name: str, kind: str, config: Mapping[str, Any], more: Mappi
     import diffusers
 
     choice = SCHEDULERS[name]
-    options = dict(choice.options)
-    if kind == STABLE_DIFFUSION:
-        options |= _LATENTS_ARE_NOT_PIXELS.get(choice.class_name, {})
-    options |= more
+    options = scheduler_options(name, kind) | dict(more)
     scheduler = getattr(diffusers, choice.class_name).from_config(config, **options)
     unknown = [key for key in options if key not in scheduler.config]
     if unknown:

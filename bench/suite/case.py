@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from bench.frozen import Frozen
-from bench.suite.optimizations import OPTIMIZATIONS, OptimizationName
+from bench.suite.optimizations import OPTIMIZATIONS
 from bench.suite.scenarios import PLAIN, SCENARIOS
 from bench.suite.schedulers import DDPM, SCHEDULERS, allowed_schedulers
 from bench.suite.tasks import TASKS, TEXT_TO_IMAGE
@@ -19,6 +19,16 @@ DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+def _known_optimization(name: str) -> str:
+    if name not in OPTIMIZATIONS:
+        near = difflib.get_close_matches(name, OPTIMIZATIONS, n=3, cutoff=0)
+        raise ValueError(f"unknown speed setting '{name}', nearest: {', '.join(near)}; all: bench/README.md")
+    return name
+
+
+OptimizationName = Annotated[str, AfterValidator(_known_optimization)]
 Value = bool | int | float | str | list[int] | list[float] | list[str]
 
 

@@ -5,42 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
-
-OptimizationName = Literal[
-    "channels-last",
-    "attention-slicing",
-    "eager-attention",
-    "sdpa-math",
-    "sdpa-flash",
-    "sdpa-efficient",
-    "sdpa-cudnn",
-    "fused-qkv",
-    "vae-slicing",
-    "vae-tiling",
-    "prompt-embeddings",
-    "tf32",
-    "cudnn-benchmark",
-    "compile-regional",
-    "compile",
-    "compile-reduce-overhead",
-    "compile-max-autotune",
-    "compile-vae",
-    "compile-text-encoder",
-    "model-offload",
-    "sequential-offload",
-    "group-offload",
-    "layerwise-casting",
-    "int8-dynamic",
-    "int8-weights",
-    "float8-dynamic",
-    "guidance-cutoff",
-    "freeu",
-    "token-merging",
-    "deepcache",
-]
 
 _ANY = frozenset({STABLE_DIFFUSION, DDPM})
 _SD = frozenset({STABLE_DIFFUSION})

@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from bench.frozen import Frozen
-from bench.suite.case import Case, Dtype, Model, Settings, Value
-from bench.suite.optimizations import OptimizationName
+from bench.suite.case import Case, Dtype, Model, OptimizationName, Settings, Value
 from bench.suite.schedulers import DDPM, SCHEDULERS, STABLE_DIFFUSION, allowed_schedulers
 
 # Settings that are combined, in the order in which a trial shows them.

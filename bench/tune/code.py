@@ -12,6 +12,7 @@ import tomli_w
 
 from bench.calls.optimizations import FREEU, GUIDED_SHARE
 from bench.calls.pipelines import CHECKPOINTS
+from bench.calls.schedulers import scheduler_options
 from bench.suite.case import Case, Model
 from bench.suite.schedulers import DDPM, SCHEDULERS
 
@@ -95,7 +96,7 @@ def python_of(case: Case, device: str, suite_folder: Path) -> str:
     names = settings.optimizations
     scheduler = SCHEDULERS[settings.scheduler]
     pipeline = "DDPMPipeline" if kind == DDPM else "StableDiffusionPipeline"
-    options = _keywords(dict(scheduler.options) | settings.options)
+    options = _keywords(scheduler_options(settings.scheduler, kind) | settings.options)
     offloaded = any(name.endswith("-offload") for name in names)
     lines = [
         "import torch",

@@ -125,7 +125,9 @@ SEARCHES: Mapping[str, Order] = {
 def shares_found(grid: Grid, order: Order, seed: int) -> tuple[list[float], float]:
     """The share of the grid's area that is found after each of ``SHARES``, and the seconds of thinking."""
     whole, budget = grid.area(list(grid.results)), grid.seconds
-    found, spent, names = [], 0.0, list[str]()
+    found: list[float] = []
+    names: list[str] = []
+    spent = 0.0
     began = time.perf_counter()
     for name in order(grid, seed):
         spent += grid.results[name].cost_s

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import socket
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +33,9 @@ SPACE, TRIED, REASON, WORKER = "space", "tried", "reason", "worker"
 TAKEN, DIED = "another worker tries it", "its worker died"
 # A worker of a database that was silent for so long is dead; its trial is free again.
 HEARTBEAT_S, DEAD_AFTER_S = 30, 120
+OPENING_ATTEMPTS = 5
+# A worker that has begun a trial names its setting within this time, or it is dead.
+CHOOSING_S = 30.0
 
 
 def open_storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:
@@ -40,12 +46,34 @@ def open_storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
     if not url:
         folder.mkdir(parents=True, exist_ok=True)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
         return optuna.storages.JournalStorage(backend)
     with as_tune_error(url):
-        return optuna.storages.RDBStorage(_with_driver(url), heartbeat_interval=HEARTBEAT_S, grace_period=DEAD_AFTER_S)
+        return _open_database(_with_driver(url))
+
+
+def _open_database(url: str) -> optuna.storages.BaseStorage:
+    """The database; where several workers create its tables at the same moment, all but one of them try again."""
+    from sqlalchemy.exc import DatabaseError, OperationalError
+
+    for attempt in range(1, OPENING_ATTEMPTS + 1):
+        try:
+            return optuna.storages.RDBStorage(
+                url,
+                engine_kwargs={"pool_pre_ping": True},  # a connection that was closed meanwhile is opened again
+                heartbeat_interval=HEARTBEAT_S,
+                grace_period=DEAD_AFTER_S,
+            )
+        except OperationalError:
+            raise
+        except DatabaseError:
+            if attempt == OPENING_ATTEMPTS:
+                raise
+            time.sleep(0.5 * attempt)
+    raise AssertionError("unreachable")
 
 
 def _with_driver(url: str) -> str:
@@ -149,14 +177,16 @@ class Study:
     def claim(self) -> Claim | None:
         """The next setting, which is this worker's from now on; ``None`` when none is left.
 
-        Two workers may choose the same setting at the same moment; the one with the earlier trial keeps it.
+        Two workers may choose the same setting at the same moment; the one with the earlier trial keeps it. So a worker
+        waits until those with earlier trials have named theirs (Lamport 1974, "A new solution of Dijkstra's concurrent
+        programming problem").
         """
         with as_tune_error(self.where):
             while True:
                 optuna.storages.fail_stale_trials(self.optuna)
                 trial = self.optuna.ask(distributions(self.space))
                 trial.set_user_attr(WORKER, worker_name())
-                trials = self.optuna.get_trials(deepcopy=False)
+                trials = self._when_earlier_ones_have_chosen(trial.number)
                 case = case_of_trial(trial, self.space)
                 if case and not self._is_anothers(case, trial.number, trials):
                     return Claim(case, trial)
@@ -165,12 +195,46 @@ class Study:
                 if len(taken_by(trials, self.space)) >= len(self.space.cases):
                     return None
 
+    def _when_earlier_ones_have_chosen(self, number: int) -> list[FrozenTrial]:
+        deadline = time.monotonic() + CHOOSING_S
+        while True:
+            trials = self.optuna.get_trials(deepcopy=False)
+            earlier = [one for one in trials if one.number < number and one.state == TrialState.RUNNING]
+            if all(WORKER in one.user_attrs for one in earlier) or time.monotonic() > deadline:
+                return trials
+            time.sleep(0.02)
+
     def _is_anothers(self, case: Case, number: int, trials: list[FrozenTrial]) -> bool:
         others = [one for one in trials if one.number != number]
         ended = [one for one in others if one.state == TrialState.COMPLETE]
         earlier = [one for one in others if one.state == TrialState.RUNNING and one.number < number]
         failed = [one for one in others if one.state == TrialState.FAIL and one.user_attrs.get(REASON)]
         return case.id in taken_by([*ended, *earlier, *failed], self.space)
+
+    @contextmanager
+    def alive(self, claim: Claim) -> Iterator[None]:
+        """In the block, a database that other machines share is told that this worker is alive."""
+        storage = self.optuna._storage
+        if not isinstance(storage, optuna.storages.RDBStorage | optuna.storages._CachedStorage):
+            yield
+            return
+        ended = threading.Event()
+
+        def beat() -> None:
+            while True:
+                # The next beat may succeed; if none does, others take the setting over, and ``end`` says why.
+                with contextlib.suppress(Exception):
+                    storage.record_heartbeat(claim.trial._trial_id)
+                if ended.wait(HEARTBEAT_S):
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def end(self, claim: Claim, tried: Tried) -> None:
         with as_tune_error(self.where):

@@ -45,8 +45,8 @@ def features_of(cases: Sequence[Case]) -> np.ndarray:
             for case in cases
         ]
     )
-    spread = numbers.std(axis=0)
-    columns = [(numbers[:, spread > 0] - numbers.mean(axis=0)[spread > 0]) / spread[spread > 0]]
+    varies = np.ptp(numbers, axis=0) > 0
+    columns = [(numbers - numbers.mean(axis=0))[:, varies] / numbers.std(axis=0)[varies]]
     for axis in ("scheduler", "options", "dtype"):
         of_cases = [words(case)[axis] for case in cases]
         values = sorted(set(of_cases))

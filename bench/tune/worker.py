@@ -86,7 +86,8 @@ class Worker:
 
     def _try(self, claim: Claim, references: Sequence[Image.Image]) -> str:
         try:
-            tried = self.studio.try_case(claim.case, references)
+            with self.study.alive(claim):
+                tried = self.studio.try_case(claim.case, references)
         except TuneError:
             self.study.release(claim)
             raise

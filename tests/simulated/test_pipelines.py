@@ -7,6 +7,7 @@ import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
 from diffusers.hooks import apply_group_offloading
 
+from bench.calls.optimizations import KNOBS, apply_optimizations
 from bench.simulated.devices import device as device_of
 
 
@@ -58,3 +59,11 @@ def test_offloading_gives_the_same_pictures_in_less_memory(tiny_sd_folder, way):
     copied = device_of(0).counters.copied_bytes["host to device"]
     assert copied > weights
     assert torch.accelerator.max_memory_allocated() - before < weights
+
+
+@pytest.mark.parametrize("name", ["model-offload", "sequential-offload", "group-offload"])
+def test_an_offload_of_the_suite_takes_effect(tiny_sd_folder, name):
+    pipeline = _load("sd", tiny_sd_folder).to("sim")
+    apply_optimizations(pipeline, (name,))
+    assert KNOBS[name].count(pipeline) > 0
+    assert _differ(pipeline, "sd", tiny_sd_folder) <= 1

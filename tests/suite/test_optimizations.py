@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import typing
-
 import pytest
 
 from bench.calls.optimizations import KNOBS
-from bench.suite.optimizations import OPTIMIZATIONS, OptimizationName, checked_after_call, compiles, why_not_here
+from bench.suite.optimizations import OPTIMIZATIONS, checked_after_call, compiles, why_not_here
 
 
-def test_every_name_has_a_description_and_a_knob():
-    assert set(typing.get_args(OptimizationName)) == set(OPTIMIZATIONS) == set(KNOBS)
+def test_every_setting_has_a_knob():
+    assert set(OPTIMIZATIONS) == set(KNOBS)
 
 
 @pytest.mark.parametrize("name", OPTIMIZATIONS)

@@ -31,15 +31,15 @@ def made_up_space(**changes: Any) -> Space:
     return space_of(MODEL, Tuning.model_validate(TUNING | changes), "cpu")
 
 
-def made_up_result(case: Case, **changes: Any) -> Tried:
+def made_up_result(of: Case, **changes: Any) -> Tried:
     """Time is linear in the steps, quality grows with them; the schedulers and the dtypes differ."""
-    settings = case.settings
+    settings = of.settings
     factor = {"pndm": 1.3, "ddim": 1.0, "euler": 0.9}[settings.scheduler]
     seconds = 0.01 * (settings.steps + 2) * (0.6 if settings.dtype == "bfloat16" else 1.0)
     seconds *= 0.95 if settings.optimizations else 1.0
     quality = 1 - factor * math.exp(-settings.steps / 8) - (0.02 if settings.dtype == "bfloat16" else 0.0)
     found: dict[str, Any] = {
-        "case": case.id,
+        "case": of.id,
         "settings": settings.recorded(),
         "seconds": seconds,
         "samples_s": (seconds, seconds),

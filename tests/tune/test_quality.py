@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,7 +51,7 @@ def half(images, references, prompts) -> float:
 
 def test_the_users_own_measure_is_asked(pictures):
     assert likeness(pictures, pictures, ["a", "b"], half).quality == 0.5
-    assert measure_named("math:fsum")([0.25, 0.25]) == 0.5
+    assert measure_named("math:fsum") is math.fsum
 
 
 @pytest.mark.parametrize(

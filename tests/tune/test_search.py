@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,8 @@ def area(names) -> float:
 
 
 def order_of(search, count: int, seed: int = 0) -> list[str]:
-    rng, tried = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    tried: list[str] = []
     for _ in range(count):
         tried.append(search.next(known(tried), tried, rng))
     return tried
@@ -55,7 +58,7 @@ def test_a_sixth_of_the_trials_finds_nearly_the_whole_front():
 
 def test_it_finds_more_than_chance():
     count = len(SPACE.cases) // 5
-    by_chance = np.median([area(order_of(Shuffled(SPACE), count, seed)) for seed in range(9)])
+    by_chance = median([area(order_of(Shuffled(SPACE), count, seed)) for seed in range(9)])
     assert area(order_of(Search(SPACE, 0.0), count)) > by_chance
 
 
@@ -69,5 +72,5 @@ def test_the_gain_of_a_point_is_the_area_that_it_adds():
     seconds, quality = rng.uniform(-1, 3, (2, 5)), rng.uniform(-0.5, 1, (2, 5))
     found = gains(seconds, quality, points, worst)
     before = hypervolume(points, worst)
-    for time, good, gain in zip(seconds.flat, quality.flat, found.flat, strict=True):
+    for time, good, gain in zip(*(values.ravel().tolist() for values in (seconds, quality, found)), strict=True):
         assert gain == pytest.approx(hypervolume([*points, (time, good)], worst) - before)

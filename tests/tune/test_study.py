@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bench.tune import study as studies
 from bench.tune.errors import TuneError
 from bench.tune.front import front_of
 from bench.tune.search import Search, Shuffled
-from bench.tune.study import open_storage, open_study
+from bench.tune.study import Claim, Study, open_storage, open_study
 from tests.tune.made_up import made_up_result, made_up_space
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +110,7 @@ def test_a_search_learns_from_what_is_in_the_storage(tmp_path):
     storage = open_storage(None, tmp_path)
     found = open_study("one", Search(SPACE, 0.0), storage, "here", seed=1)
     for _ in range(10):
-        claim = found.claim()
+        claim = claimed(found)
         found.end(claim, made_up_result(claim.case))
     tried = [one.case for one in found.tried()]
     assert len(set(tried)) == 10
@@ -129,6 +130,12 @@ def test_an_unknown_database_is_one_sentence(tmp_path):
         open_storage("nothing://here", tmp_path)
 
 
+def claimed(study: Study) -> Claim:
+    claim = study.claim()
+    assert claim
+    return claim
+
+
 def workers(url: str, name: str, count: int, seconds: float) -> list[subprocess.Popen[str]]:
     words = [sys.executable, "-m", "tests.tune.worker_of_study", url, name, str(seconds)]
     return [subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE) for _ in range(count)]
@@ -142,9 +149,9 @@ def test_four_workers_of_a_database_one_of_them_killed_try_each_setting_once(pos
     for _ in range(3):
         one.stdout.readline()
     os.kill(one.pid, signal.SIGKILL)
+    one.wait()
     printed = Counter(line for worker in others for line in worker.communicate(timeout=120)[0].split())
     assert [worker.returncode for worker in others] == [0, 0, 0]
-    # This machine sees at once that the worker is gone; another one, by its heartbeat.
     last = open_study("four", Shuffled(SPACE), open_storage(postgres, Path()), postgres)
     last.release_dead()
     while claim := last.claim():
@@ -155,12 +162,29 @@ def test_four_workers_of_a_database_one_of_them_killed_try_each_setting_once(pos
     assert front_of(tried) == front_of([made_up_result(case) for case in SPACE.cases.values()])
 
 
+def test_a_worker_of_another_machine_that_is_silent_is_dead_and_one_that_beats_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "HEARTBEAT_S", 1)
+    monkeypatch.setattr(studies, "DEAD_AFTER_S", 2)
+    monkeypatch.setattr(studies, "worker_name", lambda: "elsewhere:1")
+    url = f"sqlite:///{tmp_path}/study.db"
+    found = open_study("beats", Shuffled(SPACE), open_storage(url, tmp_path), url)
+    silent, alive = claimed(found), claimed(found)
+    with found.alive(silent):
+        pass
+    with found.alive(alive):
+        time.sleep(3.5)
+        claimed(found)
+        taken = studies.taken_by(found.optuna.get_trials(deepcopy=False), SPACE)
+    assert alive.case.id in taken
+    assert silent.case.id not in taken
+
+
 def test_a_database_that_goes_away_is_one_sentence_and_what_was_tried_is_kept(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     found = open_study("gone", Shuffled(SPACE), open_storage(url, tmp_path), url)
-    first = found.claim()
+    first = claimed(found)
     found.end(first, made_up_result(first.case))
-    claim = found.claim()
+    claim = claimed(found)
     (tmp_path / "study.db").rename(tmp_path / "elsewhere.db")
     found.optuna._storage._backend.engine.dispose()
     with pytest.raises(TuneError, match=r"--storage sqlite:.*; what was tried so far is kept"):
