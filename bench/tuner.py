@@ -113,7 +113,8 @@ def search(options: argparse.Namespace) -> int:
     if is_simulated(device):
         raise UsageError("--device sim: times on the simulated accelerator mean nothing, so there is nothing to tune.")
     measure = measure_named(asked.quality)
-    space = space_of(model, suite.tunings[model.name], device.type, slow_dtypes(device))
+    tuning = suite.tunings[model.name]
+    space = space_of(model, tuning, device.type, slow_dtypes(device), by_likeness=not asked.quality)
     folder.check_place()
     study = open_study(
         name,
@@ -244,7 +245,7 @@ def export(options: argparse.Namespace) -> int:
     suite = read_suite(Path(found.suite))
     model = model_named(suite, str(found.model["name"]))
     device = choose_device(found.device)
-    space = space_of(model, suite.tunings[model.name], device.type, slow_dtypes(device))
+    space = space_of(model, suite.tunings[model.name], device.type, slow_dtypes(device), by_likeness=False)
     cases = [space.cases[timed.case] for timed in found.front if timed.case in space.cases]
     target = folder.path / "export"
     target.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.calls.knobs import in_context, merge_tokens, offload, quantize, reuse_deep_features, watch_batch
 from bench.errors import BenchError
-from bench.suite.optimizations import OPTIMIZATIONS, checked_after_call
+from bench.suite.optimizations import LORA, checked_after_call, optimization
 
 # After this share of the steps there is no guidance.
 GUIDED_SHARE = 0.5
@@ -222,6 +222,13 @@ KNOBS: dict[str, Knob] = {
 }
 
 
+def knob_named(name: str) -> Knob:
+    """A LoRA is mixed in when the pipeline is loaded, since only the model knows where it is."""
+    if name.startswith(LORA):
+        return Knob(lambda _pipeline: None, lambda pipeline: getattr(pipeline, "mixed_in", {}).get(name, 0))
+    return KNOBS[name]
+
+
 def apply_optimizations(pipeline: Any, names: tuple[str, ...]) -> None:
     """Switches the settings on, in the order given.
 
@@ -230,10 +237,10 @@ def apply_optimizations(pipeline: Any, names: tuple[str, ...]) -> None:
     """
     for name in names:
         try:
-            KNOBS[name].apply(pipeline)
+            knob_named(name).apply(pipeline)
         except (AttributeError, ValueError, ImportError) as error:
             raise NotApplied(f"optimization '{name}' cannot be switched on here: {error}.") from error
-    check_applied(pipeline, tuple(name for name in names if not OPTIMIZATIONS[name].checked_after_call))
+    check_applied(pipeline, tuple(name for name in names if not optimization(name).checked_after_call))
 
 
 def check_applied(pipeline: Any, names: tuple[str, ...]) -> None:
@@ -241,7 +248,7 @@ def check_applied(pipeline: Any, names: tuple[str, ...]) -> None:
     NotApplied: nothing in the pipeline uses a setting.
     """
     for name in names:
-        if KNOBS[name].count(pipeline) == 0:
+        if knob_named(name).count(pipeline) == 0:
             raise NotApplied(f"optimization '{name}' had no effect: nothing in the pipeline uses it.")
 
 
@@ -254,5 +261,5 @@ def changed_arguments(pipeline: Any, names: tuple[str, ...], arguments: Mapping[
     """The arguments of a call, with what the settings change in them."""
     changed = dict(arguments)
     for name in names:
-        changed |= KNOBS[name].arguments(pipeline, changed)
+        changed |= knob_named(name).arguments(pipeline, changed)
     return changed

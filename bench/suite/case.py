@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from bench.frozen import Frozen
-from bench.suite.optimizations import OPTIMIZATIONS
+from bench.suite.lora import Lora
+from bench.suite.optimizations import LORA, OPTIMIZATIONS, optimization
 from bench.suite.scenarios import PLAIN, SCENARIOS
 from bench.suite.schedulers import DDPM, SCHEDULERS, allowed_schedulers
 from bench.suite.tasks import TASKS, TEXT_TO_IMAGE
@@ -22,7 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 def _known_optimization(name: str) -> str:
-    if name not in OPTIMIZATIONS:
+    if name not in OPTIMIZATIONS and not name.startswith(LORA):
         near = difflib.get_close_matches(name, OPTIMIZATIONS, n=3, cutoff=0)
         raise ValueError(f"unknown speed setting '{name}', nearest: {', '.join(near)}; all: bench/README.md")
     return name
@@ -40,6 +41,7 @@ class Model(Frozen):
             (``path``, relative to the suite file).
         allow_pickle: accept ``.bin`` weights. Unpickling can run code, so this is off unless the entry says so.
         safety_checker: load the pipeline's safety checker. Off by default: it blacks out pictures and takes time.
+        loras: LoRA weights by name, which a case switches on as ``lora-<name>`` among its ``optimizations``.
     """
 
     name: Name
@@ -50,6 +52,7 @@ class Model(Frozen):
     path: Path | None = None
     allow_pickle: bool = False
     safety_checker: bool = False
+    loras: dict[Name, Lora] = Field(default={})
 
     @model_validator(mode="after")
     def _source_keys(self) -> Model:
@@ -159,7 +162,8 @@ class Case(Frozen):
         elif len(settings.prompts) * settings.call.get("num_images_per_prompt", 1) != settings.images:
             raise ValueError(f"{settings.images} images need as many prompts, not {len(settings.prompts)}")
         for name in settings.optimizations:
-            if kind not in OPTIMIZATIONS[name].kinds:
+            self._check_lora(name)
+            if kind not in optimization(name).kinds:
                 raise ValueError(f"optimization '{name}' does not exist in a {kind} pipeline")
         if kind not in SCENARIOS[settings.scenario].kinds or (kind == DDPM and settings.task != TEXT_TO_IMAGE):
             way = settings.scenario if settings.task == TEXT_TO_IMAGE else settings.task
@@ -170,6 +174,17 @@ class Case(Frozen):
         if not settings.sentinel and (settings.task, settings.scenario) != (TEXT_TO_IMAGE, PLAIN):
             raise ValueError("'task' and 'scenario' belong to [[sentinels]]: they cannot be timed")
         return self
+
+    def _check_lora(self, name: str) -> None:
+        if not name.startswith(LORA):
+            return
+        loras, scheduler = self.model.loras, self.settings.scheduler
+        lora = loras.get(name.removeprefix(LORA))
+        if lora is None:
+            known = ", ".join(f"{LORA}{one}" for one in loras) or "none"
+            raise ValueError(f"model '{self.model.name}' has no '{name}'; its LoRAs: {known}")
+        if lora.schedulers and scheduler not in lora.schedulers:
+            raise ValueError(f"'{name}' was made for {', '.join(lora.schedulers)}, not for {scheduler}")
 
     @property
     def id(self) -> str:

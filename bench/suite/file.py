@@ -169,11 +169,22 @@ def _read_models(document: dict[str, Any], file: Path) -> _Entries:
         if "name" in entry:
             raise SuiteError(f"{file}: models.{name}: name: the table's name is the model's name; remove the key.")
         try:
-            models[name] = Model(name=name, **entry)
+            models[name] = _with_absolute_loras(Model(name=name, **entry), file.parent)
         except ValidationError as error:
             keys = [key for key in Model.model_fields if key != "name"]
             raise SuiteError(f"{file}: models.{name}: {_sentence(error, [*keys, *_DEFAULTS.values()])}.") from None
     return _Entries(models, defaults)
+
+
+def _with_absolute_loras(model: Model, folder: Path) -> Model:
+    """So that a process that knows the model alone finds them."""
+    if not any(lora.path for lora in model.loras.values()):
+        return model
+    loras = {
+        name: lora.model_copy(update={"path": (folder / lora.path).resolve()}) if lora.path else lora
+        for name, lora in model.loras.items()
+    }
+    return model.model_copy(update={"loras": loras})
 
 
 def _read_cases(document: dict[str, Any], section: str, entries: _Entries, file: Path) -> Iterator[tuple[str, Case]]:

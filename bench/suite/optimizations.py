@@ -112,20 +112,32 @@ OPTIMIZATIONS: dict[str, Optimization] = {
 }
 
 
+# How the name of a model's LoRA begins among its speed settings.
+LORA = "lora-"
+_LORA = Optimization(_SD, changes_pictures=True, package="peft")
+
+
+def optimization(name: str) -> Optimization:
+    """Raises:
+    KeyError: there is no such setting.
+    """
+    return _LORA if name.startswith(LORA) else OPTIMIZATIONS[name]
+
+
 def compiles(names: Iterable[str]) -> bool:
-    return any(OPTIMIZATIONS[name].compiles for name in names)
+    return any(optimization(name).compiles for name in names)
 
 
 def checked_after_call(names: Iterable[str]) -> tuple[str, ...]:
     """Those whose effect can be checked only after the first call."""
-    return tuple(name for name in names if OPTIMIZATIONS[name].checked_after_call)
+    return tuple(name for name in names if optimization(name).checked_after_call)
 
 
 def why_not_here(names: Iterable[str], device_type: str, dtype: str) -> str | None:
     """Why these settings cannot be tried together on this device and in this dtype; ``None`` if they can."""
     names = tuple(names)
     for name in names:
-        one = OPTIMIZATIONS[name]
+        one = optimization(name)
         kind = device_type if device_type in one.devices or device_type == "cpu" else "accelerator"
         if one.devices and kind not in one.devices:
             return f"'{name}' is for {' and '.join(sorted(one.devices))}, not for {device_type}"

@@ -14,6 +14,7 @@ from bench.calls.optimizations import FREEU, GUIDED_SHARE
 from bench.calls.pipelines import CHECKPOINTS
 from bench.calls.schedulers import scheduler_options
 from bench.suite.case import Case, Model
+from bench.suite.optimizations import LORA
 from bench.suite.schedulers import DDPM, SCHEDULERS
 
 # How each speed setting is switched on in a pipeline that is called ``pipe``.
@@ -107,6 +108,7 @@ def python_of(case: Case, device: str, suite_folder: Path) -> str:
         + ("" if kind == DDPM or case.model.safety_checker else ", safety_checker=None")
         + f"){'' if offloaded else '.to(device)'}",
         f"pipe.scheduler = {scheduler.class_name}.from_config(pipe.scheduler.config{options})",
+        *(line for name in names if name.startswith(LORA) for line in _lora(case.model, name)),
         *(line for name in names for line in STATEMENTS.get(name, ())),
         f"steps = {settings.steps}",
         *(_CUTOFF.splitlines() if "guidance-cutoff" in names else ()),
@@ -137,6 +139,17 @@ def python_of(case: Case, device: str, suite_folder: Path) -> str:
     contexts = [CONTEXTS[name] for name in names if name in CONTEXTS]
     lines += [f"with {', '.join(contexts)}:", f"    {call}"] if contexts else [call]
     return "\n".join(lines) + "\n"
+
+
+def _lora(model: Model, name: str) -> list[str]:
+    lora = model.loras[name.removeprefix(LORA)]
+    more = f", weight_name={json.dumps(lora.weight_name)}" if lora.weight_name else ""
+    more += f", revision={json.dumps(lora.revision)}" if lora.revision else ""
+    return [
+        f"pipe.load_lora_weights({json.dumps(lora.id or str(lora.path))}{more})",
+        f"pipe.fuse_lora(lora_scale={lora.scale})",
+        "pipe.unload_lora_weights()",
+    ]
 
 
 def _keywords(options: Mapping[str, Any]) -> str:

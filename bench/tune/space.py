@@ -71,11 +71,19 @@ def words(case: Case) -> dict[str, str]:
     return {axis: str(value) if value not in ("", None) else "none" for axis, value in found.items()}
 
 
-def space_of(model: Model, tuning: Tuning, device_type: str, slow_dtypes: Iterable[str] = ()) -> Space:
+def space_of(
+    model: Model,
+    tuning: Tuning,
+    device_type: str,
+    slow_dtypes: Iterable[str] = (),
+    *,
+    by_likeness: bool = True,
+) -> Space:
     """The settings of a model that can be tried on a device.
 
     Args:
         slow_dtypes: dtypes that the device computes far slower than float32.
+        by_likeness: whether quality is likeness to a reference, which says little about samplers that draw noise.
 
     Raises:
         TuneError: nothing is left, or the start or the reference cannot work.
@@ -84,7 +92,7 @@ def space_of(model: Model, tuning: Tuning, device_type: str, slow_dtypes: Iterab
     left_out: Counter[str] = Counter()
     slow = frozenset(slow_dtypes)
     for made in combinations(model, tuning):
-        reason = made if isinstance(made, str) else _why_left_out(made, device_type, slow)
+        reason = made if isinstance(made, str) else _why_left_out(made, device_type, slow, by_likeness)
         if reason:
             left_out[reason] += 1
         elif not isinstance(made, str):
@@ -98,9 +106,9 @@ def space_of(model: Model, tuning: Tuning, device_type: str, slow_dtypes: Iterab
     return Space(model, tuning, cases | {start.id: start}, dict(left_out), start, reference)
 
 
-def _why_left_out(case: Case, device_type: str, slow_dtypes: frozenset[str]) -> str | None:
+def _why_left_out(case: Case, device_type: str, slow_dtypes: frozenset[str], by_likeness: bool) -> str | None:
     settings = case.settings
-    if draws_noise(settings.scheduler):
+    if by_likeness and draws_noise(settings.scheduler):
         return f"'{settings.scheduler}' draws noise in its steps, so likeness to a reference says little"
     if settings.dtype in slow_dtypes:
         return f"{settings.dtype} has no fast kernels on this device"
