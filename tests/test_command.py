@@ -27,6 +27,8 @@ COMMANDS = {
     "bench.proofs.processors": ("bench.proofs.processors.why_without_effect", []),
     "bench.report.__main__": ("bench.report.__main__.read_story", ["latest"]),
     "bench.timeline": ("bench.timeline.read_choice", ["paint", "1.0..2.0"]),
+    "bench.tune.comparison": ("bench.tune.comparison.read_found", ["tune.json"]),
+    "bench.tuner": ("bench.tuner.choose_device", []),
     "bench.training.__main__": ("bench.training.stages.run", ["ddpm"]),
 }
 

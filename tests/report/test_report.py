@@ -567,7 +567,7 @@ def test_a_case_that_raises_differently_has_changed(before, after, verdict, prob
     ("arguments", "sentence"),
     [
         (["nowhere"], "nowhere: no such folder; give the folder of a run, such as results/latest."),
-        (["empty"], "empty: no run; records.jsonl, upgrade.json and timeline.json are all missing."),
+        (["empty"], "empty: no run; records.jsonl, upgrade.json, timeline.json and tune.json are all missing."),
         (["broken"], "records.jsonl, line 1: not a record"),
     ],
 )
