@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -196,11 +197,9 @@ class Study:
                     return None
 
     def _when_earlier_ones_have_chosen(self, number: int) -> list[FrozenTrial]:
-        deadline = time.monotonic() + CHOOSING_S
         while True:
             trials = self.optuna.get_trials(deepcopy=False)
-            earlier = [one for one in trials if one.number < number and one.state == TrialState.RUNNING]
-            if all(WORKER in one.user_attrs for one in earlier) or time.monotonic() > deadline:
+            if not any(_is_choosing(one) for one in trials if one.number < number):
                 return trials
             time.sleep(0.02)
 
@@ -278,6 +277,13 @@ class Study:
                     self.optuna.tell(trial.number, state=TrialState.FAIL)
                     count += 1
         return count
+
+
+def _is_choosing(trial: FrozenTrial) -> bool:
+    """Whether a trial has begun and its worker has not named the setting yet; after some time, that worker is dead."""
+    if trial.state != TrialState.RUNNING or WORKER in trial.user_attrs or trial.datetime_start is None:
+        return False
+    return datetime.now() - trial.datetime_start < timedelta(seconds=CHOOSING_S)
 
 
 def worker_name() -> str:

@@ -76,6 +76,18 @@ def test_of_two_workers_with_the_same_choice_the_earlier_keeps_it(study, monkeyp
     assert states == {TrialState.RUNNING: 2, TrialState.FAIL: 1}
 
 
+def test_a_worker_that_died_while_it_chose_holds_nobody_up(study, monkeypatch):
+    found = study()
+    found.optuna.ask()  # and never names its setting
+    monkeypatch.setattr(studies, "CHOOSING_S", 1.0)
+    began = time.monotonic()
+    assert found.claim()
+    assert time.monotonic() - began > 0.5
+    began = time.monotonic()
+    assert found.claim()
+    assert time.monotonic() - began < 1.0
+
+
 def test_a_released_setting_is_tried_again(study):
     found = study()
     claim = found.claim()
