@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from bench.plugin.calibration import CALIBRATION, CalibrationReporter, check_options
@@ -48,12 +46,6 @@ def pytest_configure(config):
     else:
         config.pluginmanager.register(Reporter(config, session))
         config.pluginmanager.register(RunInfoWriter(config, session))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config):
-    """``-n auto`` on two processors is three processes: one of them often waits for an install or a child."""
-    return os.cpu_count() + 1 if os.cpu_count() == 2 else None
 
 
 def pytest_cmdline_main(config):
