@@ -108,11 +108,16 @@ class Claim:
 
 
 class FrontSampler(optuna.samplers.BaseSampler):
-    """Optuna's way to ask a ``Chooser``: it proposes a setting that no trial has or had."""
+    """Optuna's way to ask a ``Chooser``: it proposes a setting that no trial has or had.
+
+    Attributes:
+        has_ended: whether the chooser has no other setting to propose.
+    """
 
     def __init__(self, search: Chooser, seed: int | None = None) -> None:
         self._search = search
         self._rng = np.random.default_rng(seed)
+        self.has_ended = False
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return distributions(self._search.space)
@@ -123,6 +128,7 @@ class FrontSampler(optuna.samplers.BaseSampler):
         space = self._search.space
         trials = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
         name = self._search.next(known_of(trials, space), taken_by(trials, space), self._rng)
+        self.has_ended = name is None
         return dict(zip(space.axes, space.place(space.cases[name]), strict=True)) if name else {}
 
     def sample_independent(
@@ -169,14 +175,15 @@ def taken_by(trials: list[FrozenTrial], space: Space) -> set[str]:
 
 @dataclass
 class Study:
-    """The trials of a space; ``sampler`` chooses the next one."""
+    """The trials of a space, in Optuna's study; the sampler chooses the next one."""
 
     space: Space
     optuna: optuna.Study
+    sampler: FrontSampler
     where: str
 
     def claim(self) -> Claim | None:
-        """The next setting, which is this worker's from now on; ``None`` when none is left.
+        """The next setting, which is this worker's from now on; ``None`` when the search has ended.
 
         Two workers may choose the same setting at the same moment; the one with the earlier trial keeps it. So a worker
         waits until those with earlier trials have named theirs (Lamport 1974, "A new solution of Dijkstra's concurrent
@@ -189,11 +196,11 @@ class Study:
                 trial.set_user_attr(WORKER, worker_name())
                 trials = self._when_earlier_ones_have_chosen(trial.number)
                 case = case_of_trial(trial, self.space)
-                if case and not self._is_anothers(case, trial.number, trials):
+                if case and not self.sampler.has_ended and not self._is_anothers(case, trial.number, trials):
                     return Claim(case, trial)
-                trial.set_user_attr(REASON, TAKEN if case else "the combination cannot be tried")
+                trial.set_user_attr(REASON, TAKEN)
                 self.optuna.tell(trial, state=TrialState.FAIL)
-                if len(taken_by(trials, self.space)) >= len(self.space.cases):
+                if self.sampler.has_ended:
                     return None
 
     def _when_earlier_ones_have_chosen(self, number: int) -> list[FrozenTrial]:
@@ -303,12 +310,12 @@ def open_study(
     Raises:
         TuneError: it is there, for other settings, another reference or another device.
     """
-    space = search.space
+    space, sampler = search.space, FrontSampler(search, seed)
     with as_tune_error(where):
         made = optuna.create_study(
             study_name=name,
             storage=storage,
-            sampler=FrontSampler(search, seed),
+            sampler=sampler,
             directions=["minimize", "maximize"],
             load_if_exists=True,
         )
@@ -321,7 +328,7 @@ def open_study(
                 f"study '{name}' was started with other settings to try, other prompts or another model; "
                 "give the same suite file, or another --study."
             )
-    return Study(space, made, where)
+    return Study(space, made, sampler, where)
 
 
 def space_key(space: Space) -> str:

@@ -75,6 +75,7 @@ class Worker:
         while until is None or self.seconds < until:
             claim = self.study.claim()
             if claim is None:
+                self.announce("the search ends: no other setting promises to improve the front")
                 break
             number += 1
             self.announce(
