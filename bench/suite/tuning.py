@@ -13,7 +13,7 @@ from bench.suite.case import Case, Dtype, Model, OptimizationName, Settings, Val
 from bench.suite.schedulers import DDPM, SCHEDULERS, STABLE_DIFFUSION, allowed_schedulers
 
 # Settings that are combined, in the order in which a trial shows them.
-AXES = ("scheduler", "options", "steps", "guidance", "dtype", "images", "size", "optimizations")
+AXES = ("scheduler", "options", "steps", "guidance", "call", "dtype", "images", "size", "optimizations")
 
 
 class StepRange(Frozen):
@@ -40,6 +40,7 @@ class Tuning(Frozen):
     """The values of each setting; every combination that can work may be tried.
 
     Attributes:
+        call: further keywords of the pipeline call, such as ``guidance_rescale``.
         images: pictures per call.
         optimizations: sets of speed settings, each switched on together.
         prompts: of the pictures that are compared; empty for DDPM.
@@ -53,6 +54,7 @@ class Tuning(Frozen):
     steps: tuple[int, ...] = Field(min_length=1)
     options: tuple[dict[str, Value], ...] = ({},)
     guidance: tuple[float | None, ...] = (None,)
+    call: tuple[dict[str, Value], ...] = ({},)
     dtype: tuple[Dtype, ...] = ("float32",)
     images: tuple[int, ...] = (4,)
     size: tuple[int | None, ...] = (None,)

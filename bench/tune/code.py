@@ -130,6 +130,7 @@ def python_of(case: Case, device: str, suite_folder: Path) -> str:
             arguments.append("prompt=prompts")
         arguments.append(f"guidance_scale={settings.guidance}")
         arguments += [f"height={settings.size}", f"width={settings.size}"] if settings.size else []
+    arguments += [f"{key}={value!r}" for key, value in settings.call.items()]
     if "guidance-cutoff" in names:
         arguments += [
             "callback_on_step_end=end_guidance",

@@ -135,7 +135,7 @@ def first_settings(space: Space, known: Mapping[str, Known]) -> list[str]:
     chosen = [space.start.id, *schedulers]
     if best:
         base = dict(zip(space.axes, space.place(space.cases[best]), strict=True))
-        for axes in (("dtype", "optimizations"), ("images",), ("size",), ("guidance",)):
+        for axes in (("dtype", "optimizations"), ("images",), ("size",), ("guidance",), ("call",)):
             chosen += _varied(space, base, axes)
     return list(dict.fromkeys(chosen))
 

@@ -66,7 +66,8 @@ def words(case: Case) -> dict[str, str]:
     """The settings that are combined, each as a word."""
     settings = case.settings
     found: dict[str, Any] = {axis: getattr(settings, axis) for axis in AXES}
-    found["options"] = ", ".join(f"{key}={value}" for key, value in settings.options.items())
+    for axis in ("options", "call"):
+        found[axis] = ", ".join(f"{key}={value}" for key, value in getattr(settings, axis).items())
     found["optimizations"] = " + ".join(settings.optimizations)
     return {axis: str(value) if value not in ("", None) else "none" for axis, value in found.items()}
 

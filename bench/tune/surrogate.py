@@ -47,7 +47,7 @@ def features_of(cases: Sequence[Case]) -> np.ndarray:
     )
     varies = np.ptp(numbers, axis=0) > 0
     columns = [(numbers - numbers.mean(axis=0))[:, varies] / numbers.std(axis=0)[varies]]
-    for axis in ("scheduler", "options", "dtype"):
+    for axis in ("scheduler", "options", "call", "dtype"):
         of_cases = [words(case)[axis] for case in cases]
         values = sorted(set(of_cases))
         if len(values) > 1:

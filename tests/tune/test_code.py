@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     ("kind", "settings"),
     [
         (DDPM, {}),
-        (STABLE_DIFFUSION, {"seed": 3, "scheduler": "dpmpp-2m-karras"}),
+        (STABLE_DIFFUSION, {"seed": 3, "scheduler": "dpmpp-2m-karras", "call": {"guidance_rescale": 0.7}}),
         (
             STABLE_DIFFUSION,
             {"optimizations": ("channels-last", "guidance-cutoff"), "scheduler": "ddim", "steps": 6, "size": 32},

@@ -33,6 +33,12 @@ def test_a_setting_is_found_by_its_values():
     assert {space.by_words[space.place(case)] for case in space.cases.values()} == set(space.cases)
 
 
+def test_keywords_of_the_call_are_an_axis():
+    space = made_up_space(call=({}, {"guidance_rescale": 0.7}))
+    assert len(space.cases) == 2 * 72
+    assert space.axes["call"] == ["none", "guidance_rescale=0.7"]
+
+
 def test_samplers_with_noise_are_left_out_with_the_reason():
     space = made_up_space(scheduler=("ddim", "euler-ancestral", "ddpm-trailing"))
     assert {case.settings.scheduler for case in space.cases.values()} == {"pndm", "ddim"}
