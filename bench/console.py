@@ -11,6 +11,11 @@ from rich.table import Table
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def announce(line: str) -> None:
+    """Prints a line at once, also where the output is not a terminal."""
+    print(line, flush=True)
+
+
 def table_text(table: Table, width: int, colour: bool) -> str:
     """A table as lines without trailing spaces; its cells are plain text, not markup."""
     stream = io.StringIO()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.command import INTERRUPTED, CommandParser, run_command
+from bench.console import announce
 from bench.history.choice import GOLDENS, Requests, add_options, default_cases, parse_options, read_choice
 from bench.history.neighbours import Neighbours
 from bench.history.release_pictures import Bench
@@ -40,10 +41,6 @@ def _parser(*, several: bool = False) -> argparse.ArgumentParser:
     add_case_option(parser)
     parser.add_argument("--sentinels", action="store_true", help="also the sentinel cases, of which there are hundreds")
     return parser
-
-
-def announce(line: str) -> None:
-    print(line, flush=True)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,24 +11,23 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
 from bench.calls.device import Device, choose_device, is_simulated, slow_dtypes
 from bench.command import CommandParser, run_command
-from bench.console import shown
+from bench.console import announce, shown
 from bench.errors import UsageError
 from bench.files import write_atomically
 from bench.record.environment import describe_environment
-from bench.record.folder import RunFolder
+from bench.record.folder import RunFolder, new_run_name
 from bench.report.page import Page
 from bench.report.write import write_report
-from bench.suite.case import Model
 from bench.suite.file import SUITE_FILE, Suite, read_suite
+from bench.suite.selection import model_named
 from bench.tune.code import case_table_text, python_of, suite_of
 from bench.tune.errors import TuneError
 from bench.tune.export import write_goldens
-from bench.tune.outcome import TUNE, PickFound, TuneFound, read_found, write_found
+from bench.tune.outcome import PICKED_CASES, PICKS, TUNE, PickFound, TuneFound, read_found, write_found
 from bench.tune.quality import measure_named
 from bench.tune.search import Search, Shuffled
 from bench.tune.space import Space, space_of
@@ -60,10 +59,6 @@ class StudyOptions:
     max_time: float | None
 
 
-def announce(line: str) -> None:
-    print(line, flush=True)
-
-
 def chosen_options(options: argparse.Namespace, folder: RunFolder) -> StudyOptions:
     """Those of the command line, or those of the study that is continued.
 
@@ -87,29 +82,17 @@ def chosen_options(options: argparse.Namespace, folder: RunFolder) -> StudyOptio
     )
 
 
-def model_named(suite: Suite, name: str) -> Model:
-    """The model of this name; the first embedded one without a name.
-
-    Raises:
-        UsageError: the suite file has no such model.
-    """
-    known = {model.name: model for model in suite.models}
-    if name and name not in known:
-        raise UsageError(f"--model {name}: not in {shown(suite.file)}; known: {', '.join(known)}.")
-    return known[name] if name else next(iter(known.values()))
-
-
 def search(options: argparse.Namespace) -> int:
     """Searches, measures the front again, and writes everything; returns the exit code.
 
     Raises:
         BenchError: something that was asked for is not available.
     """
-    name = options.resume or options.study or f"{datetime.now():%Y%m%d-%H%M%S}"
+    name = options.resume or options.study or new_run_name()
     folder = RunFolder((ROOT / options.results).resolve(), name)
     asked = chosen_options(options, folder)
     suite = read_suite(Path(asked.suite))
-    model, device = model_named(suite, asked.model), choose_device(asked.device)
+    model, device = model_named(suite, asked.model or suite.models[0].name), choose_device(asked.device)
     if is_simulated(device):
         raise UsageError("--device sim: times on the simulated accelerator mean nothing, so there is nothing to tune.")
     measure = measure_named(asked.quality)
@@ -211,13 +194,12 @@ def conclude(worker: Worker, asked: StudyOptions, suite: Suite, device: Device) 
 def write_picks(found: TuneFound, space: Space, folder: RunFolder, device: Device) -> None:
     """Each pick as a program, and all of them as cases of a suite file."""
     cases = list({pick.case: space.cases[pick.case] for pick in found.picks}.values())
-    target = folder.path / "picks"
+    target = folder.path / PICKS
     target.mkdir(exist_ok=True)
     for pick in found.picks:
         program = python_of(space.cases[pick.case], str(device.torch_device), Path(found.suite).parent)
-        (target / f"{pick.name.replace(' ', '-')}.py").write_text(program, encoding="utf-8")
-    tables = "\n".join(case_table_text(case) for case in cases)
-    (target / "cases.toml").write_text(tables, encoding="utf-8")
+        write_atomically(target / pick.program, program)
+    write_atomically(target / PICKED_CASES, "\n".join(case_table_text(case) for case in cases))
 
 
 def announce_end(found: TuneFound, folder: RunFolder, page: Page) -> None:
@@ -225,7 +207,7 @@ def announce_end(found: TuneFound, folder: RunFolder, page: Page) -> None:
     announce(front_table(found, sys.stdout.isatty()))
     for line in pick_lines(found):
         announce(line)
-    announce(f"as code and as cases: {shown(folder.path)}/picks")
+    announce(f"as code and as cases: {shown(folder.path / PICKS)}")
     announce(f"results: {shown(folder.path)}")
     announce(f"report: {page.within(shown(page.path))}")
     announce(f"to guard them from now on: tox run -e tune -- --export {found.study}")
@@ -250,10 +232,10 @@ def export(options: argparse.Namespace) -> int:
     target = folder.path / "export"
     target.mkdir(exist_ok=True)
     file = target / "suite.toml"
-    file.write_text(suite_of(model, cases, suite.file.parent), encoding="utf-8")
+    write_atomically(file, suite_of(model, cases, suite.file.parent))
     for case in cases:
         program = python_of(case, str(device.torch_device), suite.file.parent)
-        (target / f"{case.id.partition('/')[2]}.py").write_text(program, encoding="utf-8")
+        write_atomically(target / f"{case.id.partition('/')[2]}.py", program)
     write_goldens(read_suite(file), target / "golden", device, announce)
     options_of_suite = f"--suite={shown(file)} --golden-dir={shown(target / 'golden')}"
     announce(f"{len(cases)} cases with goldens: {shown(file)}; look at the pictures in {shown(target / 'golden')}")

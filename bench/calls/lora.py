@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,12 @@ class LoraError(BenchError):
     """LoRA weights cannot be used; one sentence that names them."""
 
 
-def lora_of(model: Any, name: str) -> Any:
-    """The entry of ``lora-<name>``; in a worker, which has no pydantic, a model holds plain tables."""
-    entry = model.loras[name.removeprefix(LORA)]
-    return SimpleNamespace(**entry) if isinstance(entry, dict) else entry
+def loras_of(model: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Name and entry of each LoRA among the speed settings; a worker has no pydantic, and models of plain tables."""
+    for name in names:
+        if name.startswith(LORA):
+            entry = model.loras[name.removeprefix(LORA)]
+            yield name, SimpleNamespace(**entry) if isinstance(entry, dict) else entry
 
 
 def find_lora(name: str, lora: Any) -> Path:

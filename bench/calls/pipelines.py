@@ -13,10 +13,9 @@ import torch
 from packaging.version import Version
 
 from bench.calls.device import Device, clock
-from bench.calls.lora import lora_hash, lora_of, mix_in
+from bench.calls.lora import lora_hash, loras_of, mix_in
 from bench.calls.optimizations import apply_optimizations
 from bench.errors import BenchError
-from bench.suite.optimizations import LORA
 from bench.suite.schedulers import STABLE_DIFFUSION
 
 if TYPE_CHECKING:
@@ -199,9 +198,8 @@ def load_pipeline(
     """
     checkpoint = find_checkpoint(model, suite_folder)
     weights = weights_hash(checkpoint.folder)
-    for name in optimizations:
-        if name.startswith(LORA):
-            weights = hashlib.sha256(f"{weights} {lora_hash(name, lora_of(model, name))}".encode()).hexdigest()
+    for name, lora in loras_of(model, optimizations):
+        weights = hashlib.sha256(f"{weights} {lora_hash(name, lora)}".encode()).hexdigest()
     return replace(load_checkpoint(model, checkpoint, dtype, optimizations, device), weights=weights)
 
 
@@ -235,8 +233,7 @@ def load_checkpoint(
     load_s = clock(device) - began
     pipeline.set_progress_bar_config(disable=True)
     config = dict(pipeline.scheduler.config)
-    for name in optimizations:
-        if name.startswith(LORA):
-            mix_in(pipeline, name, lora_of(model, name))
+    for name, lora in loras_of(model, optimizations):
+        mix_in(pipeline, name, lora)
     apply_optimizations(pipeline, optimizations)
     return LoadedPipeline(pipeline, config, load_s, checkpoint.revision)

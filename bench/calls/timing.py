@@ -109,6 +109,17 @@ def measure_rounds(loaded: LoadedPipeline, case: Case, device: Device, rounds: i
     return samples, output
 
 
+def measure_peak(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[PeakMemory, float]:
+    """Peak memory of a call of its own, and the seconds of that call; no call where the device has no counter."""
+    peak = device.peak_memory()
+    if peak.allocated is None:
+        return peak, 0.0
+    arguments = prepare_call(loaded, case)
+    with measured_memory(device) as peaks:
+        _, seconds = timed_call(loaded.pipeline, arguments, device)
+    return peaks[0], seconds
+
+
 def measure(
     loaded: LoadedPipeline, case: Case, device: Device, rounds: int, *, count: Count | None = None
 ) -> Measurement:
@@ -130,13 +141,7 @@ def measure(
     phases_images = to_images(pipeline, output)
     del output  # so that the peak is that of one call alone
 
-    peak, memory_call_s = device.peak_memory(), 0.0
-    if peak.allocated is not None:
-        arguments = prepare_call(loaded, case)
-        with measured_memory(device) as peaks:
-            _, memory_call_s = timed_call(pipeline, arguments, device)
-        peak = peaks[0]
-
+    peak, memory_call_s = measure_peak(loaded, case, device)
     samples, output = measure_rounds(loaded, case, device, rounds)
     images = to_images(pipeline, output) if samples else phases_images
 

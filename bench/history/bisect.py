@@ -17,6 +17,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from bench.command import FAILED, CommandParser, run_command
+from bench.console import announce
 from bench.errors import UsageError
 from bench.history.bisect_outcome import BisectFound, CommitsFound, Step, write_bisect
 from bench.history.choice import GOLDENS, Choice, Requests, add_options, parse_options, read_choice
@@ -162,10 +163,6 @@ def _parser(*, several: bool = False) -> argparse.ArgumentParser:
         help="time to compare the speed of one release (default: 60s)",
     )
     return parser
-
-
-def announce(line: str) -> None:
-    print(line, flush=True)
 
 
 def start_judge(question: Question, choice: Choice) -> Judge:

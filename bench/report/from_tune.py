@@ -26,7 +26,7 @@ from bench.report.story import (
     seconds,
     ssim,
 )
-from bench.tune.outcome import TuneFound
+from bench.tune.outcome import PICKED_CASES, PICKS, TuneFound
 from bench.tune.result import Timed, Tried
 from bench.verdicts import Kind
 
@@ -120,14 +120,14 @@ def _entry(found: TuneFound, timed: Timed, key: str, pictures: tuple[Picture | N
 
 def _picks(found: TuneFound, folder: Path, keys: Mapping[str, str]) -> Section:
     """Each pick as a program, and all of them as cases."""
-    files = folder / "picks"
+    files = folder / PICKS
     snippets = []
     for pick in found.picks:
-        file = files / f"{pick.name.replace(' ', '-')}.py"
+        file = files / pick.program
         if file.is_file():
             title = f"{pick.name}: {pick.case} ({pick.reason})"
             snippets.append(Snippet(title, file.read_text(encoding="utf-8"), keys.get(pick.case, "")))
-    cases = files / "cases.toml"
+    cases = files / PICKED_CASES
     if cases.is_file():
         snippets.append(Snippet("as cases of a suite file", cases.read_text(encoding="utf-8")))
     return Section("picks", "Picks", snippets=tuple(snippets))

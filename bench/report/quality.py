@@ -13,6 +13,7 @@ from PIL import Image
 from bench.pictures.grids import split_grid
 from bench.pictures.similarity import ssim
 from bench.record.record import Record
+from bench.tune.front import undominated
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,4 @@ def _tiles(grids: Path, record: Record) -> list[np.ndarray]:
 
 def pareto_front(points: Sequence[Quality]) -> tuple[Quality, ...]:
     """The points that no other point beats: none is faster and at least as similar, or as fast and more similar."""
-    front: list[Quality] = []
-    for point in sorted(points, key=lambda point: (point.seconds, -point.ssim)):
-        if not front or point.ssim > front[-1].ssim:
-            front.append(point)
-    return tuple(front)
+    return tuple(undominated(points, lambda point: (point.seconds, point.ssim)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.errors import UsageError
-from bench.suite.case import Case
+from bench.suite.case import Case, Model
 from bench.suite.file import Suite, SuiteError
 from bench.suite.scenarios import SCENARIOS
 
@@ -28,6 +28,16 @@ class Selection:
     left_out: dict[str, int]
 
 
+def model_named(suite: Suite, name: str) -> Model:
+    """Raises:
+    SuiteError: the name is not in the suite.
+    """
+    known = {model.name: model for model in suite.models}
+    if name not in known:
+        raise SuiteError(f"--model {name}: not in {suite.file}; known: {', '.join(sorted(known))}.")
+    return known[name]
+
+
 def select_cases(
     suite: Suite, models: tuple[str, ...], slow_dtypes: frozenset[str], slow: bool, device_type: str = "cpu"
 ) -> Selection:
@@ -39,10 +49,8 @@ def select_cases(
     Raises:
         SuiteError: a name is not in the suite.
     """
-    known = {model.name for model in suite.models}
     for name in models:
-        if name not in known:
-            raise SuiteError(f"--model {name}: not in {suite.file}; known: {', '.join(sorted(known))}.")
+        model_named(suite, name)
     left_out: dict[str, int] = {}
     chosen = []
     for case in suite.cases:

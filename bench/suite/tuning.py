@@ -85,6 +85,11 @@ class Tuning(Frozen):
         """How many pictures are compared for each seed."""
         return len(self.prompts) or self.count
 
+    @property
+    def pictures(self) -> int:
+        """How many pictures are compared."""
+        return self.per_seed * len(self.seeds)
+
 
 # What is tuned where a suite file does not say: deterministic solvers, and step counts that users try.
 _STEPS = (4, 5, 6, 8, 10, 12, 16, 20, 30, 50)

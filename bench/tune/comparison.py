@@ -11,7 +11,6 @@ import argparse
 import math
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,16 @@ import optuna
 from optuna.trial import TrialState
 
 from bench.command import CommandParser, run_command
+from bench.console import announce
 from bench.errors import UsageError
 from bench.suite.file import read_suite
+from bench.suite.selection import model_named
 from bench.tune.front import hypervolume
 from bench.tune.outcome import TuneFound, read_found
 from bench.tune.result import Tried
 from bench.tune.search import Chooser, Known, Search, Shuffled
 from bench.tune.space import Space, space_of
-from bench.tune.study import case_of_trial, distributions
+from bench.tune.study import case_of_trial, distributions, quiet_optuna
 
 PROG = "python -m bench.tune.comparison"
 # Of the time that the whole grid took.
@@ -70,7 +71,7 @@ def grid_of(found: TuneFound) -> Grid:
     if not found.is_exhaustive:
         raise UsageError(f"study {found.study} tried a part of the settings: run it with --exhaustive.")
     suite = read_suite(Path(found.suite))
-    model = next(model for model in suite.models if model.name == found.model["name"])
+    model = model_named(suite, str(found.model["name"]))
     space = space_of(model, suite.tunings[model.name], found.device)
     results = {one.case: one for one in found.tried if one.case in space.cases}
     kept = {name: case for name, case in space.cases.items() if name in results}
@@ -89,7 +90,7 @@ def chosen_by(chooser: Callable[[Grid], Chooser]) -> Order:
 
 
 def sampled_by(sampler: Callable[[int], optuna.samplers.BaseSampler]) -> Order:
-    """The order of one of Optuna's samplers, which is told the same result again where it proposes a known setting."""
+    """The order of one of Optuna's samplers; where it proposes a setting again, it gets the same result again."""
 
     def order(grid: Grid, seed: int) -> Iterator[str]:
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler(seed))
@@ -156,15 +157,14 @@ def table(grid: Grid, seeds: int, announce: Callable[[str], None]) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    quiet_optuna()
     try:
         found = read_found(options.study)
     except (OSError, ValueError):
         raise UsageError(f"{options.study}: not the tune.json of a study.") from None
     grid = grid_of(found)
     print(f"{len(grid.results)} settings of {found.model['name']}, {grid.seconds:.0f} s in all")
-    print(table(grid, options.seeds, lambda line: print(line, flush=True)))
+    print(table(grid, options.seeds, announce))
     return 0
 
 

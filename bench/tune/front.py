@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bench.tune.result import Tried
 
+Item = TypeVar("Item")
+
 AS_GOOD, BALANCED, FASTEST = "as good as the reference", "balanced", "fastest acceptable"
+
+
+def undominated(
+    items: Iterable[Item], place: Callable[[Item], tuple[float, float]], above: float = -math.inf
+) -> list[Item]:
+    """Those that no other one beats, fastest first: none is faster and as good, or as fast and better.
+
+    Args:
+        place: time and quality of an item.
+        above: only a better quality than this counts.
+    """
+    front: list[Item] = []
+    for item in sorted(items, key=lambda item: (place(item)[0], -place(item)[1])):
+        quality = place(item)[1]
+        if quality > above:
+            front.append(item)
+            above = quality
+    return front
 
 
 def front_of(tried: Iterable[Tried], min_quality: float = -math.inf) -> list[Tried]:
@@ -17,12 +38,8 @@ def front_of(tried: Iterable[Tried], min_quality: float = -math.inf) -> list[Tri
     Args:
         min_quality: those below it are no choice at all.
     """
-    front: list[Tried] = []
-    for one in sorted(tried, key=lambda one: (one.seconds, -one.quality)):
-        acceptable = one.complete and one.quality >= min_quality
-        if acceptable and (not front or one.quality > front[-1].quality):
-            front.append(one)
-    return front
+    acceptable = (one for one in tried if one.complete and one.quality >= min_quality)
+    return undominated(acceptable, lambda one: (one.seconds, one.quality))
 
 
 def hypervolume(points: Iterable[tuple[float, float]], worst: tuple[float, float]) -> float:
@@ -34,12 +51,11 @@ def hypervolume(points: Iterable[tuple[float, float]], worst: tuple[float, float
 
     See Zitzler and Thiele 1998, "Multiobjective optimization using evolutionary algorithms".
     """
-    longest, lowest = worst
-    area, reached = 0.0, lowest
-    for seconds, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if seconds < longest and quality > reached:
-            area += (longest - seconds) * (quality - reached)
-            reached = quality
+    longest, reached = worst
+    area = 0.0
+    for seconds, quality in undominated(points, lambda point: point, above=reached):
+        area += max(0.0, longest - seconds) * (quality - reached)
+        reached = quality
     return area
 
 

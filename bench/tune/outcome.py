@@ -9,9 +9,11 @@ from pydantic import Field
 
 from bench.files import write_atomically
 from bench.frozen import Frozen
-from bench.tune.result import Timed, Tried
+from bench.tune.result import Timed, Tried, with_new_times
 
 TUNE = "tune.json"
+# Folder of the picks, and its file with their cases.
+PICKS, PICKED_CASES = "picks", "cases.toml"
 
 
 class PickFound(Frozen):
@@ -20,6 +22,11 @@ class PickFound(Frozen):
     name: str = Field(description="as good as the reference, balanced, or fastest acceptable")
     case: str
     reason: str
+
+    @property
+    def program(self) -> str:
+        """Name of the file with its program."""
+        return f"{self.name.replace(' ', '-')}.py"
 
 
 class TuneFound(Frozen):
@@ -53,8 +60,7 @@ class TuneFound(Frozen):
     @property
     def front_tried(self) -> list[Tried]:
         """The settings of the front as they were tried, fastest first, with the time that was measured again."""
-        known = self.by_case
-        return [known[timed.case].model_copy(update={"seconds": timed.seconds}) for timed in self.front]
+        return with_new_times(self.tried, self.front)
 
 
 def write_found(path: Path, found: TuneFound) -> None:

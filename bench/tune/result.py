@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import fmean, median
 from typing import Any
 
@@ -66,3 +67,9 @@ class Timed(Frozen):
     def ties_with_next(self) -> bool:
         """Whether its time cannot be distinguished from that of the next slower setting."""
         return self.low is not None and self.low <= 1.0
+
+
+def with_new_times(tried: Iterable[Tried], timed: Iterable[Timed]) -> list[Tried]:
+    """The settings that were measured again, in that order, as they were tried but with their new times."""
+    known = {one.case: one for one in tried}
+    return [known[one.case].model_copy(update={"seconds": one.seconds}) for one in timed]

@@ -45,7 +45,8 @@ class Space:
     @cached_property
     def axes(self) -> dict[str, list[str]]:
         """The values of each setting that varies, as words, in the order of the suite file."""
-        found = {axis: list(dict.fromkeys(words(case)[axis] for case in self.cases.values())) for axis in AXES}
+        of_cases = [words(case) for case in self.cases.values()]
+        found = {axis: list(dict.fromkeys(one[axis] for one in of_cases)) for axis in AXES}
         return {axis: values for axis, values in found.items() if len(values) > 1}
 
     @cached_property
@@ -59,7 +60,8 @@ class Space:
 
     def place(self, case: Case) -> tuple[str, ...]:
         """The values of the axes of a case."""
-        return tuple(words(case)[axis] for axis in self.axes)
+        of_case = words(case)
+        return tuple(of_case[axis] for axis in self.axes)
 
 
 def words(case: Case) -> dict[str, str]:

@@ -39,15 +39,20 @@ OPENING_ATTEMPTS = 5
 CHOOSING_S = 30.0
 
 
+def quiet_optuna() -> None:
+    """Optuna says nothing of trials, of what is experimental in it, or of heartbeats; see ``Study.alive``."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
+
+
 def open_storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:
     """The journal file in the study's folder, or the database of this address.
 
     Raises:
         TuneError: the database cannot be reached, or a driver is missing.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
+    quiet_optuna()
     if not url:
         folder.mkdir(parents=True, exist_ok=True)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
@@ -211,17 +216,14 @@ class Study:
             time.sleep(0.02)
 
     def _is_anothers(self, case: Case, number: int, trials: list[FrozenTrial]) -> bool:
-        others = [one for one in trials if one.number != number]
-        ended = [one for one in others if one.state == TrialState.COMPLETE]
-        earlier = [one for one in others if one.state == TrialState.RUNNING and one.number < number]
-        failed = [one for one in others if one.state == TrialState.FAIL and one.user_attrs.get(REASON)]
-        return case.id in taken_by([*ended, *earlier, *failed], self.space)
+        before = [one for one in trials if one.number < number or one.state.is_finished()]
+        return case.id in taken_by(before, self.space)
 
     @contextmanager
     def alive(self, claim: Claim) -> Iterator[None]:
         """In the block, a database that other machines share is told that this worker is alive."""
         storage = self.optuna._storage
-        if not isinstance(storage, optuna.storages.RDBStorage | optuna.storages._CachedStorage):
+        if not hasattr(storage, "record_heartbeat"):
             yield
             return
         ended = threading.Event()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.calls.device import Device, measured_memory
+from bench.calls.device import Device
 from bench.calls.optimizations import check_applied_in_call
 from bench.calls.pipelines import LoadedPipeline, load_pipeline
-from bench.calls.sampling import prepare_call, to_images
-from bench.calls.timing import timed_call
+from bench.calls.sampling import generate, to_images
+from bench.calls.timing import measure_peak, measure_rounds
 from bench.suite.case import Case
 from bench.suite.tuning import calls_of
 from bench.tune.quality import Measure, likeness, mean_ssim
@@ -50,16 +50,12 @@ class Studio:
     def draw(self, case: Case) -> list[Image.Image]:
         """All pictures of a setting."""
         loaded = self._pipeline(case).loaded
-        images: list[Image.Image] = []
-        for call in calls_of(case, self.space.tuning):
-            output, _ = timed_call(loaded.pipeline, prepare_call(loaded, call), self.device)
-            images += to_images(loaded.pipeline, output)
-        return images
+        return [image for call in calls_of(case, self.space.tuning) for image in generate(loaded, call)]
 
     def time(self, case: Case) -> float:
         """Seconds per picture of one call."""
         loaded = self._pipeline(case).loaded
-        _, seconds = timed_call(loaded.pipeline, prepare_call(loaded, case), self.device)
+        (seconds,), _ = measure_rounds(loaded, case, self.device, 1)
         return seconds / case.settings.images
 
     def try_case(self, case: Case, references: Sequence[Image.Image]) -> Tried:
@@ -77,24 +73,22 @@ class Studio:
         loaded, per_call = kept.loaded, case.settings.images
         images: list[Image.Image] = []
         seconds: list[float] = []
-        peak = None
         calls = calls_of(case, self.space.tuning)
         complete = True
         for number, call in enumerate(calls):
-            with measured_memory(self.device) as peaks:
-                output, took = timed_call(loaded.pipeline, prepare_call(loaded, call), self.device)
+            (took,), output = measure_rounds(loaded, call, self.device, 1)
             images += to_images(loaded.pipeline, output)
             seconds.append(took)
-            peak = peaks[0].allocated
             if number == 0:
                 check_applied_in_call(loaded.pipeline, case.settings.optimizations)
                 first = self.measure(images, references[: len(images)], self._prompts(len(images)))
                 if first < self.min_quality:
                     complete = False
                     break
-        while len(seconds) <= (FEWEST_SAMPLES if complete else 1):
-            _, took = timed_call(loaded.pipeline, prepare_call(loaded, case), self.device)
-            seconds.append(took)
+        del output  # so that the peak is that of one call alone
+        peak, _ = measure_peak(loaded, case, self.device)
+        wanted = 1 + (FEWEST_SAMPLES if complete else 1)
+        seconds += measure_rounds(loaded, case, self.device, wanted - len(seconds))[0]
         found = likeness(images, references[: len(images)], self._prompts(len(images)), self.measure)
         samples = [one / per_call for one in seconds[1:]]
         shape = per_call, (case.settings.guidance or 0) > 1
@@ -110,7 +104,7 @@ class Studio:
             quality=found.quality,
             ssim=found.ssim,
             flip=found.flip,
-            peak_bytes=peak,
+            peak_bytes=peak.allocated,
             complete=complete,
         )
 

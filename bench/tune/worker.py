@@ -13,9 +13,9 @@ from bench.errors import BenchError
 from bench.pictures.grids import make_grid
 from bench.record.folder import RunFolder
 from bench.tune.errors import TuneError
-from bench.tune.finals import measure_in_turns
-from bench.tune.front import Pick, front_of, picks_of
-from bench.tune.result import Timed, Tried
+from bench.tune.finals import measure_in_turns, ranked
+from bench.tune.front import Pick, front_of, picks_of, undominated
+from bench.tune.result import Timed, Tried, with_new_times
 from bench.tune.study import Claim, Study
 from bench.tune.trial import Studio
 
@@ -53,7 +53,7 @@ class Worker:
         """The pictures of the reference, drawn once per study and machine."""
         case = self.studio.space.reference
         kept = self.folder.path / "reference"
-        count = self.studio.space.tuning.per_seed * len(self.studio.space.tuning.seeds)
+        count = self.studio.space.tuning.pictures
         files = [kept / f"{number:02}.png" for number in range(count)]
         if not all(file.exists() for file in files):
             self.announce(f"drawing {count} pictures of the reference, {case.id}")
@@ -129,9 +129,8 @@ class Worker:
             self.folder.save_picture(case.id, make_grid(images, images[0].size))
 
     def picks(self, front: Sequence[Timed], tried: Sequence[Tried]) -> list[Pick]:
-        known = {one.case: one for one in tried}
-        again = [known[timed.case].model_copy(update={"seconds": timed.seconds}) for timed in front]
-        return picks_of(again, known.get(self.studio.space.start.id), self.max_seconds)
+        start = next((one for one in tried if one.case == self.studio.space.start.id), None)
+        return picks_of(with_new_times(tried, front), start, self.max_seconds)
 
 
 def described(tried: Tried, min_quality: float) -> str:
@@ -163,9 +162,6 @@ def _is_beaten(one: Tried, front: Sequence[Tried]) -> bool:
 
 
 def unbeaten(timed: Sequence[Timed], quality: dict[str, float]) -> list[Timed]:
-    """Those that no faster one beats in quality; of a tie in time, both stay where the slower one is better."""
-    kept: list[Timed] = []
-    for one in timed:
-        if not kept or quality[one.case] > quality[kept[-1].case]:
-            kept.append(one)
-    return kept
+    """Those that no faster one beats in quality, each compared with the next slower one that is left."""
+    kept = undominated(timed, lambda one: (one.seconds, quality[one.case]))
+    return ranked({one.case: list(one.samples_s) for one in kept})

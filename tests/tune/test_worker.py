@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.tune.finals import ranked
 from bench.tune.result import Tried
 from bench.tune.worker import MOST_FINALISTS, described, finalists_of, unbeaten
@@ -35,6 +37,13 @@ def test_a_long_front_is_thinned_and_keeps_its_ends():
 def test_a_setting_that_a_faster_one_beats_in_its_new_time_leaves_the_front():
     again = ranked({"a": [1.0, 1.01], "b": [1.1, 1.11], "c": [2.0, 2.02]})
     assert names(unbeaten(again, {"a": 0.9, "b": 0.8, "c": 0.95})) == "ac"
+
+
+def test_a_setting_is_compared_with_the_next_slower_one_that_is_left():
+    again = ranked({"a": [1.0, 1.01], "b": [1.1, 1.11], "c": [2.0, 2.02]})
+    first, last = unbeaten(again, {"a": 0.9, "b": 0.8, "c": 0.95})
+    assert first.ratio_to_next == pytest.approx(2.0)
+    assert last.ratio_to_next is None
 
 
 def test_a_trial_is_one_line():
