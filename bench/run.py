@@ -29,6 +29,7 @@ from bench.pictures.grids import make_grid
 from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.outcomes import Difference
 from bench.pictures.similarity import compare, difference_picture
+from bench.pictures.simulated_work import check_simulated
 from bench.pictures.store import Golden, describe_origin, known_difference
 from bench.record import environment as environments
 from bench.record.folder import RunFolder
@@ -225,7 +226,9 @@ class Run:
         libraries = self.environment["libraries"]
         origin = describe_origin(case, loaded.weights, loaded.revision, self.device, libraries, work=work, error=error)
         asked, made = self.goldens, (case, images, origin, self.goldens.root, self.device)
-        if asked.difference:
+        if is_simulated(self.device):
+            check = check_simulated(*made, update=bool(asked.update), announce=self.announce)
+        elif asked.difference:
             check = accept_difference(*made, difference=asked.difference, announce=self.announce)
         else:
             check = check_golden(*made, update=asked.update, announce=self.announce)

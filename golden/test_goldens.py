@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.pictures.simulated_work import unused_simulated
 from bench.pictures.store import unused_goldens
 
 
@@ -15,6 +16,7 @@ def test_picture(case, pictured):
 def test_every_golden_is_used(bench_session):
     """A golden that no case uses guards nothing, and may hide that its case was lost."""
     root = bench_session.options.golden_dir
-    unused = unused_goldens(root, bench_session.suite.cases)
+    cases = bench_session.suite.cases
+    unused = [*unused_goldens(root, cases), *unused_simulated(root, cases)]
     listed = ", ".join(unused)
     assert not unused, f"no case of {bench_session.suite.file} uses {listed}: delete them, or restore their cases."

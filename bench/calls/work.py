@@ -1,4 +1,4 @@
-"""What one call of a case does, counted and not timed, and how that compares with what it did before.
+"""What one call of a case does, counted and not timed.
 
 Counts need no quiet machine: they are the same on every run, with any number of threads, and on a processor with or
 without units for bfloat16. Those of another device type differ (copies to and from it are work), so
@@ -20,7 +20,7 @@ import gc
 import json
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,41 +29,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from bench.calls.device_work import DeviceWork, counted_on_device
 from bench.calls.observe import before_call
 from bench.calls.pipelines import LoadedPipeline
 from bench.calls.sampling import prepared
 from bench.suite.optimizations import compiles
-from bench.verdicts import Verdict
 
 if TYPE_CHECKING:
     from bench.suite.case import Case
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 ATTENTION = "aten::scaled_dot_product_attention"
-MULTIPLYING = frozenset({"aten::addmm", "aten::baddbmm", "aten::bmm", "aten::convolution", "aten::mm", ATTENTION})
-# Named last among the operators that made the difference: they compute nothing.
-VIEWS = frozenset(
-    {
-        "aten::_unsafe_view",
-        "aten::alias",
-        "aten::as_strided",
-        "aten::chunk",
-        "aten::detach",
-        "aten::expand",
-        "aten::lift_fresh",
-        "aten::permute",
-        "aten::select",
-        "aten::slice",
-        "aten::split",
-        "aten::split_with_sizes",
-        "aten::squeeze",
-        "aten::t",
-        "aten::transpose",
-        "aten::unbind",
-        "aten::unsqueeze",
-        "aten::view",
-    }
-)
 COPIES = frozenset({"aten::clone", "aten::copy_", "aten::_to_copy"})
 # Operators whose result is a number or a shape that Python waits for. On a CPU that costs nothing; a GPU runs idle.
 SYNCS = frozenset(
@@ -88,14 +64,16 @@ class Work:
 
     Attributes:
         operators: how often each was called, by name, including views, which compute nothing.
-        host_syncs: how often Python waited for a value of a tensor, by what it called.
+        host_syncs: how often Python waited for a value of a tensor, by what it called, wherever that tensor was. Empty
+            where ``on_device`` has what the host really waited for.
         copies: calls of operators that only copy or convert.
         copied_bytes: bytes that these wrote.
         peak_bytes: most bytes in use at one time by tensors that operators of this call made. Not included: weights,
             the scratch space of kernels, tensors made from Python's or NumPy's numbers.
         flops: of matrix products, convolutions and attention.
         tokens: passed to the text encoder, padding included.
-        graphs, graph_breaks: see ``count_work``; ``None`` where nothing is compiled.
+        graphs, graph_breaks: see ``counted_call``; ``None`` where nothing is compiled.
+        on_device: ``None`` where the device does not count.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -110,6 +88,7 @@ class Work:
     tokens: int
     graphs: int | None = None
     graph_breaks: int | None = None
+    on_device: DeviceWork | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, without the values that are ``None``."""
@@ -307,13 +286,14 @@ def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
         torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext(),
         before_call(call.pipeline.unet, lambda: unet_calls.append(None)),
         _counted_tokens(call.pipeline) as tokens,
+        counted_on_device(call.pipeline) as on_device,
         methods,
         operators,
     ):
         output = call()
     return output, Work(
         operators=dict(sorted(operators.operators.items())),
-        host_syncs=dict(sorted((operators.host_syncs + methods.host_syncs).items())),
+        host_syncs={} if on_device else dict(sorted((operators.host_syncs + methods.host_syncs).items())),
         copies=operators.copies,
         copied_bytes=operators.copied_bytes,
         peak_bytes=operators.peak_bytes,
@@ -322,105 +302,5 @@ def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
         tokens=sum(tokens),
         graphs=graphs,
         graph_breaks=graph_breaks,
+        on_device=on_device[0] if on_device else None,
     )
-
-
-@dataclass(frozen=True)
-class WorkVerdict:
-    """How the work compares with the golden's.
-
-    Attributes:
-        verdict: ``same work``, ``more work`` or ``less work``.
-        more, less: each quantity that grew or shrank beyond its margin, as a sentence.
-    """
-
-    verdict: Verdict
-    more: tuple[str, ...] = ()
-    less: tuple[str, ...] = ()
-
-    @property
-    def message(self) -> str:
-        """The verdict as a sentence, what is more first."""
-        changes = "; ".join((*self.more, *self.less))
-        return f"{self.verdict}: {changes}" if changes else self.verdict
-
-
-@dataclass(frozen=True)
-class _Quantity:
-    """One number of the counted work.
-
-    Attributes:
-        margin: relative change that is ignored.
-        parts: the counts behind it by name, to say which of them changed.
-        by_step: a change of one or more per step is also reported per step.
-    """
-
-    label: str
-    amount: Callable[[Work], int | None]
-    margin: float = 0.0
-    parts: Callable[[Work], Mapping[str, int]] = lambda work: {}
-    by_step: bool = False
-
-
-def _calls_of(names: Collection[str]) -> Callable[[Work], Mapping[str, int]]:
-    return lambda work: {name: count for name, count in work.operators.items() if name in names}
-
-
-_QUANTITIES = (
-    _Quantity(
-        "value reads", lambda work: sum(work.host_syncs.values()), parts=lambda work: work.host_syncs, by_step=True
-    ),
-    _Quantity("UNet calls", lambda work: work.unet_calls),
-    _Quantity("tokens encoded", lambda work: work.tokens, by_step=True),
-    _Quantity("FLOPs", lambda work: work.flops, 0.001, _calls_of(MULTIPLYING)),
-    _Quantity("copied bytes", lambda work: work.copied_bytes, 0.001, _calls_of(COPIES)),
-    _Quantity("peak bytes", lambda work: work.peak_bytes, 0.01),
-    _Quantity("operators", lambda work: sum(work.operators.values()), 0.01, lambda work: work.operators, by_step=True),
-    _Quantity("graphs", lambda work: work.graphs),
-    _Quantity("graph breaks", lambda work: work.graph_breaks),
-)
-
-
-def compare_work(work: Work, golden: Work) -> WorkVerdict:
-    """Whether a case does more than its golden, less, or the same.
-
-    Any change of value reads, UNet calls, tokens, graphs and graph breaks counts. FLOPs and copied bytes
-    must change by more than 0.1 %, peak bytes and operators by more than 1 %. The number of copies alone decides
-    nothing: a step copies many single numbers.
-
-    More of one quantity is ``more work``, even if there is less of another: on another device the saving may not cover
-    the cost. ``less work`` is less of some and more of none. Both are always reported.
-
-    The margins come from 8 cases of the embedded models under 8 releases of diffusers, 0.36.0 to 0.42.1. Where nothing
-    relevant had changed, FLOPs, copied and peak bytes were exactly the same (FLOPs even with diffusers 0.30.3 and
-    torch 2.9), and so were value reads except for one a call that ``DDPMPipeline`` saves since 0.41.0; operators
-    changed by 0.4 % at most. The real regression among them, copies in ResNet blocks up to 0.36.0, was +17.8 % of the
-    copied bytes in a call of 5 steps, +2.4 % in one of 50, and +453 % in channels-last.
-    """
-    more: list[str] = []
-    less: list[str] = []
-    for quantity in _QUANTITIES:
-        before, after = quantity.amount(golden), quantity.amount(work)
-        if before is None or after is None or abs(after - before) <= quantity.margin * before:
-            continue
-        (more if after > before else less).append(_sentence(quantity, work, golden, before, after))
-    verdict = Verdict.MORE_WORK if more else Verdict.LESS_WORK if less else Verdict.SAME_WORK
-    return WorkVerdict(verdict, tuple(more), tuple(less))
-
-
-def _sentence(quantity: _Quantity, work: Work, golden: Work, before: int, after: int) -> str:
-    """Such as ``value reads 21 → 42 (+100.0 %, +1 per step): aten::_local_scalar_dense +21``."""
-    change = after - before
-    amounts = [f"{100 * change / before:+,.1f} %"] if before else []
-    if quantity.by_step and work.unet_calls == golden.unet_calls <= abs(change):
-        amounts.append(f"{change / work.unet_calls:+,.1f}".removesuffix(".0") + " per step")
-    text = f"{quantity.label} {before:,} → {after:,}" + (f" ({', '.join(amounts)})" if amounts else "")
-    now, then = quantity.parts(work), quantity.parts(golden)
-    changes = {name: now.get(name, 0) - then.get(name, 0) for name in sorted({*now, *then})}
-    causes = [name for name in changes if changes[name] * change > 0]
-    causes.sort(key=lambda name: (name in VIEWS, -abs(changes[name])))
-    if causes:
-        return f"{text}: {', '.join(f'{name} {changes[name]:+,}' for name in causes[:3])}"
-    if changes and not any(changes.values()):
-        return f"{text}: as many calls on {'larger' if change > 0 else 'smaller'} tensors"
-    return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.calls.work import compare_work
+from bench.calls.work_verdict import compare_work
 from bench.history.timeline_outcome import CaseInRelease
 from bench.pictures.similarity import Limits
 from bench.upgrade.pictures import compare_pictures

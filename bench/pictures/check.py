@@ -14,7 +14,8 @@ from PIL import Image
 
 from bench.calls.device import Device
 from bench.calls.raised import RaisedError
-from bench.calls.work import Work, compare_work
+from bench.calls.work import Work
+from bench.calls.work_verdict import compare_work
 from bench.console import shown
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
@@ -260,7 +261,7 @@ def _verdict_of_work(origin: Origin, counts: dict[str, Any], golden: Golden | No
     return found.verdict, found.message
 
 
-def _verdict_of_case(pictures: Pictures, work: ComparedWork | None, accepted: bool = False) -> Verdict:
+def verdict_of_case(pictures: Pictures, work: ComparedWork | None, accepted: bool = False) -> Verdict:
     """Accepting is not a pass: less work then fails, as more work always does."""
     of_pictures = Verdict(pictures.verdict)
     if work is None or not of_pictures.passes:
@@ -304,7 +305,7 @@ def check_golden(
     same = verdict.rank <= (Rank.NO_WORSE if origin.like else Rank.AS_BEFORE)
     other_work = work is not None and work.verdict in (Verdict.MORE_WORK, Verdict.LESS_WORK, Verdict.MISSING)
     if update is None or (same and not other_work):
-        return Check(pictures, work, golden, _verdict_of_case(pictures, work))
+        return Check(pictures, work, golden, verdict_of_case(pictures, work))
     if golden and golden.known and pictures.verdict != Verdict.STALE:
         pictures = _update_known(pictures, golden, golden.known, announce, gone=gone)
         return Check(pictures, work, golden, Verdict(pictures.verdict))
@@ -324,7 +325,7 @@ def check_golden(
     pictures = pictures.model_copy(update={"message": message, "verdict": verdict})
     if work and other_work:
         work = work.model_copy(update={"message": message})
-    return Check(pictures, work, golden, _verdict_of_case(pictures, work, accepted=True))
+    return Check(pictures, work, golden, verdict_of_case(pictures, work, accepted=True))
 
 
 def _update_known(

@@ -29,6 +29,8 @@ from bench.suite.case import Case
 
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
 AGAIN = "accept the case again with --golden-update"
+# The file of ``simulated_work.py`` in the same folder.
+SIMULATED = "simulated.json"
 # Precedes the releases in the name of a known difference's picture; no id of a case contains it.
 _WITH = "+"
 
@@ -421,8 +423,10 @@ def _is_of_a_difference(path: Path, place: GoldenPlace) -> bool:
 
 
 def _is_of_a_golden(path: Path) -> bool:
-    """Any file but the store's own page, the tests beside it, and hidden files."""
-    return path.is_file() and not path.name.startswith(".") and path.suffix not in (".md", ".py", ".pyc")
+    """Any file but the store's own page, the tests beside it, the simulated accelerator's work, and hidden files."""
+    if path.name == SIMULATED or path.name.startswith("."):
+        return False
+    return path.is_file() and path.suffix not in (".md", ".py", ".pyc")
 
 
 def _unused_entries(sheet: Path, known: Iterable[str]) -> list[str]:

@@ -150,9 +150,9 @@ def refuse_on_simulated(options: Options, upgrade: UpgradeOptions | None) -> Non
     """What would keep figures of a simulated accelerator as if they were those of a real one.
 
     Raises:
-        UsageError: goldens would be written, or speeds compared.
+        UsageError: pictures or limits would be written, or speeds compared.
     """
-    if options.golden_update or options.golden_calibrate:
+    if options.golden_difference or options.golden_calibrate:
         raise UsageError("a simulated accelerator draws no goldens: choose a real device with --device.")
     if upgrade and not upgrade.pictures_only:
         raise UsageError("times on a simulated accelerator mean nothing: add --pictures-only, or choose a real device.")

@@ -12,7 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from bench.calls.work import Work, compare_work
+from bench.calls.work import Work
+from bench.calls.work_verdict import compare_work
 from bench.pictures.compared import ComparedWork, Pictures
 from bench.pictures.grids import split_grid
 from bench.pictures.limits import PORTABLE, default_limits

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.calls.pipelines import Checkpoint, find_checkpoint
 from bench.calls.raised import RaisedError
-from bench.calls.work import compare_work
+from bench.calls.work_verdict import compare_work
 from bench.pictures.grids import make_grid
 from bench.pictures.limits import STRICT, default_limits
 from bench.pictures.similarity import Limits

@@ -15,18 +15,19 @@ from diffusers import DDIMScheduler
 from diffusers.models.resnet import ResnetBlock2D
 
 from bench.calls.device import Cpu
+from bench.calls.device_work import DeviceWork
 from bench.calls.pipelines import LoadedPipeline, load_pipeline
 from bench.calls.sampling import generate, prepare_call
 from bench.calls.work import (
     ATTENTION,
     OperatorCounter,
     Work,
-    compare_work,
     compiled_graphs,
     count_work,
     counted_call,
     forget_compiled,
 )
+from bench.calls.work_verdict import compare_work
 from bench.suite.case import Case
 from bench.suite.file import read_suite
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
@@ -362,60 +363,12 @@ def test_copies_before_shortcuts_are_found(optimizations, clones, monkeypatch):
     assert f"aten::clone +{clones}" in found.more[0]
 
 
-WORK = Work(
-    operators={"aten::addmm": 100, "aten::clone": 20, "aten::silu": 800, "aten::view": 80},
-    host_syncs={"aten::_local_scalar_dense": 21},
-    copies=20,
-    copied_bytes=10_000,
-    peak_bytes=50_000,
-    unet_calls=20,
-    flops=2_000_000,
-    tokens=96,
-    graphs=1,
-    graph_breaks=0,
-)
-
-
-@pytest.mark.parametrize(
-    ("change", "verdict"),
-    [
-        ({"host_syncs": {"aten::_local_scalar_dense": 22}}, Verdict.MORE_WORK),
-        ({"unet_calls": 19}, Verdict.LESS_WORK),
-        ({"tokens": 97}, Verdict.MORE_WORK),
-        ({"flops": 2_002_000}, Verdict.SAME_WORK),
-        ({"flops": 2_002_001}, Verdict.MORE_WORK),
-        ({"copied_bytes": 10_010}, Verdict.SAME_WORK),
-        ({"copied_bytes": 9_989}, Verdict.LESS_WORK),
-        ({"peak_bytes": 50_500}, Verdict.SAME_WORK),
-        ({"peak_bytes": 50_501}, Verdict.MORE_WORK),
-        ({"operators": {"aten::addmm": 100, "aten::silu": 910}}, Verdict.SAME_WORK),
-        ({"operators": {"aten::addmm": 100, "aten::silu": 911}}, Verdict.MORE_WORK),
-        ({"copies": 30}, Verdict.SAME_WORK),
-        ({"graph_breaks": 1}, Verdict.MORE_WORK),
-        ({"graphs": None, "graph_breaks": None}, Verdict.SAME_WORK),
-    ],
-    ids=str,
-)
-def test_margins(change, verdict):
-    assert compare_work(replace(WORK, **change), WORK).verdict == verdict
-
-
-def test_more_of_one_thing_and_less_of_another_is_more_work():
-    found = compare_work(replace(WORK, host_syncs={"aten::nonzero": 41}, peak_bytes=25_000), WORK)
-    assert found.message == (
-        "more work: value reads 21 → 41 (+95.2 %, +1 per step): aten::nonzero +41; peak bytes 50,000 → 25,000 (-50.0 %)"
-    )
-
-
-def test_a_quantity_that_was_zero_has_no_percentage():
-    found = compare_work(replace(WORK, host_syncs={"Tensor.tolist": 1}), replace(WORK, host_syncs={}))
-    assert found.more == ("value reads 0 → 1: Tensor.tolist +1",)
-
-
 def test_work_goes_to_json_and_back(sound):
-    for work in (WORK, sound(DDPM)):
+    plain = sound(DDPM)
+    on_device = DeviceWork(kernels=3, waits={"item": 1}, copies={}, copied_bytes={})
+    for work in (plain, replace(plain, graphs=1, graph_breaks=0), replace(plain, on_device=on_device)):
         assert Work.from_json(json.loads(json.dumps(work.to_json()))) == work
-    assert "graphs" not in sound(DDPM).to_json()
+    assert not {"graphs", "on_device"} & plain.to_json().keys()
 
 
 @pytest.mark.parametrize(
@@ -423,9 +376,9 @@ def test_work_goes_to_json_and_back(sound):
     [{"flops": 1.5}, {"flops": None}, {"operators": 3}, {"host_syncs": {"aten::nonzero": "1"}}, {"seconds": 1}],
     ids=str,
 )
-def test_something_else_than_work_is_refused(change):
+def test_something_else_than_work_is_refused(change, sound):
     with pytest.raises(ValueError, match=next(iter(change))):
-        Work.from_json(WORK.to_json() | change)
+        Work.from_json(sound(DDPM).to_json() | change)
 
 
 @pytest.fixture

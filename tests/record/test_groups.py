@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.calls.work import Work, compare_work
+from bench.calls.work import Work
+from bench.calls.work_verdict import compare_work
 from bench.record.groups import (
     ERRORS,
     PICTURES,
