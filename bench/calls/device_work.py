@@ -38,7 +38,7 @@ class DeviceWork:
 def counted_on_device(pipeline: Any) -> Iterator[list[DeviceWork]]:
     """Yields a list that contains the device's work of the block once it has ended; empty where nothing counts it."""
     device = pipeline._execution_device
-    module = getattr(torch, device.type, None)
+    module: Any = getattr(torch, device.type, None)
     found: list[DeviceWork] = []
     if not hasattr(module, "counters"):
         yield found

@@ -109,7 +109,7 @@ def start_session(config: pytest.Config) -> Session:
         if timing and not upgrade and isinstance(device, Accelerator):
             check_clock(device)
         if is_simulated(device):
-            refuse_on_simulated(options, upgrade)
+            refuse_on_simulated(options)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
         quick = quick_cases()
         folder = _run_folder(config, options, upgrade)
@@ -146,16 +146,14 @@ def _run_folder(config: pytest.Config, options: Options, upgrade: UpgradeOptions
     return folder
 
 
-def refuse_on_simulated(options: Options, upgrade: UpgradeOptions | None) -> None:
-    """What would keep figures of a simulated accelerator as if they were those of a real one.
+def refuse_on_simulated(options: Options) -> None:
+    """What would keep pictures of a simulated accelerator as if they were those of a real one.
 
     Raises:
-        UsageError: pictures or limits would be written, or speeds compared.
+        UsageError: pictures or limits would be written.
     """
     if options.golden_difference or options.golden_calibrate:
         raise UsageError("a simulated accelerator draws no goldens: choose a real device with --device.")
-    if upgrade and not upgrade.pictures_only:
-        raise UsageError("times on a simulated accelerator mean nothing: add --pictures-only, or choose a real device.")
 
 
 def require_releases(difference: Difference, libraries: Mapping[str, str | None]) -> None:

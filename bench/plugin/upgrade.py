@@ -38,8 +38,8 @@ from bench.upgrade.lockstep import places_for
 from bench.upgrade.measuring import Measured
 from bench.upgrade.outcome import UPGRADE as UPGRADE_JSON
 from bench.upgrade.outcome import CaseFound, UpgradeFound, side_found, slower_components, worst_cases, write_upgrade
-from bench.upgrade.plan import ComparisonPlan
-from bench.upgrade.speeds import ERROR_RATE_OF_RUN
+from bench.upgrade.plan import SPELL_S, ComparisonPlan
+from bench.upgrade.speeds import ERROR_RATE_OF_RUN, MEMORY, SPEED
 from bench.upgrade.tables import component_lines, counts_lines, notes, pictures_line, render_upgrade, speed_line
 from bench.upgrade.workers import SIDES, WorkerBroken
 from bench.verdicts import Verdict
@@ -67,6 +67,7 @@ class UpgradeSession:
     @functools.cached_property
     def plan(self) -> ComparisonPlan:
         device = self.session.device
+        times = not is_simulated(device)
         return ComparisonPlan(
             places=places_for(device.type),
             device=str(device.torch_device),
@@ -74,6 +75,8 @@ class UpgradeSession:
             min_component_change=self.options.min_component_change,
             budget_s=self.options.budget_s,
             speed=not self.options.pictures_only,
+            times=times,
+            spell_s=SPELL_S if times else 0.0,
         )
 
     def prepare(self) -> None:
@@ -260,7 +263,8 @@ def check_speed(upgrade: UpgradeSession, node: pytest.Item, case: Case) -> None:
     if not all(compared.checksums):
         pytest.skip("without pictures of both sides there is nothing to measure")
     if upgrade.options.must_decide and case.id in measured.speeds.undecided:
-        pytest.fail(f"{case.id}: speed: {Verdict.CANNOT_TELL} within --budget (--must-decide)", pytrace=False)
+        what = SPEED if upgrade.plan.times else MEMORY
+        pytest.fail(f"{case.id}: {what}: {Verdict.CANNOT_TELL} within --budget (--must-decide)", pytrace=False)
 
 
 def _fail_for(upgrade: UpgradeSession, found: CaseFound, problems: Sequence[str]) -> None:
@@ -274,7 +278,7 @@ def _fail_for(upgrade: UpgradeSession, found: CaseFound, problems: Sequence[str]
 def check_components(upgrade: UpgradeSession) -> None:
     """Fails if a part of a pipeline is slower on the candidate."""
     __tracebackhide__ = True
-    slower = slower_components(_measured(upgrade).speeds.components.values())
+    slower = slower_components(_measured_times(upgrade).speeds.components.values())
     if slower:
         pytest.fail("; ".join(one.sentence for one in slower), pytrace=False)
 
@@ -282,14 +286,16 @@ def check_components(upgrade: UpgradeSession) -> None:
 def check_import(upgrade: UpgradeSession) -> None:
     """Fails if the candidate's libraries take longer to import than the baseline's."""
     __tracebackhide__ = True
-    found = _measured(upgrade).speeds.import_time
+    found = _measured_times(upgrade).speeds.import_time
     if found and Verdict(found.verdict).is_worse:
         pytest.fail(f"import: {found.verdict} by {found.ratio - 1:.1%} ({found.interval})", pytrace=False)
 
 
-def _measured(upgrade: UpgradeSession) -> Measured:
+def _measured_times(upgrade: UpgradeSession) -> Measured:
     if not upgrade.measured:
         pytest.skip("no case was measured")
+    if not upgrade.plan.times:
+        pytest.skip(SIMULATED)
     return upgrade.measured
 
 
@@ -324,11 +330,12 @@ class UpgradeReporter:
         upgrade = self._upgrade
         plan = upgrade.plan
         how = f"{plan.places.mode}, up to {plan.budget_s:g} s in all, smallest change {plan.min_change:.1%}"
+        what = "pictures, speed, memory" if plan.times else "pictures, memory"
         return [
             *session_header(upgrade.session),
             f"baseline: {upgrade.options.baseline}",
             f"candidate: {upgrade.options.candidate}",
-            f"measured: {'pictures' if not plan.speed else f'pictures, speed, memory ({how})'}",
+            f"measured: {f'{what} ({how})' if plan.speed else 'pictures'}",
         ]
 
     @pytest.hookimpl(tryfirst=True)

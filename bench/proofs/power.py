@@ -35,7 +35,7 @@ from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.request import load_request
 from bench.upgrade.side_results import PictureProcesses, paired
 from bench.upgrade.start import Requests, ask_both, measure_start
-from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, fresh
+from bench.upgrade.workers import SIDES, TIMEOUT_S, Sides, fresh_pair
 
 TRIALS = Path("results/power/trials.jsonl")
 SLOW_WORKER = "bench.proofs.slow_worker"
@@ -65,7 +65,7 @@ def measure_costs(sides: Sides, requests: Mapping[str, dict[str, Any]], places: 
     costs = {}
     for case, request in requests.items():
         with ExitStack() as stack:
-            pair = [stack.enter_context(fresh(side)) for side in sides.take()]
+            pair = stack.enter_context(fresh_pair(sides.take()))
             ask_both(pair, places, False, "load", (request, request))
             replies = [reply for reply, _ in ask_both(pair, places, False, "calibrate")]
         middle = math.sqrt(math.prod(reply["multiplications"] for reply in replies))

@@ -115,10 +115,15 @@ def _chosen(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> 
     unseen = [case for case in left if case.id not in measured.speeds.samples.parts]
     retried = [case for case in left if case.id in measured.failed.keys() - measured.called and case not in unseen]
     others = [case for case in left if case not in unseen and case not in retried]
-    chosen = unseen + retried + next_cases(others, measured.speeds)
+    chosen = unseen + retried + (next_cases(others, measured.speeds) if plan.times else _open_peaks(others, measured))
     must = not measured.starts or retried
     expected_s = sum(_expected_s(chosen, measured.speeds, plan).values())
     return chosen if must or measured.seconds + expected_s <= plan.budget_s else []
+
+
+def _open_peaks(cases: Sequence[Case], measured: Measured) -> list[Case]:
+    """The cases whose memory is not decided yet."""
+    return [case for case in cases if case.id not in measured.called or case.id in measured.speeds.undecided]
 
 
 def _expected_s(chosen: Sequence[Case], speeds: Speeds, plan: ComparisonPlan) -> dict[str, float]:
@@ -131,6 +136,7 @@ def _expected_s(chosen: Sequence[Case], speeds: Speeds, plan: ComparisonPlan) ->
 
 
 def _progress(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> str:
-    decided = len(measured.speeds.cases) - len(measured.speeds.undecided)
-    count = len(measured.starts)
-    return f"start {count}: {decided} of {len(cases)} speeds decided, {measured.seconds:.0f} s of {plan.budget_s:g} s"
+    speeds, count = measured.speeds, len(measured.starts)
+    decided = len(speeds.cases or speeds.memory) - len(speeds.undecided)
+    what = "speeds" if plan.times else "peaks of memory"
+    return f"start {count}: {decided} of {len(cases)} {what} decided, {measured.seconds:.0f} s of {plan.budget_s:g} s"

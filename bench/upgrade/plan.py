@@ -22,6 +22,7 @@ class ComparisonPlan:
         budget_s: seconds of measuring for all cases together; it ends sooner once everything is decided.
         spell_s: seconds of measuring per start and pipeline, at least one call of each chosen case.
         speed: whether to measure at all; else only pictures and work are compared.
+        times: whether times mean something; on a simulated accelerator they do not, and only memory is measured.
         timeout_s: longest silence of a side after a request.
     """
 
@@ -32,4 +33,5 @@ class ComparisonPlan:
     budget_s: float = 300.0
     spell_s: float = SPELL_S
     speed: bool = True
+    times: bool = True
     timeout_s: float = TIMEOUT_S

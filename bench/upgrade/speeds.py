@@ -53,15 +53,15 @@ class Speeds:
 
     def figures_of(self, case: Case) -> dict[str, Figure]:
         """What is known of a case, by name of the question; empty for a case that was not measured."""
-        if case.id not in self.cases:
-            return {}
-        found = {SPEED: self.cases[case.id], **self.pipelines[pipeline_of(case)]}
-        return found | ({MEMORY: self.memory[case.id]} if case.id in self.memory else {})
+        of_case = {SPEED: self.cases, MEMORY: self.memory}
+        found = self.pipelines[pipeline_of(case)] if case.id in self.cases else {}
+        return found | {name: figures[case.id] for name, figures in of_case.items() if case.id in figures}
 
     @property
     def undecided(self) -> list[str]:
-        """Cases whose speed is still undecided."""
-        return [case for case, figure in self.cases.items() if figure.verdict == Verdict.CANNOT_TELL]
+        """Cases whose speed is still undecided; where times mean nothing, those whose memory is."""
+        figures = self.cases or self.memory
+        return [case for case, figure in figures.items() if figure.verdict == Verdict.CANNOT_TELL]
 
 
 def judge(
@@ -82,6 +82,9 @@ def judge(
             shares[component][case] = share
     ratios = {case: logs for case in samples.parts if (logs := samples.ratios(case))}
     processes = _by_pipeline(starts)
+    if not plan.times:
+        peaks = Question(plan.min_change, ERROR_RATE_OF_RUN / max(1, len(ratios)), Verdict.MORE, Verdict.LESS)
+        return Speeds(samples, memory=_memory_by_case(starts, peaks), questions=len(ratios))
     questions = len(samples.components) + len(ratios) + 3 * len(processes) + 1
     alarm_rate = ERROR_RATE_OF_RUN / questions
     names = short_names(sorted(samples.components))
@@ -104,9 +107,7 @@ def judge(
             }
             for name, found in processes.items()
         },
-        memory={
-            name: memory[MEMORY] for name, pairs in _peaks_by_case(starts).items() if (memory := _memory(pairs, peaks))
-        },
+        memory=_memory_by_case(starts, peaks),
         import_time=figure([start.import_s for start in starts], once) if starts else None,
         questions=questions,
     )
@@ -139,13 +140,13 @@ def _by_pipeline(starts: Sequence[Start]) -> dict[str, list]:
     return found
 
 
-def _peaks_by_case(starts: Sequence[Start]) -> dict[str, list[tuple[int | None, int | None]]]:
-    """The peaks of each case's calls, the first of each start."""
+def _memory_by_case(starts: Sequence[Start], question: Question) -> dict[str, Figure]:
+    """From the peaks of each case's calls, the first of each start."""
     found: dict[str, list[tuple[int | None, int | None]]] = {}
     for start in starts:
         for case, calls in start.calls.items():
             found.setdefault(case, []).append(calls[0].peak_bytes)
-    return found
+    return {case: memory[MEMORY] for case, pairs in found.items() if (memory := _memory(pairs, question))}
 
 
 def _component(

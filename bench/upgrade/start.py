@@ -23,7 +23,7 @@ from bench.suite.case import Case
 from bench.suite.optimizations import compiles
 from bench.upgrade.lockstep import DUET, Images, PairedCall, Places, paired_call
 from bench.upgrade.plan import ComparisonPlan
-from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh
+from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh_pair
 
 Pair = tuple[float, float]
 # What each side is to load, by case; see ``load_request``.
@@ -105,6 +105,8 @@ def measure_start(
 ) -> Start:
     """New first processes of both sides, and every case called at least once in children of theirs.
 
+    Where processes are not forked, those in which a pipeline is measured are new themselves.
+
     Cases of one pipeline share a process. One that fails is left out, and its pipeline measured again without it.
 
     Args:
@@ -119,9 +121,8 @@ def measure_start(
         by_pipeline[pipeline_of(case)].append(case)
     names = list(by_pipeline)
     rng.shuffle(names)
-    import_s = _import_s(sides.renewed())
-    measured, failed = [], {}
-    began = time.perf_counter()
+    import_s = _import_s(sides.renewed()) if sides.forks else None
+    measured, failed, seconds = [], {}, 0.0
     for name in names:
         left = by_pipeline[name]
         while left:
@@ -133,7 +134,12 @@ def measure_start(
             except WorkerBroken as error:
                 failed[spell.current] = (error.side, str(error))
                 left = [case for case in left if case.id != spell.current]
-    return Start(import_s=import_s, pipelines=tuple(measured), failed=failed, seconds=time.perf_counter() - began)
+            finally:
+                seconds += spell.seconds
+                import_s = import_s or spell.import_s
+    return Start(
+        import_s=import_s or _import_s(sides.take()), pipelines=tuple(measured), failed=failed, seconds=seconds
+    )
 
 
 def _import_s(workers: Sequence[WorkerProcess]) -> Pair:
@@ -148,6 +154,8 @@ class _Spell:
     Attributes:
         swapped: whether the baseline is on the second half of the cores; it changes with each request.
         current: the case that is measured at this moment.
+        import_s: how long importing took in these processes, if they are not forked.
+        seconds: since they were there.
     """
 
     plan: ComparisonPlan
@@ -157,6 +165,8 @@ class _Spell:
     odd: Odd
     swapped: bool
     current: str = ""
+    import_s: Pair | None = None
+    seconds: float = 0.0
     _ends: float = math.inf
     _reported: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -174,7 +184,9 @@ class _Spell:
         warm: set[tuple[object, ...]] = set()
         with contextlib.ExitStack() as stack:
             caches = _compile_caches(stack) if compiles(cases[0].settings.optimizations) else ({}, {})
-            pair = [stack.enter_context(fresh(side)) for side in sides]
+            pair = stack.enter_context(fresh_pair(sides))
+            self.import_s = None if sides[0].forks else _import_s(pair)
+            stack.callback(self._count_seconds, time.perf_counter())
             for case in self._in_turns(cases):
                 self.current = case.id
                 requests = [one | cache for one, cache in zip(self.requests[case.id], caches, strict=True)]
@@ -192,6 +204,9 @@ class _Spell:
             peak_bytes=_both(peaks, "peak_bytes") if peaks else (None, None),
             calls={case: tuple(found) for case, found in calls.items()},
         )
+
+    def _count_seconds(self, began: float) -> None:
+        self.seconds = time.perf_counter() - began
 
     def _in_turns(self, cases: Sequence[Case]) -> Iterator[Case]:
         """Every case once, and again in the same order until the spell is over."""

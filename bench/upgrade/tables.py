@@ -31,9 +31,8 @@ def pictures_line(found: CaseFound) -> str:
 
 def speed_line(found: CaseFound) -> str:
     """The line for a case whose speed has been decided on."""
-    if not found.speed:
-        return f"{found.case}  speed {Verdict.NOT_COMPARED}"
-    parts = [found.case, f"speed {percent(found.speed)} ({found.speed.interval})"]
+    speed = f"{percent(found.speed)} ({found.speed.interval})" if found.speed else Verdict.NOT_COMPARED
+    parts = [found.case, f"speed {speed}"]
     if found.memory:
         parts.append(f"memory {percent(found.memory)}")
     return "  ".join(parts)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +206,23 @@ def fresh(worker: WorkerProcess) -> Iterator[WorkerProcess]:
     worker.reply()
 
 
+@contextlib.contextmanager
+def fresh_pair(workers: Sequence[WorkerProcess]) -> Iterator[list[WorkerProcess]]:
+    """``fresh`` of each side, all started at the same moment.
+
+    Raises:
+        WorkerBroken: as ``fresh``.
+    """
+    contexts = [fresh(worker) for worker in workers]
+    with contextlib.ExitStack() as stack:
+        with ThreadPoolExecutor() as pool:
+            entered = [pool.submit(context.__enter__) for context in contexts]
+        for context, one in zip(contexts, entered, strict=True):
+            if not one.exception():
+                stack.push(context)
+        yield [one.result() for one in entered]
+
+
 class Sides:
     """The first processes of all sides; one that is gone is started again when it is needed.
 
@@ -219,7 +236,7 @@ class Sides:
     ) -> None:
         self.pythons = pythons
         self._timeout_s = timeout_s
-        self._forks = forks
+        self.forks = forks
         self._program = program
         self._stacks: dict[str, contextlib.ExitStack] = {}
         self._workers: dict[str, WorkerProcess] = {}
@@ -272,6 +289,6 @@ class Sides:
         return name in self._workers and self._workers[name].process.poll() is None
 
     def _start(self, name: str) -> None:
-        started = started_worker(name, self.pythons[name], self._timeout_s, forks=self._forks, program=self._program)
+        started = started_worker(name, self.pythons[name], self._timeout_s, forks=self.forks, program=self._program)
         stack = self._stacks[name] = contextlib.ExitStack()
         self._workers[name] = stack.enter_context(started)

@@ -47,6 +47,7 @@ def test_waits_of_the_device_replace_value_reads(tiny_ddpm_folder):
     loaded, case = _loaded(tiny_ddpm_folder, scheduler="ddpm")
     work = count_work(loaded, case)
     assert work.host_syncs == {}
+    assert work.on_device
     assert sum(work.on_device.waits.values()) > 0
 
 

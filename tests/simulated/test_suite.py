@@ -54,17 +54,11 @@ def test_the_header_says_that_times_mean_nothing(tmp_path):
 
 
 def _options(**given: Any) -> Any:
-    return SimpleNamespace(**({"golden_update": None, "golden_calibrate": False, "pictures_only": False} | given))
+    return SimpleNamespace(**({"golden_difference": None, "golden_calibrate": False} | given))
 
 
-@pytest.mark.parametrize("given", [{"golden_update": "auto"}, {"golden_calibrate": True}])
+@pytest.mark.parametrize("given", [{"golden_difference": "diffusers < 0.31"}, {"golden_calibrate": True}])
 def test_no_golden_comes_from_a_simulated_accelerator(given):
     with pytest.raises(UsageError, match=r"draws no goldens: choose a real device with --device\.$"):
-        refuse_on_simulated(_options(**given), None)
-
-
-def test_speeds_are_not_compared_on_a_simulated_accelerator_and_pictures_are():
-    with pytest.raises(UsageError, match="add --pictures-only"):
-        refuse_on_simulated(_options(), _options())
-    refuse_on_simulated(_options(), _options(pictures_only=True))
-    refuse_on_simulated(_options(), None)
+        refuse_on_simulated(_options(**given))
+    refuse_on_simulated(_options())

@@ -29,7 +29,7 @@ def cases(tiny_case) -> list[Case]:
 def run(monkeypatch, cases) -> Run:
     """``run(speeds)`` measures; the candidate takes these times as long in one start after the other, 10 s each."""
 
-    def measure(speeds: list[float], *, fails: str = "", **more: Any) -> Measured:
+    def measure(speeds: list[float], *, fails: str = "", peak_bytes: Any = (None, None), **more: Any) -> Measured:
         left = iter(speeds)
 
         def made_up(_sides: Any, chosen: list[Case], *_: Any, **__: Any) -> Start:
@@ -37,6 +37,7 @@ def run(monkeypatch, cases) -> Run:
             chosen_ids = [case.id for case in chosen]
             asked.append(chosen_ids)
             slower = call(tuple((part, factor * seconds) for part, seconds in CALL))
+            slower = slower.model_copy(update={"peak_bytes": peak_bytes})
             return start(
                 {name: [slower] for name in chosen_ids if name != fails},
                 pipeline=pipeline_of(cases[0]),
@@ -86,6 +87,12 @@ def test_each_start_is_kept_as_soon_as_it_is_over_and_announced(run):
     assert tuple(kept) == measured.starts
     assert lines[0].startswith("start 1: 0 of 2 speeds decided, 10 s of")
     assert lines[-1].startswith(f"start {FEWEST_STARTS}: 2 of 2 speeds decided")
+
+
+def test_where_times_mean_nothing_measuring_ends_when_memory_is_decided(run):
+    measured = run([1.0] * 9, plan={"times": False}, peak_bytes=(1000, 1000))
+    assert len(measured.starts) == 2
+    assert measured.speeds.undecided == []
 
 
 def test_an_interrupted_check_continues_with_its_starts(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,18 @@ def test_load_first_call_and_memory_are_decided_by_pipeline(question, ratio, cas
 def test_equal_peaks_are_decided_after_two_starts(cases, rng):
     found = judge(starts_of(cases, lambda _: CALL, 2, rng, peak=1.1), cases, PLAN)
     assert found.pipelines[pipeline_of(cases[0])]["memory"].verdict == "more"
+
+
+def test_where_times_mean_nothing_only_memory_is_decided(cases):
+    plan = replace(PLAN, times=False)
+    larger = call(CALL).model_copy(update={"peak_bytes": (1000, 1100)})
+    one = start({case.id: [larger] for case in cases})
+    assert judge([one], cases, plan).undecided == [case.id for case in cases]
+    found = judge([one, one], cases, plan)
+    assert {figure.verdict for figure in found.memory.values()} == {"more"}
+    assert found.undecided == []
+    assert (found.cases, found.components, found.pipelines, found.import_time) == ({}, {}, {}, None)
+    assert set(found.figures_of(cases[0])) == {"memory"}
 
 
 def test_a_case_whose_network_is_odd_is_decided_by_its_own_calls(tiny_case, rng):

@@ -63,6 +63,18 @@ def test_every_start_has_new_first_processes(fake_python):
     assert len(set(seen)) == 6
 
 
+def test_without_forks_the_first_processes_stay_and_importing_is_not_measuring(fake_python, request_of, tiny_case):
+    slow_import = "import time\ntime.sleep(0.5)\n"
+    case = tiny_case(DDPM)
+    python = fake_python(torch=STUBBED_LOADING, diffusers=slow_import)
+    with Sides(dict.fromkeys(SIDES, python), 20, forks=False) as sides:
+        first = [worker.process.pid for worker in sides.take()]
+        request = request_of(DDPM) | {"folder": "broken"}
+        found = measure_start(sides, [case], {case.id: (request, request)}, PLAN, random.Random(0))
+        assert [worker.process.pid for worker in sides.take()] == first
+    assert min(found.import_s) > 0.5 > found.seconds > 0
+
+
 def test_cases_of_one_pipeline_share_it(tiny_case):
     plain = tiny_case(STABLE_DIFFUSION)
     assert pipeline_of(plain) == "tiny-sd in float32" == pipeline_of(tiny_case(STABLE_DIFFUSION, steps=9))

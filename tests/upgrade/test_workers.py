@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from bench.upgrade.workers import SIDES, Sides, WorkerBroken, fresh, started_worker
+from bench.upgrade.workers import SIDES, Sides, WorkerBroken, fresh, fresh_pair, started_worker
 from tests.upgrade.helpers import ROOT, alive, all_gone, ask_after, descendants, psutil
 
 
@@ -227,15 +228,38 @@ def test_first_processes_are_kept_until_they_are_renewed_together(fake_python):
     assert all_gone([pid for pids in taken for pid in pids], 0)
 
 
-def test_both_first_processes_start_at_the_same_time(fake_python, tmp_path):
-    # Each import waits until the other process has begun its own.
-    meet = (
+def meeting(folder: Path, count: int) -> str:
+    """First lines of a library whose import waits until so many processes have begun theirs."""
+    return (
         "import os, time\nfrom pathlib import Path\n"
-        f"here = Path({str(tmp_path)!r}) / 'met'\nhere.mkdir(exist_ok=True)\n(here / str(os.getpid())).touch()\n"
-        "while len(list(here.iterdir())) < 2: time.sleep(0.01)\n"
+        f"here = Path({str(folder)!r}) / 'met'\nhere.mkdir(exist_ok=True)\n(here / str(os.getpid())).touch()\n"
+        f"while len(list(here.iterdir())) < {count}: time.sleep(0.01)\n"
     )
-    with Sides(dict.fromkeys(SIDES, fake_python(diffusers=meet)), 10) as sides:
+
+
+def test_both_first_processes_start_at_the_same_time(fake_python, tmp_path):
+    with Sides(dict.fromkeys(SIDES, fake_python(diffusers=meeting(tmp_path, 2))), 10) as sides:
         assert len(sides.take()) == 2
+
+
+def test_both_fresh_processes_start_at_the_same_time_without_forks(fake_python, tmp_path):
+    with Sides(dict.fromkeys(SIDES, fake_python()), 10, forks=False) as sides:
+        first = sides.take()
+        fake_python(diffusers=meeting(tmp_path, 2))
+        with fresh_pair(first) as pair:
+            pids = [one.process.pid for one in pair]
+            assert len({*pids, *(one.process.pid for one in first)}) == 4
+        assert all_gone(pids, 0)
+
+
+def test_one_fresh_process_that_does_not_come_up_leaves_nothing_of_the_other(fake_python, tmp_path):
+    with Sides(dict.fromkeys(SIDES, fake_python()), 10, forks=False) as sides:
+        good, bad = sides.take()
+        bad.python = tmp_path / "missing"
+        before = living_children()
+        with pytest.raises(OSError, match="missing"), fresh_pair([good, bad]):
+            pytest.fail("the candidate has no interpreter")
+        assert living_children() == before
 
 
 def test_a_lost_first_process_is_replaced_and_the_other_kept(fake_python):
