@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bench import simulated
 from bench.pictures.limits import OTHER
 from bench.record.record import Record
 from bench.verdicts import Verdict
@@ -37,13 +38,19 @@ def saved_work(record: Record) -> str | None:
 
 
 def across_devices(records: Iterable[Record]) -> str:
-    """Says that goldens of another type of device were used, and how to get tighter limits; empty if none were."""
-    compared = [record.pictures for record in records if record.pictures and record.pictures.tier == OTHER]
+    """Says that goldens of another type of device were used, and how to get tighter limits; empty if none were.
+
+    A simulated accelerator has no goldens of its own.
+    """
+    compared = [record for record in records if record.pictures and record.pictures.tier == OTHER]
     if not compared:
         return ""
-    left = sum(pictures.verdict == Verdict.NOT_COMPARED for pictures in compared)
+    left = sum(record.pictures.verdict == Verdict.NOT_COMPARED for record in compared if record.pictures)
     without = f", {left} of them not compared because they are unstable there" if left else ""
+    found = f"goldens of another type of device: {len(compared)} cases have wider limits{without}."
+    if all(record.device == simulated.TYPE for record in compared):
+        return found
     return (
-        f"goldens of another type of device: {len(compared)} cases have wider limits{without}. For tight limits look "
-        "at the pictures, then accept them as goldens of this device: pytest -m golden --golden-update"
+        f"{found} For tight limits look at the pictures, then accept them as goldens of this device: "
+        "pytest -m golden --golden-update"
     )
