@@ -25,6 +25,7 @@ COMMANDS = {
     "bench.proofs.closed_form.__main__": ("bench.proofs.closed_form.__main__.read_goldens", ["check"]),
     "bench.proofs.power": ("bench.proofs.power.read_trials", ["report"]),
     "bench.proofs.processors": ("bench.proofs.processors.why_without_effect", []),
+    "bench.proofs.waits": ("bench.proofs.waits.read_suite", []),
     "bench.report.__main__": ("bench.report.__main__.read_story", ["latest"]),
     "bench.timeline": ("bench.timeline.read_choice", ["paint", "1.0..2.0"]),
     "bench.tune.comparison": ("bench.tune.comparison.read_found", ["tune.json"]),
