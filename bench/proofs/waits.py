@@ -55,7 +55,7 @@ def waits_of(scheduler: str, few: tuple[int, DeviceWork], many: tuple[int, Devic
 
 
 def waits_by_scheduler(cases: Sequence[Case], kept: Mapping[str, DeviceWork], model: str) -> list[Waits]:
-    """Those of the model, the scheduler with most waits per step first; of each scheduler that has two counted cases."""
+    """Those of each scheduler of the model that has two counted cases, the one with most waits per step first."""
     counted: dict[str, dict[int, DeviceWork]] = defaultdict(dict)
     for case in cases:
         settings = case.settings
