@@ -1,7 +1,8 @@
 """Two workers' calls side by side, step by step, so that whatever the machine does meanwhile does it to both.
 
 *Duet* (Bulej et al. 2020, "Duet benchmarking", arXiv 2001.05811): both sides compute at the same moment, each on its
-own half of the cores, and change places at every UNet call, so that a core that is slower for a while slows both.
+own half of the cores, and change places at every UNet call and at every block within it, so that a core that is slower
+for a while slows both.
 *Alternate*: a UNet call of the one, then of the other, in random order, while the other waits without spinning; for
 accelerators, which two sides cannot share at once, and for machines with one core.
 """
@@ -78,6 +79,7 @@ def paired_call(
     rng: random.Random,
     *,
     swapped: bool = False,
+    by_block: bool = False,
     known: tuple[str, str] = ("", ""),
 ) -> tuple[PairedCall, tuple[Images, Images]]:
     """One call of each side in lockstep; a side with more UNet calls than the other does the rest alone.
@@ -85,16 +87,18 @@ def paired_call(
     Args:
         swapped: whether the baseline starts on the second half of the cores; calls that start in turns let each
             segment be measured on both.
+        by_block: whether both have the same blocks, and are to halt at each of them too.
         known: checksums that outputs should have; only the images of a side with another one are returned.
 
     Raises:
         WorkerBroken: a side raised or died.
     """
     for side, checksum in zip(sides, known, strict=True):
-        side.send(do="call", move_weights=places.move_weights, known=checksum)
+        side.send(do="call", move_weights=places.move_weights, by_block=by_block, known=checksum)
     for side in sides:
         side.reply()
     ended: dict[int, tuple[dict[str, Any], Images]] = {}
+    began_swapped = swapped
     while len(ended) < len(sides):
         running = [number for number in range(len(sides)) if number not in ended]
         rng.shuffle(running)
@@ -102,7 +106,11 @@ def paired_call(
             for number in running:
                 _go(sides[number], places.halves[number ^ swapped])
             replies = [(number, sides[number].reply()) for number in running]
-            swapped = not swapped
+            # Every call of a network begins on other cores than the one before, whatever its number of blocks.
+            if not any(head.get("within") for _, (head, _) in replies):
+                began_swapped = swapped = not began_swapped
+            else:
+                swapped = not swapped
         else:
             replies = []
             for number in running:

@@ -190,12 +190,14 @@ class _Spell:
             for case in self._in_turns(cases):
                 self.current = case.id
                 requests = [one | cache for one, cache in zip(self.requests[case.id], caches, strict=True)]
-                loads_s.append(_both(self._ask(pair, "load", requests), "load_s"))
+                loaded = self._ask(pair, "load", requests)
+                loads_s.append(_both(loaded, "load_s"))
+                by_block = self._by_block(case, *_both(loaded, "blocks"))
                 if _shape_of(case) not in warm:
                     firsts_s.append(_both(self._ask(pair, "picture"), "call_s"))
                     warm.add(_shape_of(case))
                 self._ends = min(self._ends, time.perf_counter() + self.plan.spell_s)
-                calls[case.id].append(self._call(pair, case))
+                calls[case.id].append(self._call(pair, case, by_block=by_block))
             peaks = [] if on_accelerator else self._ask(pair, "memory")
         return MeasuredPipeline(
             pipeline=pipeline,
@@ -214,10 +216,16 @@ class _Spell:
         while time.perf_counter() < self._ends:
             yield from cases
 
-    def _call(self, pair: Sequence[WorkerProcess], case: Case) -> PairedCall:
+    def _by_block(self, case: Case, before: Sequence[str], after: Sequence[str]) -> bool:
+        """Whether sides change places within calls of networks: not if they have other blocks, or compiled ones."""
+        return self.plan.places.mode == DUET and before == after and not compiles(case.settings.optimizations)
+
+    def _call(self, pair: Sequence[WorkerProcess], case: Case, *, by_block: bool) -> PairedCall:
         known = self.known.get(case.id, ("", ""))
         self.swapped = not self.swapped
-        call, images = paired_call(pair, self.plan.places, self.rng, swapped=self.swapped, known=known)
+        call, images = paired_call(
+            pair, self.plan.places, self.rng, swapped=self.swapped, by_block=by_block, known=known
+        )
         if case.id in self.known and call.checksums not in (known, self._reported.get(case.id)):
             self._reported[case.id] = call.checksums
             self.odd(case.id, images)

@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -169,14 +169,19 @@ class Worker:
         self.case = SimpleNamespace(model=SimpleNamespace(**request["model"]), settings=settings)
         pipeline = (request["folder"], settings.dtype, tuple(settings.optimizations))
         if pipeline == self._loaded_for:
-            return {"load_s": self.loaded.load_s}, ()
+            return self._as_loaded()
         self.forget()
         checkpoint = Checkpoint(Path(request["folder"]), None, request["pickled"])
         self.loaded = load_checkpoint(
             self.case.model, checkpoint, settings.dtype, tuple(settings.optimizations), self._device
         )
         self._loaded_for = pipeline
-        return {"load_s": self.loaded.load_s}, ()
+        return self._as_loaded()
+
+    def _as_loaded(self) -> Reply:
+        from bench.upgrade.blocks import blocks_of
+
+        return {"load_s": self.loaded.load_s, "blocks": sorted(blocks_of(self.loaded.pipeline))}, ()
 
     def forget(self) -> None:
         """The next ``load`` loads, whatever was loaded before."""
@@ -213,32 +218,51 @@ class Worker:
         return header | timed | {"work": work.to_json(), "checksum": _checksum(output)}, blobs
 
     @contextlib.contextmanager
-    def _timed_parts(self, pipeline: Any, halt: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
+    def _timed_parts(
+        self,
+        pipeline: Any,
+        halt: Callable[[], None] = lambda: None,
+        blocks: Mapping[str, Any] | None = None,
+        halt_within: Callable[[], None] = lambda: None,
+    ) -> Iterator[dict[str, Any]]:
         """Yields ``segments`` and ``shapes`` of the call in the block, which are complete when it has ended.
 
         Args:
             halt: called before each UNet call, and once before all; its time is not counted.
+            halt_within: called before each call of these blocks; its time is not counted either.
         """
         from bench.calls.observe import DENOISER, REST, watched_parts
+        from bench.upgrade.blocks import before_each
 
         segments: list[tuple[str, float]] = []
         shapes: dict[str, tuple[int, ...]] = {}
-        part, began = REST, 0.0
+        part, began, spent = REST, 0.0, 0.0
+
+        def pause() -> None:
+            nonlocal began, spent
+            spent += self._clock() - began
+            halt_within()
+            began = self._clock()
+
+        def end_segment() -> None:
+            nonlocal spent
+            segments.append((part, spent + self._clock() - began))
+            spent = 0.0
 
         def enter(following: str, shape: tuple[int, ...]) -> None:
             nonlocal part, began
-            segments.append((part, self._clock() - began))
+            end_segment()
             if shape:
                 shapes.setdefault(following, shape)
             if following == DENOISER:
                 halt()
             part, began = following, self._clock()
 
-        with watched_parts(pipeline, enter):
+        with watched_parts(pipeline, enter), before_each(blocks or {}, pause):
             halt()
             began = self._clock()
             yield {"segments": segments, "shapes": shapes}
-            segments.append((part, self._clock() - began))
+            end_segment()
 
     def do_latents(self, _request: dict[str, Any]) -> Reply:
         """One call; the latents before its first step, then each step's prediction and latents, as float32."""
@@ -258,6 +282,8 @@ class Worker:
     def do_call(self, request: dict[str, Any]) -> Reply:
         """One call, halted before each UNet call until it may go on; waiting is not counted.
 
+        With ``by_block`` it also halts before each block of a network.
+
         The reply holds ``segments``, each a part of the pipeline with the seconds until another one had its turn;
         ``shapes``, those of what each part was called with; a checksum of the output; and ``peak_bytes``, ``None`` on
         a processor.
@@ -265,6 +291,7 @@ class Worker:
         look at the clock waits for the device.
         """
         from bench.calls.sampling import prepare_call, to_images
+        from bench.upgrade.blocks import blocks_of
 
         pipeline = self.loaded.pipeline
         if request["move_weights"]:
@@ -276,8 +303,9 @@ class Worker:
                 move_weights([pipeline.unet])
 
         arguments = prepare_call(self.loaded, self.case)
+        blocks = blocks_of(pipeline) if request["by_block"] else {}
         self._device.reset_peak_memory()
-        with self._timed_parts(pipeline, halt) as timed:
+        with self._timed_parts(pipeline, halt, blocks, lambda: self._halt(within=True)) as timed:
             output = pipeline(**arguments).images
         reply = timed | {"checksum": _checksum(output)}
         reply["peak_bytes"] = self._device.peak_memory().allocated
@@ -286,9 +314,13 @@ class Worker:
         sizes, blobs = _raw(to_images(pipeline, output))
         return reply | {"sizes": sizes}, blobs
 
-    def _halt(self) -> None:
-        """Waits until it may continue, on the cores that it is given."""
-        self._channel.send({"halted": True})
+    def _halt(self, *, within: bool = False) -> None:
+        """Waits until it may continue, on the cores that it is given.
+
+        Args:
+            within: a call of a network, before one of its blocks.
+        """
+        self._channel.send({"halted": True, "within": within})
         go, _ = self._channel.receive()
         if go.get("cores"):
             pin(go["cores"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from bench.calls.observe import BETWEEN, DECODER, DENOISER, ENCODER, REST
 from bench.suite.schedulers import DDPM
-from bench.upgrade.lockstep import ALTERNATE, DUET, paired_call, places_for
+from bench.upgrade.lockstep import ALTERNATE, DUET, Places, paired_call, places_for
 from bench.upgrade.workers import fresh
 from tests.upgrade.helpers import KINDS, TAKING_TURNS, UNET_CALLS
 
@@ -24,7 +26,8 @@ def test_a_call_in_lockstep_is_timed_part_by_part(kind, mode, sides, request_of)
     with fresh(sides[0]) as one, fresh(sides[1]) as other:
         for side in (one, other):
             side.ask("load", **request_of(kind))
-        calls = [paired_call((one, other), places, random.Random(0), swapped=swapped)[0] for swapped in (False, True)]
+        ways = ({"swapped": False, "by_block": False}, {"swapped": True, "by_block": mode == DUET})
+        calls = [paired_call((one, other), places, random.Random(0), **way)[0] for way in ways]
     steps = [DENOISER, BETWEEN] * UNET_CALLS[kind]
     parts = [REST, *steps] if kind == DDPM else [REST, ENCODER, REST, ENCODER, REST, *steps, DECODER, REST]
     for call in calls:
@@ -32,6 +35,39 @@ def test_a_call_in_lockstep_is_timed_part_by_part(kind, mode, sides, request_of)
         assert min(seconds for side in (call.baseline, call.candidate) for _, seconds in side) > 0
         assert set(call.shapes) == set(parts) - {BETWEEN, REST}
     assert len({checksum for call in calls for checksum in call.checksums}) == 1
+
+
+class Scripted:
+    """A side that halts as it is told to, and notes the cores that it gets."""
+
+    def __init__(self, halts: str) -> None:
+        self.cores: list[int] = []
+        end: dict[str, Any] = {"segments": [], "shapes": {}, "checksum": "", "peak_bytes": None}
+        replies: list[dict[str, Any]] = [{"halted": True, "within": halt == "."} for halt in halts]
+        self._replies = iter([*replies, end])
+
+    def send(self, *, cores: Sequence[int] = (), **_: Any) -> None:
+        self.cores += cores
+
+    def reply(self) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        return next(self._replies), ()
+
+
+@pytest.mark.parametrize(
+    ("halts", "cores"),
+    [
+        ("CUUU", [0, 1, 0, 1]),  # without blocks, places change at each call
+        ("CU..U..", [0, 1, 0, 1, 0, 1, 0]),
+        ("CU.U.U.", [0, 1, 0, 0, 1, 1, 0]),  # an even number of places in a call: the next one begins the other way
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_sides_change_places_at_every_halt_and_begin_each_call_on_other_cores(halts, cores, swapped):
+    sides: Any = (Scripted(halts), Scripted(halts))
+    paired_call(sides, Places(DUET, ((0,), (1,)), 1), random.Random(0), swapped=swapped, by_block=True)
+    mirrored = [1 - core for core in cores]
+    assert sides[0].cores == (mirrored if swapped else cores)
+    assert sides[1].cores == (cores if swapped else mirrored)
 
 
 def test_a_side_with_more_unet_calls_does_the_rest_alone(sides, request_of):

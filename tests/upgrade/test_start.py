@@ -63,6 +63,36 @@ def test_every_start_has_new_first_processes(fake_python):
     assert len(set(seen)) == 6
 
 
+@pytest.mark.parametrize(
+    ("mode", "candidate", "optimizations", "by_block"),
+    [
+        (DUET, "unet.a", (), True),
+        (ALTERNATE, "unet.a", (), False),
+        (DUET, "unet.b", (), False),
+        (DUET, "unet.a", ("compile",), False),
+    ],
+)
+def test_sides_change_places_within_calls_if_their_blocks_are_the_same(
+    *, mode, candidate, optimizations, by_block, monkeypatch, lasting_sides, request_of, tiny_case
+):
+    asked: list[bool] = []
+
+    def replies(*_: Any, **__: Any) -> list[Any]:
+        blocks = [["unet.a"], [candidate]]
+        return [({"load_s": 1.0, "blocks": one, "call_s": 1.0, "peak_bytes": 1}, ()) for one in blocks]
+
+    def call(*_: Any, by_block: bool, **__: Any) -> Any:
+        asked.append(by_block)
+        return start.PairedCall(baseline=(), candidate=()), ((), ())
+
+    monkeypatch.setattr(start, "ask_both", replies)
+    monkeypatch.setattr(start, "paired_call", call)
+    case = tiny_case(DDPM, optimizations=optimizations)
+    plan = ComparisonPlan(Places(mode, ((), ()), 1), spell_s=0.0)
+    measure_start(lasting_sides, [case], {case.id: (request_of(DDPM),) * 2}, plan, random.Random(0))
+    assert asked == [by_block]
+
+
 def test_without_forks_the_first_processes_stay_and_importing_is_not_measuring(fake_python, request_of, tiny_case):
     slow_import = "import time\ntime.sleep(0.5)\n"
     case = tiny_case(DDPM)
@@ -130,7 +160,7 @@ def stub(name, **contents):
 def load(model, folder, *_):
     if folder.name == "broken":
         raise OSError("no such checkpoint")
-    return SimpleNamespace(load_s=0.1)
+    return SimpleNamespace(load_s=0.1, pipeline=SimpleNamespace(components={}))
 
 stub("bench.calls.device", choose_device=str)
 stub("bench.calls.pipelines", Checkpoint=lambda folder, *_: folder, load_checkpoint=load)
@@ -155,7 +185,7 @@ def test_compiled_cases_get_an_empty_cache_of_their_own_on_each_side(monkeypatch
 
     def note(_sides: Any, _places: Any, _swapped: bool, do: str, requests: Any = ({}, {})) -> list[Any]:
         asked.extend(request for request in requests if do == "load")
-        return [({"load_s": 1.0, "call_s": 1.0, "peak_bytes": 1}, ())] * 2
+        return [({"load_s": 1.0, "blocks": [], "call_s": 1.0, "peak_bytes": 1}, ())] * 2
 
     case = tiny_case(DDPM, optimizations=("compile",))
     monkeypatch.setattr(start, "ask_both", note)

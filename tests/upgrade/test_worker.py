@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,20 +42,24 @@ def test_warnings_are_kept_once_each_and_in_order(library_warnings):
     assert list(library_warnings.texts) == ["tests.warnings: first", "FutureWarning: second"]
 
 
-def test_waiting_for_the_other_side_is_not_counted(sides, request_of):
-    wait = 0.4
+@pytest.mark.parametrize("by_block", [False, True])
+def test_waiting_for_the_other_side_is_not_counted(by_block, sides, request_of):
+    wait = 0.1 if by_block else 0.4
     with fresh(sides[0]) as process:
-        process.ask("load", **request_of(DDPM))
+        loaded, _ = process.ask("load", **request_of(DDPM))
         process.ask("picture")
-        process.send(do="call", move_weights=False, known="")
-        reply, waits = process.reply()[0], 0
+        process.send(do="call", move_weights=False, by_block=by_block, known="")
+        reply, waits = process.reply()[0], Counter[bool]()
         while "segments" not in reply:
-            assert reply == {"halted": True}
+            assert reply["halted"]
+            waits[reply["within"]] += 1
             time.sleep(wait)
             process.send(cores=[])
-            reply, waits = process.reply()[0], waits + 1
-    assert waits == 5
-    assert sum(seconds for _, seconds in reply["segments"]) < wait * waits / 2
+            reply = process.reply()[0]
+    assert waits[False] == 5
+    assert waits[True] == (4 * len(loaded["blocks"]) if by_block else 0)
+    assert sum(seconds for _, seconds in reply["segments"]) < wait * waits.total() / 2
+    assert len(reply["segments"]) == 9
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cores are chosen on Linux only")
@@ -114,7 +119,7 @@ def test_after_a_child_killed_within_a_call_new_workers_work(lasting_sides, requ
 
     def kill_in_call(child: int) -> None:
         one.ask("load", **request_of(DDPM))
-        assert one.ask("call", move_weights=False, known="")[0] == {"halted": True}
+        assert one.ask("call", move_weights=False, by_block=False, known="")[0]["halted"]
         os.kill(child, signal.SIGKILL)
 
     with pytest.raises(WorkerBroken, match=r"^its process was killed by SIGKILL") as caught:
