@@ -20,7 +20,8 @@ class ComparisonPlan:
         min_change: smallest change of a case's time or memory that matters, 0.03 for 3 %.
         min_component_change: smallest change of a component that matters where it changes no call by ``min_change``.
         budget_s: seconds of measuring for all cases together; it ends sooner once everything is decided.
-        spell_s: seconds of measuring per start and pipeline, at least one call of each chosen case.
+        spell_s: seconds of measuring per start and pipeline, at least one call of each chosen case; longer where they
+            do not suffice, see ``start.PRECISION``.
         speed: whether to measure at all; else only pictures and work are compared.
         times: whether times mean something; on a simulated accelerator they do not, and only memory is measured.
         timeout_s: longest silence of a side after a request.

@@ -17,13 +17,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
+from scipy.stats import median_abs_deviation
 
+from bench.calls.observe import DENOISER
 from bench.frozen import Frozen
 from bench.suite.case import Case
 from bench.suite.optimizations import compiles
 from bench.upgrade.lockstep import DUET, Images, PairedCall, Places, paired_call
 from bench.upgrade.plan import ComparisonPlan
 from bench.upgrade.workers import Sides, WorkerBroken, WorkerProcess, fresh_pair
+
+# A spell ends when the denoiser's ratio is known to this share of the smallest change that matters, or after so many
+# times its usual length.
+PRECISION = 1 / 3
+MOST_SPELLS = 4
 
 Pair = tuple[float, float]
 # What each side is to load, by case; see ``load_request``.
@@ -152,7 +159,7 @@ class _Spell:
     """A spell of measuring one pipeline in one process of each side; arguments as of ``measure_start``.
 
     Attributes:
-        swapped: whether the baseline is on the second half of the cores; it changes with each request.
+        swapped: whether the baseline begins on the second half of the cores; it changes with each call.
         current: the case that is measured at this moment.
         import_s: how long importing took in these processes, if they are not forked.
         seconds: since they were there.
@@ -167,7 +174,7 @@ class _Spell:
     current: str = ""
     import_s: Pair | None = None
     seconds: float = 0.0
-    _ends: float = math.inf
+    _began: float = math.inf
     _reported: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def measure(self, pipeline: str, sides: Sequence[WorkerProcess], cases: Sequence[Case]) -> MeasuredPipeline:
@@ -187,7 +194,7 @@ class _Spell:
             pair = stack.enter_context(fresh_pair(sides))
             self.import_s = None if sides[0].forks else _import_s(pair)
             stack.callback(self._count_seconds, time.perf_counter())
-            for case in self._in_turns(cases):
+            for case in self._in_turns(cases, calls):
                 self.current = case.id
                 requests = [one | cache for one, cache in zip(self.requests[case.id], caches, strict=True)]
                 loaded = self._ask(pair, "load", requests)
@@ -196,7 +203,7 @@ class _Spell:
                 if _shape_of(case) not in warm:
                     firsts_s.append(_both(self._ask(pair, "picture"), "call_s"))
                     warm.add(_shape_of(case))
-                self._ends = min(self._ends, time.perf_counter() + self.plan.spell_s)
+                self._began = min(self._began, time.perf_counter())
                 calls[case.id].append(self._call(pair, case, by_block=by_block))
             peaks = [] if on_accelerator else self._ask(pair, "memory")
         return MeasuredPipeline(
@@ -210,11 +217,19 @@ class _Spell:
     def _count_seconds(self, began: float) -> None:
         self.seconds = time.perf_counter() - began
 
-    def _in_turns(self, cases: Sequence[Case]) -> Iterator[Case]:
+    def _in_turns(self, cases: Sequence[Case], calls: Mapping[str, Sequence[PairedCall]]) -> Iterator[Case]:
         """Every case once, and again in the same order until the spell is over."""
         yield from cases
-        while time.perf_counter() < self._ends:
+        while self._needs_more(calls):
             yield from cases
+
+    def _needs_more(self, calls: Mapping[str, Sequence[PairedCall]]) -> bool:
+        """A spell long; where ratios are noisy several times as long, so that a start is worth its cost."""
+        spells = (time.perf_counter() - self._began) / self.plan.spell_s if self.plan.spell_s else math.inf
+        if spells < 1:
+            return True
+        known_to = standard_error([call for of_case in calls.values() for call in of_case])
+        return spells < MOST_SPELLS and known_to > self.plan.min_change * PRECISION
 
     def _by_block(self, case: Case, before: Sequence[str], after: Sequence[str]) -> bool:
         """Whether sides change places within calls of networks: not if they have other blocks, or compiled ones."""
@@ -232,8 +247,22 @@ class _Spell:
         return call
 
     def _ask(self, pair: Sequence[WorkerProcess], do: str, requests: Sequence[Mapping[str, Any]] = ({}, {})) -> list:
-        self.swapped = not self.swapped
-        return ask_both(pair, self.plan.places, self.swapped, do, requests)
+        return ask_both(pair, self.plan.places, self.rng.random() < 0.5, do, requests)
+
+
+def standard_error(calls: Sequence[PairedCall]) -> float:
+    """How far the mean of ``log(candidate / baseline)`` of the denoiser's calls may be from what it is in this start.
+
+    From the median absolute deviation, so that interruptions count for little. It is an upper bound: a core that is
+    slower for a while makes one ratio larger and the next one smaller.
+    """
+    ratios = [
+        math.log(after / before)
+        for call in calls
+        for (part, before), (_, after) in zip(call.baseline, call.candidate, strict=False)
+        if part == DENOISER
+    ]
+    return float(median_abs_deviation(ratios, scale="normal")) / math.sqrt(len(ratios)) if ratios else 0.0
 
 
 def _compile_caches(stack: contextlib.ExitStack) -> tuple[dict[str, str], dict[str, str]]:

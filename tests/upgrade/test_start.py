@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import random
 import signal
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
@@ -51,6 +55,34 @@ def test_a_spell_repeats_its_cases_in_turns(lasting_sides, request_of, tiny_case
     counts = [len(calls) for calls in found.pipelines[0].calls.values()]
     assert min(counts) > 1
     assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize(("precise", "spells"), [(True, 1), (False, start.MOST_SPELLS)])
+def test_a_spell_lasts_longer_where_ratios_are_noisy(
+    precise, spells, monkeypatch, lasting_sides, request_of, tiny_case
+):
+    clock = itertools.count()
+    monkeypatch.setattr(start, "time", SimpleNamespace(perf_counter=lambda: next(clock) / 1000))
+    monkeypatch.setattr(start, "standard_error", lambda calls: 0.009 if precise else 0.011)
+    case = tiny_case(DDPM, steps=2)
+    plan = ComparisonPlan(TAKING_TURNS, spell_s=0.01, min_change=0.03)
+    found = measure_start(lasting_sides, [case], {case.id: (request_of(DDPM, steps=2),) * 2}, plan, random.Random(0))
+    first, last = 10 * spells / 3, 10 * spells + 1  # the clock is read up to three times a call
+    assert first <= len(found.pipelines[0].calls[case.id]) <= last
+
+
+def test_the_standard_error_of_a_spell_is_that_of_its_denoiser():
+    rng = np.random.default_rng(0)
+    logs = rng.normal(0.2, 0.06, 900)
+    calls = [
+        start.PairedCall(
+            baseline=(("rest", 9.0), *(("denoiser", 1.0) for _ in of_call)),
+            candidate=(("rest", 1.0), *(("denoiser", math.exp(log)) for log in of_call)),
+        )
+        for of_call in np.split(logs, 100)
+    ]
+    assert start.standard_error(calls) == pytest.approx(0.002, rel=0.1)
+    assert start.standard_error([]) == 0.0
 
 
 def test_every_start_has_new_first_processes(fake_python):
