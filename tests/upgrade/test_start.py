@@ -59,7 +59,7 @@ def test_a_spell_repeats_its_cases_in_turns(lasting_sides, request_of, tiny_case
 
 @pytest.mark.parametrize(("precise", "spells"), [(True, 1), (False, start.MOST_SPELLS)])
 def test_a_spell_lasts_longer_where_ratios_are_noisy(
-    precise, spells, monkeypatch, lasting_sides, request_of, tiny_case
+    *, precise, spells, monkeypatch, lasting_sides, request_of, tiny_case
 ):
     clock = itertools.count()
     monkeypatch.setattr(start, "time", SimpleNamespace(perf_counter=lambda: next(clock) / 1000))
