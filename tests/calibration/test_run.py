@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.calibration import processes, run, variations
+from bench.calibration import processes, run, variations, worker
 from bench.calibration.derivation import derive_limits
-from bench.calibration.messages import Answer, Assignment, Died, Made, NotHeld, Raised
+from bench.calibration.messages import Answer, Assignment, Died, Made, NotHeld, Raised, Ready
 from bench.calibration.prediction import prediction_bound
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.run import Calibrated, Calibration
@@ -275,6 +275,29 @@ def test_a_variation_that_does_not_take_hold_says_so(tiny_case: MakeCase):
     assignment = replace(assignment_for(tiny_case(DDPM)), variation=without.name)
     with pytest.raises(NoEffectHere, match="torch's own kernels are those for DEFAULT"):
         list(run_variation(replace(without, environment={"ATEN_CPU_CAPABILITY": "default"}), assignment))
+
+
+@pytest.mark.parametrize(
+    ("name", "deterministic", "expected"),
+    [
+        ("default kernels", False, (Ready, [])),
+        ("default kernels", True, (NotHeld, [])),
+        ("another process", False, (Ready, ["deterministic"])),
+    ],
+)
+def test_one_variation_leaves_the_kernels_to_torch(name, deterministic, expected, tiny_case: MakeCase, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(worker, "make_deterministic", lambda: asked.append("deterministic"))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    assignment = replace(assignment_for(tiny_case(DDPM)), variation=name)
+    assert (type(next(worker.answers(assignment))), asked) == expected
+
+
+def test_default_kernels_are_evidence_for_accelerators_only():
+    for device, there in (("cpu", False), ("cuda", True)):
+        run, left_out = variations_here(device, 2)
+        assert ("default kernels" in {one.name for one in run}) == there
+        assert ("default kernels: only for accelerators" in left_out) != there
 
 
 DYING = """

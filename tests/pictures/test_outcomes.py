@@ -47,6 +47,7 @@ OTHER_ERROR = RaisedError(type="KeyError", message="'sigma'")
 
 def case_with(**settings: Any) -> Case:
     usual = {"scheduler": "pndm", "steps": 5, "guidance": 7.5, "images": 2, "prompts": ("a fox", "a cat")}
+    usual["issue"] = "https://example.org/issues/2"
     return Case(model=MODEL, settings=Settings(**(usual | settings)))
 
 
@@ -267,6 +268,15 @@ def test_a_difference_may_be_that_a_case_raises_or_works(store, case, shown, exp
         expected in (Verdict.IDENTICAL, Verdict.RAISES_AS_BEFORE),
     )
     assert Verdict(store.check(case, usual).verdict).passes
+
+
+def test_a_failure_of_memory_is_no_known_difference(store, case):
+    store.check(case, pictures(), update="auto")
+    before = contents(store.root)
+    found = store.accept(case, RaisedError(type="OutOfMemoryError", message="CUDA out of memory."))
+    assert "not accepted: memory or the device failed" in found.pictures.message
+    assert not found.verdict.passes
+    assert contents(store.root) == before
 
 
 @pytest.mark.parametrize(
