@@ -269,13 +269,13 @@ def _environments(runs: Sequence[RunFiles]) -> tuple[NamedEnvironment, ...]:
 
 
 def flattened(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Nested values in one level, with spaces in their names, as text."""
+    """Nested values in one level, with spaces in their names, other than those of environment variables, as text."""
     flat: dict[str, str] = {}
     for name, value in environment.items():
         if isinstance(value, Mapping):
             flat |= flattened(value)
         else:
-            flat[name.replace("_", " ")] = "none" if value is None else str(value)
+            flat[name if name.isupper() else name.replace("_", " ")] = "none" if value is None else str(value)
     return flat
 
 
