@@ -9,7 +9,15 @@ from pathlib import Path
 from PIL import Image
 
 from bench.calls.device import Device
-from bench.pictures.check import Check, compare_with_golden, judge, judge_work, what_was_found, why_no_golden
+from bench.pictures.check import (
+    Check,
+    compare_with_golden,
+    judge,
+    judge_work,
+    refuse_another_accelerator,
+    what_was_found,
+    why_no_golden,
+)
 from bench.pictures.outcomes import Difference, Outcome, library_of, read_requirement
 from bench.pictures.store import Golden, GoldenError, Origin, write_outcome
 from bench.suite.case import Case
@@ -70,6 +78,7 @@ def _is_there(difference: Difference, golden: Golden, verdict: str) -> bool:
 
 def _refuse(difference: Difference, golden: Golden, device: Device) -> None:
     made_on, made_with = golden.origin.device["type"], golden.origin.libraries
+    refuse_another_accelerator(golden.place, device)
     if made_on != device.type:
         raise GoldenError(
             f"{golden.place}: not accepted, it was made on {made_on} and a known difference needs a golden of the same "

@@ -314,6 +314,8 @@ def check_golden(
     if same and not other_work and not first_here:
         return Check(pictures, work, golden, _verdict_of_case(pictures, work))
     if golden and golden.known and pictures.verdict != Verdict.STALE:
+        if gone:
+            refuse_another_accelerator(golden.place, device)
         pictures = _update_known(pictures, golden, golden.known, announce, gone=gone)
         return Check(pictures, work, golden, Verdict(pictures.verdict))
     if origin.like and verdict is Verdict.CHANGED:
@@ -323,7 +325,7 @@ def check_golden(
         return Check(pictures, work, golden, verdict)
     if refused := why_no_golden(origin.error, has_issue=errors or case.settings.issue is not None):
         return Check(pictures.model_copy(update={"message": f"{pictures.message}; {refused}"}), work, golden, verdict)
-    _refuse_another_accelerator(place, device)
+    refuse_another_accelerator(place, device)
     before = what_was_found(pictures, work if other_work else None)
     limits = golden.origin.limits if golden and golden.origin.device["type"] == device.type else None
     kept = limits if pictures.verdict == Verdict.IDENTICAL else None
@@ -408,7 +410,10 @@ def why_no_golden(error: RaisedError | None, *, has_issue: bool) -> str:
     return ""
 
 
-def _refuse_another_accelerator(place: GoldenPlace, device: Device) -> None:
+def refuse_another_accelerator(place: GoldenPlace, device: Device) -> None:
+    """Raises:
+    GoldenError: the golden at this place was made on another accelerator than this one.
+    """
     maker = maker_of(place)
     if maker and "cpu" not in (maker["type"], device.type) and maker != {"type": device.type, "name": device.name}:
         raise GoldenError(

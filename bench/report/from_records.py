@@ -171,7 +171,9 @@ def _figures(record: Record) -> tuple[tuple[str, Value], ...]:
         "median absolute deviation": seconds(record.mad_s),
         **{f"call {number}": seconds(value) for number, value in enumerate(record.samples_s, start=1)},
         "load": seconds(record.load_s),
-        "first call": seconds(record.first_call_s),
+        "first call" if record.first_call_cold is not False else "first call, of a warm pipeline": seconds(
+            record.first_call_s
+        ),
         "text encoding": seconds(phases.text_encoding) if phases else Value(""),
         "denoising": seconds(sum(phases.denoising)) if phases else Value(""),
         "decoding": seconds(phases.decoding) if phases else Value(""),

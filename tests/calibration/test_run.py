@@ -513,6 +513,20 @@ def test_a_golden_of_another_type_of_device_keeps_its_limits(calibrate, case, ro
     assert place.origin.read_bytes() == before
 
 
+@pytest.mark.parametrize("elsewhere", ["plain", "alike"])
+def test_a_case_like_one_of_another_type_of_device_keeps_its_limits(elsewhere, calibrate, tiny_case, root):
+    plain = tiny_case(DDPM, sentinel="ways")
+    alike = tiny_case(DDPM, sentinel="ways", scenario="called-twice")
+    for name, case in {"plain": plain, "alike": alike}.items():
+        origin = describe_origin(case, WEIGHTS, None, Cpu(), {})
+        device = {"type": "cuda", "name": "NVIDIA L4"} if name == elsewhere else origin.device
+        write_golden(golden_of(root, case), tiles(), origin.model_copy(update={"device": device}))
+    before = golden_of(root, alike).origin.read_bytes()
+    found = calibrate([alike], {TWINS: twins(1)})[alike.id]
+    assert "its golden was made on cuda" in found.problem
+    assert golden_of(root, alike).origin.read_bytes() == before
+
+
 def test_limits_are_not_measured_from_a_known_difference(calibrate, case, root):
     place = golden_of(root, case)
     known = Outcome(
