@@ -33,13 +33,14 @@ from bench.pictures.simulated_work import check_simulated
 from bench.pictures.store import Golden, describe_origin, known_difference
 from bench.record import environment as environments
 from bench.record.folder import RunFolder
+from bench.record.nvml import gpu_state
 from bench.record.record import Record
 from bench.suite.case import Case
 from bench.suite.optimizations import compiles
 from bench.verdicts import Verdict
 
-# Fields of a record that hold times.
-TIMES = ("load_s", "first_call_s", "samples_s", "median_s", "mad_s", "phases_s")
+# Fields of a record that hold times, or are about one.
+TIMES = ("load_s", "first_call_s", "first_call_cold", "samples_s", "median_s", "mad_s", "phases_s")
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ class GoldenPolicy:
     """Where goldens are, and whether this run may write them.
 
     Attributes:
-        update: see ``check_golden``.
+        update, errors: see ``check_golden``.
         difference: accept what the cases show as this known difference, and write no golden; see ``accept_difference``.
     """
 
     root: Path
     update: str | None = None
     difference: Difference | None = None
+    errors: bool = False
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     _key: tuple[Any, ...] | None = None
     _loaded: LoadedPipeline | None = None
+    _called: bool = False
 
     @property
     def environment_key(self) -> str:
@@ -98,7 +101,7 @@ class Run:
             self._loaded = load_pipeline(
                 case.model, settings.dtype, settings.optimizations, self.device, self.suite_folder
             )
-            self._key = key
+            self._key, self._called = key, False
             self.tally.loading_s += time.perf_counter() - began
         assert self._loaded is not None
         return self._loaded
@@ -122,14 +125,15 @@ class Run:
         with self._recorded(case) as record:
             if compiles(case.settings.optimizations):
                 loaded, measured = self._measure_alone(case, rounds)
-                record.update(_origin_of(loaded))
+                record.update(_origin_of(loaded), first_call_cold=True)
             else:
                 loaded = self.pipeline(case)
-                record.update(_origin_of(loaded))
+                record.update(_origin_of(loaded), first_call_cold=not self._called)
+                self._called = True
                 count = count_work if self.counts_work else None
                 measured = measure(loaded, case, self.device, rounds, count=count)
             self.tally.in_pipeline_s += measured.in_pipeline_s
-            record.update(_figures(measured))
+            record.update(_figures(measured), gpu=gpu_state(self.device))
             check = self._check(case, measured.images, loaded, measured.work)
             record.update(pictures=check.pictures, work=check.work, verdict=check.verdict)
             difference = self._unrepeatable(case, measured)
@@ -152,6 +156,7 @@ class Run:
         with self._recorded(case) as record:
             loaded = self.pipeline(case)
             record.update(_origin_of(loaded))
+            self._called = True
             began = time.perf_counter()
             images, work, error = self._made(loaded, case)
             self.tally.in_pipeline_s += time.perf_counter() - began
@@ -231,7 +236,7 @@ class Run:
         elif asked.difference:
             check = accept_difference(*made, difference=asked.difference, announce=self.announce)
         else:
-            check = check_golden(*made, update=asked.update, announce=self.announce)
+            check = check_golden(*made, update=asked.update, errors=asked.errors, announce=self.announce)
         if check.pictures.verdict != Verdict.IDENTICAL and check.golden and check.golden.tiles:
             self._keep(case, images, check.golden)
         return check
@@ -284,6 +289,8 @@ def _figures(measured: Measurement) -> dict[str, Any]:
         "phases_s": measured.phases,
         "peak_memory_bytes": measured.peak_memory.allocated,
         "peak_memory_reason": measured.peak_memory.reason,
+        "peak_reserved_bytes": measured.peak_memory.reserved,
+        "peak_reserved_reason": measured.peak_memory.reserved_reason,
     }
     if measured.samples_s:
         median = statistics.median(measured.samples_s)

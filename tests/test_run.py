@@ -24,6 +24,7 @@ from bench.calls.timing import Measurement, measure
 from bench.calls.work import Work, count_work, counted_call
 from bench.pictures.outcomes import Difference
 from bench.record.folder import RECORDS, RunFolder
+from bench.record.nvml import GpuState
 from bench.record.record import Record, read_records
 from bench.run import GoldenPolicy, Run
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
@@ -111,6 +112,8 @@ def test_a_measured_case_leaves_a_record_with_every_figure(start, tiny_case):
     assert record.first_call_s is not None
     assert record.first_call_s > 0
     assert (record.peak_memory_bytes, bool(record.peak_memory_reason)) == (None, True)
+    assert (record.peak_reserved_bytes, bool(record.peak_reserved_reason)) == (None, True)
+    assert (record.first_call_cold, record.gpu) == (True, None)
     assert record.weights is not None
     assert len(record.weights) == 64
     assert record.settings["prompts"] == list(case.settings.prompts)
@@ -122,6 +125,43 @@ def test_the_environment_of_a_record_is_listed_once_in_the_run(start, tiny_case)
     listed = json.loads((run.folder.path / "environments.json").read_text())
     assert keys == listed.keys() == {run.environment_key}
     assert listed[run.environment_key] == run.environment
+
+
+def test_a_first_call_is_cold_only_if_nothing_called_the_pipeline_before(start, tiny_case):
+    run = start()
+    cases = tiny_case(DDPM), tiny_case(DDPM, seed=1), tiny_case(STABLE_DIFFUSION), tiny_case(DDPM, seed=2)
+    assert [run.benchmark(case, 1).first_call_cold for case in cases] == [True, False, True, True]
+    run.picture(tiny_case(STABLE_DIFFUSION))
+    assert run.benchmark(tiny_case(STABLE_DIFFUSION, seed=1), 1).first_call_cold is False
+    assert run.picture(tiny_case(DDPM)).first_call_cold is None
+
+
+def test_a_first_call_that_raised_leaves_no_cold_pipeline(start, tiny_case, monkeypatch):
+    run = start()
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "measure", lambda *_others, **_more: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.benchmark(tiny_case(DDPM), 1)
+    assert run.benchmark(tiny_case(DDPM), 1).first_call_cold is False
+
+
+def test_the_state_of_a_gpu_is_read_after_the_calls(start, tiny_case, monkeypatch):
+    events: list[str] = []
+    really = runs.measure
+
+    def measured(*given: Any, **more: Any) -> Measurement:
+        events.append("measure")
+        return really(*given, **more)
+
+    def state(device: Any) -> GpuState:
+        events.append(device.type)
+        return GpuState(sm_clock_mhz=1755)
+
+    monkeypatch.setattr(runs, "measure", measured)
+    monkeypatch.setattr(runs, "gpu_state", state)
+    record = start().benchmark(tiny_case(DDPM), 1)
+    assert record.gpu == GpuState(sm_clock_mhz=1755)
+    assert events == ["measure", "cpu"]
 
 
 def test_a_picture_check_has_no_times(start, tiny_case):
@@ -508,7 +548,8 @@ def test_a_compiled_case_is_counted_in_its_own_process(start, tiny_case, load_ti
 
 def raising(tiny_case):
     """A sentinel that raises today: a bfloat16 tensor cannot become an array."""
-    return tiny_case(DDPM, sentinel="ways", scheduler="ddim", dtype="bfloat16", scenario="numpy-output")
+    settings = {"dtype": "bfloat16", "scenario": "numpy-output", "issue": "https://example.org/issues/2"}
+    return tiny_case(DDPM, sentinel="ways", scheduler="ddim", **settings)
 
 
 def test_what_a_case_raises_is_recorded_accepted_and_then_passes(start, tiny_case):

@@ -194,20 +194,20 @@ class Calibration:
         if golden.known:
             self._fail(case, f"not calibrated, it is known to differ from its golden {golden.known}.")
             return False
-        made_on = golden.origin.device["type"]
-        if made_on != self.device.type:
+        elsewhere = [one["type"] for one in (golden.origin.device, golden.made_on) if one["type"] != self.device.type]
+        if elsewhere:
             self._fail(
                 case,
-                f"not calibrated, its golden was made on {made_on}, whose limits another type of device must not "
-                "replace; accept a golden of this device with --golden-update --golden-level type first.",
+                f"not calibrated, its golden was made on {elsewhere[0]}, whose limits another type of device must not "
+                "replace; accept a golden of this device with --golden-update first.",
             )
             return False
         if not self.again:
             self._keep(case, golden.origin.limits)
-        elsewhere = pictures.verdict == Verdict.WITHIN_LIMITS and not golden.origin.like
-        self._made_on[case.id] = self._maker(golden) if elsewhere else self._here
-        self._references[case.id] = images if elsewhere else golden.tiles
-        if elsewhere:
+        another_machine = pictures.verdict == Verdict.WITHIN_LIMITS and not golden.origin.like
+        self._made_on[case.id] = self._maker(golden) if another_machine else self._here
+        self._references[case.id] = images if another_machine else golden.tiles
+        if another_machine:
             drawn = measured(f"drawn by {' '.join(self._here)}", PORTABLE, compare(images, golden.tiles))
             others = [one for one in self._evidence.get(case.id, []) if one.name != drawn.name]
             self._evidence[case.id] = [*others, drawn]

@@ -53,7 +53,9 @@ class Variation:
         onednn: whether torch may use oneDNN.
         patch: what is done to the ready pipeline or to the calls.
         dtypes: of the cases that it is run with.
+        deterministic: whether torch is asked for deterministic kernels, as picture checks do.
         processors: whether it concerns only processors and their kernels.
+        accelerators: whether it concerns only accelerators.
         twins: how many rounding twins are made of each case; 0 for a variation that is not one.
         roundoff: of the twins; ``None`` for the unit roundoff of the case's dtype.
         took_hold: raises ``NoEffect`` in the process, before anything is loaded, if the variation has no effect.
@@ -67,7 +69,9 @@ class Variation:
     onednn: bool = True
     patch: Patch | None = None
     dtypes: frozenset[str] = ALL
+    deterministic: bool = True
     processors: bool = False
+    accelerators: bool = False
     twins: int = 0
     roundoff: float | None = None
     took_hold: Callable[[], None] = lambda: None
@@ -126,6 +130,11 @@ def _onednn_off() -> None:
         raise NoEffect("torch still uses oneDNN.")
 
 
+def _default_kernels() -> None:
+    if torch.are_deterministic_algorithms_enabled():
+        raise NoEffect("torch still uses deterministic kernels.")
+
+
 def onednn_instructions() -> str:
     """The instructions that oneDNN chose here, in its own words, from the header of its log; empty if it names none.
 
@@ -158,6 +167,14 @@ VARIATIONS: tuple[Variation, ...] = (
         STRICT,
         "each image has its own generator, so a batch is no more than its images; kernels depend on the batch's size",
         patch="images apart",
+    ),
+    Variation(
+        "default kernels",
+        STRICT,
+        "benchmarks leave the kernels to torch, picture checks ask for deterministic ones; both have the same goldens",
+        deterministic=False,
+        accelerators=True,
+        took_hold=_default_kernels,
     ),
     Variation("eager attention", STRICT, "the same sums without the fused kernel", patch="eager attention"),
     Variation("channels last", STRICT, "the same convolutions by other kernels", patch="channels last"),
@@ -272,6 +289,8 @@ def variations_here(device_type: str, threads: int) -> tuple[tuple[Variation, ..
     for variation in VARIATIONS:
         if variation.processors and device_type != "cpu":
             why = "only for CPUs"
+        elif variation.accelerators and device_type == "cpu":
+            why = "only for accelerators"
         elif variation.processors and variation.threads == threads:
             why = "the default here"
         elif variation.environment and not x86:

@@ -22,7 +22,8 @@ def answers(assignment: Assignment) -> Iterator[Ready | Answer]:
     variation = next(
         one for one in VARIATIONS if one.name == assignment.variation and one.applies_to(assignment.cases[0])
     )
-    make_deterministic()
+    if variation.deterministic:
+        make_deterministic()
     torch.set_num_threads(assignment.threads)
     try:
         take_hold(variation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import time
@@ -23,10 +24,17 @@ class DeviceError(BenchError):
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Peak of allocated bytes, or ``None`` and the reason why the backend has no figure."""
+    """Peaks of memory in bytes, or ``None`` and the reason why the backend has no figure.
+
+    Attributes:
+        allocated: of the memory that tensors used.
+        reserved: of the memory that torch held for them, unused blocks included.
+    """
 
     allocated: int | None
     reason: str | None = None
+    reserved: int | None = None
+    reserved_reason: str | None = None
 
 
 class Device(Protocol):
@@ -72,6 +80,27 @@ def instruction_set(device: Device) -> str:
     return " ".join([*parts, f"(oneDNN at most {held})"] if held else parts)
 
 
+def cudnn_version(device: Device) -> int | None:
+    """Version of the library that computes convolutions, cuDNN or MIOpen; ``None`` for devices that have neither."""
+    if device.type != "cuda":
+        return None
+    try:
+        return torch.backends.cudnn.version()
+    except (RuntimeError, OSError):  # it does not match torch, or cannot be loaded
+        return None
+
+
+def numerics(device: Device) -> dict[str, bool | int | str | None]:
+    """What decides how this process rounds, other than the device and the libraries."""
+    modes: dict[str, bool | int | str | None] = {
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
+    if device.type != "cuda":
+        return modes
+    return modes | {"cudnn_tf32": torch.backends.cudnn.allow_tf32, "cudnn": cudnn_version(device)}
+
+
 def clock(device: Device) -> float:
     """Seconds of a monotonic clock, read when all work given to the device so far is done."""
     device.synchronize()
@@ -109,7 +138,8 @@ class Cpu:
         pass
 
     def peak_memory(self) -> PeakMemory:
-        return PeakMemory(None, "the CPU allocator keeps no peak counter")
+        why = "the CPU allocator keeps no peak counter"
+        return PeakMemory(None, why, None, why)
 
     def empty_cache(self) -> None:
         pass
@@ -148,15 +178,17 @@ class Accelerator:
             torch.accelerator.reset_peak_memory_stats(self.torch_device)
 
     def peak_memory(self) -> PeakMemory:
-        """torch returns 0 for backends without counters, which would read as *no memory used*."""
+        allocated = self._peak("max_memory_allocated", "peak counter")
+        return PeakMemory(*allocated, *self._peak("max_memory_reserved", "peak counter of reserved memory"))
+
+    def _peak(self, counter: str, name: str) -> tuple[int | None, str | None]:
+        """Bytes, or why there are none: torch returns 0 without a counter, which would read as *no memory used*."""
         try:
-            allocated = torch.accelerator.max_memory_allocated(self.torch_device)
+            count = getattr(torch.accelerator, counter)(self.torch_device)
         except (RuntimeError, AttributeError, NotImplementedError) as error:
             why = str(error).partition("\n")[0] or type(error).__name__
-            return PeakMemory(None, f"{self.type} has no peak counter ({why})")
-        if not allocated:
-            return PeakMemory(None, f"the peak counter of {self.type} returns 0")
-        return PeakMemory(allocated)
+            return None, f"{self.type} has no {name} ({why})"
+        return (count, None) if count else (None, f"the {name} of {self.type} returns 0")
 
     def empty_cache(self) -> None:
         torch.accelerator.empty_cache()
@@ -253,8 +285,13 @@ def make_deterministic() -> None:
 
 @contextlib.contextmanager
 def measured_memory(device: Device) -> Iterator[list[PeakMemory]]:
-    """Yields a list that contains the peak of the block once the block has ended."""
+    """Yields a list that contains the peak of the block once the block has ended.
+
+    What earlier calls left is freed first, also where it refers to itself, as a wrapped scheduler with its last
+    latents does.
+    """
     peaks: list[PeakMemory] = []
+    gc.collect()
     device.empty_cache()
     device.reset_peak_memory()
     yield peaks

@@ -19,9 +19,9 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 @contextlib.contextmanager
 def around(
-    part: Any, method: str, before: Callable[..., None] = _nothing, after: Callable[[], None] = _nothing
+    part: Any, method: str, before: Callable[..., None] = _nothing, after: Callable[[Any], None] = _nothing
 ) -> Iterator[None]:
-    """Calls ``before``, with the same arguments, and ``after`` around each call of this part's method.
+    """Calls ``before``, with the same arguments, and ``after``, with the output, around each call of a part's method.
 
     The class is patched for as long as that takes: a hook on a module would be seen by ``torch.compile`` and make it
     compile again. A method that was set on the part itself is patched there.
@@ -38,7 +38,7 @@ def around(
             before(*inputs, **kwargs)
         output = original(*args, **kwargs)
         if noticed:
-            after()
+            after(output)
         return output
 
     setattr(owner, method, call)
@@ -69,7 +69,7 @@ def watched_parts(pipeline: Any, enter: Callable[[str, Shape], None]) -> Iterato
             module,
             method,
             before=lambda *args, **kwargs: enter(part, _first_shape((*args, *kwargs.values()))),
-            after=lambda: enter(then, ()),
+            after=lambda _: enter(then, ()),
         )
 
     with contextlib.ExitStack() as stack:

@@ -55,6 +55,7 @@ class LoadedPipeline:
     scheduler_config: dict[str, Any]
     load_s: float
     revision: str | None
+    device: Device
     weights: str = ""
 
 
@@ -236,4 +237,4 @@ def load_checkpoint(
     for name, lora in loras_of(model, optimizations):
         mix_in(pipeline, name, lora)
     apply_optimizations(pipeline, optimizations)
-    return LoadedPipeline(pipeline, config, load_s, checkpoint.revision)
+    return LoadedPipeline(pipeline, config, load_s, checkpoint.revision, device)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.calls.optimizations import changed_arguments
 from bench.calls.pipelines import LoadedPipeline
+from bench.calls.placement import denoises_on
 from bench.calls.scenarios import WAYS, Call
 from bench.calls.schedulers import build_scheduler
 from bench.calls.tasks import pipeline_for, task_arguments
@@ -68,13 +69,19 @@ def prepare_call(loaded: LoadedPipeline, case: Case) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that a case does, ready to run; calling it returns the images as the pipeline gives them."""
+    """Everything that a case does, ready to run; calling it returns the images as the pipeline gives them.
+
+    Raises:
+        WrongDevice: when called, if the denoiser does not run on ``device``.
+    """
 
     pipeline: Any
     make: Callable[[], Any]
+    device: torch.device
 
     def __call__(self) -> Any:
-        return self.make()
+        with denoises_on(self.device, self.pipeline.unet):
+            return self.make()
 
 
 def prepared(loaded: LoadedPipeline, case: Case) -> Prepared:
@@ -88,11 +95,12 @@ def prepared(loaded: LoadedPipeline, case: Case) -> Prepared:
             case=case,
             pipeline=pipeline_for(loaded.pipeline, settings.task),
             arguments=arguments,
+            device=loaded.device,
             new_scheduler=lambda: new_scheduler(loaded, case),
             new_generators=lambda: generators(settings.seeds),
         )
     )
-    return Prepared(call.pipeline, lambda: way.make(call))
+    return Prepared(call.pipeline, lambda: way.make(call), loaded.device.torch_device)
 
 
 def _size(pipeline: Any, arguments: dict[str, Any]) -> tuple[int, int]:

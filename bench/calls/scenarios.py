@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import ImageFilter
 
-from bench.calls.device import choose_device
+from bench.calls.device import Device
 from bench.calls.pipelines import Checkpoint, PipelineError, load_checkpoint
 from bench.suite.scenarios import PLAIN
 
@@ -32,12 +32,14 @@ class Call:
 
     Attributes:
         arguments: with new generators.
+        device: on which it is to run; offloaded weights rest elsewhere.
         new_scheduler, new_generators: make what another call needs, so that nothing is left of this one.
     """
 
     case: Any
     pipeline: Any
     arguments: dict[str, Any]
+    device: Device
     new_scheduler: Callable[[], Any]
     new_generators: Callable[[], list[torch.Generator]]
 
@@ -149,7 +151,7 @@ def _prompt_embeddings(call: Call) -> Any:
     """Prompts encoded before the call."""
     arguments = dict(call.arguments)
     prompts, negative = arguments.pop("prompt"), arguments.pop("negative_prompt", None)
-    device, guided = call.pipeline.device, arguments["guidance_scale"] > 1
+    device, guided = call.device.torch_device, arguments["guidance_scale"] > 1
     embeddings, others = call.pipeline.encode_prompt(prompts, device, 1, guided, negative)
     return call.pipeline(**arguments, prompt_embeds=embeddings, negative_prompt_embeds=others).images
 
@@ -159,7 +161,7 @@ def _given_latents(call: Call) -> Any:
     settings = call.pipeline.unet.config
     shape = (1, settings.in_channels, settings.sample_size, settings.sample_size)
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in call.new_generators()])
-    return call(latents=noise.to(call.pipeline.device, call.pipeline.unet.dtype))
+    return call(latents=noise.to(call.device.torch_device, call.pipeline.unet.dtype))
 
 
 def _decoded_apart(call: Call) -> Any:
@@ -231,9 +233,9 @@ def _saved(pipeline: Any, dtype: torch.dtype | None = None) -> Iterator[Path]:
 def _load(call: Call, folder: Path, safety_checker: bool = False) -> Any:
     own = call.case.model
     model: Any = SimpleNamespace(name=own.name, kind=own.kind, safety_checker=safety_checker)
-    device = choose_device(str(call.pipeline.device))
+    checkpoint = Checkpoint(folder, None, False)
     try:
-        return load_checkpoint(model, Checkpoint(folder, None, False), call.case.settings.dtype, (), device).pipeline
+        return load_checkpoint(model, checkpoint, call.case.settings.dtype, (), call.device).pipeline
     except PipelineError as error:
         # Exceptions are compared, and the folder has a different name each time.
         raise PipelineError(str(error).replace(str(folder), "the saved pipeline")) from None
@@ -255,7 +257,8 @@ def _loaded_without_dtype(call: Call) -> Any:
     """Weights stored in float16 and loaded without naming a dtype."""
     checker = {"safety_checker": None} if hasattr(call.pipeline, "safety_checker") else {}
     with _saved(call.pipeline, torch.float16) as folder:
-        return type(call.pipeline).from_pretrained(folder, local_files_only=True, **checker)
+        pipeline = type(call.pipeline).from_pretrained(folder, local_files_only=True, **checker)
+    return pipeline.to(call.device.torch_device)
 
 
 def _safety_checker(threshold: float) -> Callable[[Call], Any]:

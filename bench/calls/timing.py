@@ -15,6 +15,7 @@ from bench.calls.observe import before_call
 from bench.calls.optimizations import check_applied_in_call
 from bench.calls.phases import Phases
 from bench.calls.pipelines import LoadedPipeline
+from bench.calls.placement import denoises_on
 from bench.calls.sampling import prepare_call, to_images
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ class _Marks:
 
 
 def measure_phases(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[Phases, float, Any]:
-    """Times the phases of one call; returns them, the seconds of the call and its output."""
+    """Times the phases of one call; returns them, the seconds of the call and its output.
+
+    Raises:
+        WrongDevice: the denoiser did not run on the device.
+    """
     pipeline, marks = loaded.pipeline, _Marks()
     arguments = prepare_call(loaded, case)
     step = pipeline.scheduler.step
@@ -75,6 +80,7 @@ def measure_phases(loaded: LoadedPipeline, case: Case, device: Device) -> tuple[
 
     pipeline.scheduler.step = timed_step
     with contextlib.ExitStack() as stack:
+        stack.enter_context(denoises_on(device.torch_device, pipeline.unet))
         stack.enter_context(before_call(pipeline.unet, lambda: marks.unet.append(clock(device))))
         encoder = getattr(pipeline, "text_encoder", None)
         if encoder is not None:
@@ -131,6 +137,7 @@ def measure(
     Raises:
         NotApplied: a compiling optimization compiled nothing.
         BrokenPicture: the pipeline returned NaN or no pictures.
+        WrongDevice: the denoiser did not run on the device.
     """
     pipeline = loaded.pipeline
     output, first_call_s = timed_call(pipeline, prepare_call(loaded, case), device)

@@ -9,7 +9,15 @@ from pathlib import Path
 from PIL import Image
 
 from bench.calls.device import Device
-from bench.pictures.check import Check, compare_with_golden, judge, judge_work, what_was_found
+from bench.pictures.check import (
+    Check,
+    compare_with_golden,
+    judge,
+    judge_work,
+    refuse_another_accelerator,
+    what_was_found,
+    why_no_golden,
+)
 from bench.pictures.outcomes import Difference, Outcome, library_of, read_requirement
 from bench.pictures.store import Golden, GoldenError, Origin, write_outcome
 from bench.suite.case import Case
@@ -48,6 +56,9 @@ def accept_difference(
     found = compare_with_golden(case, images, origin, usual, device)
     if Verdict(found.verdict).passes or _is_there(difference, golden, pictures.verdict):
         return Check(pictures, work, golden, Verdict(pictures.verdict))
+    if refused := why_no_golden(origin.error, has_issue=True):
+        message = f"{found.message}; {refused}"
+        return Check(found.model_copy(update={"message": message}), work, golden, Verdict(found.verdict))
     _refuse(difference, golden, device)
     write_outcome(golden, _outcome(difference, origin), images)
     before = what_was_found(found, None)
@@ -67,10 +78,11 @@ def _is_there(difference: Difference, golden: Golden, verdict: str) -> bool:
 
 def _refuse(difference: Difference, golden: Golden, device: Device) -> None:
     made_on, made_with = golden.origin.device["type"], golden.origin.libraries
+    refuse_another_accelerator(golden.place, device)
     if made_on != device.type:
         raise GoldenError(
             f"{golden.place}: not accepted, it was made on {made_on} and a known difference needs a golden of the same "
-            f"type of device; accept one for {device.type} with --golden-update --golden-level type first."
+            f"type of device; accept one for {device.type} with --golden-update first."
         )
     if difference.holds_with(made_with):
         names = [library_of(read_requirement(text)) for text in difference.when]

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from bench.calls.work import Work
 from bench.calls.work_verdict import compare_work
 from bench.console import shown
 from bench.pictures.compared import ComparedWork, Pictures
-from bench.pictures.limits import STRICT, Tier, choose_limits, default_limits, looser, tier_of
+from bench.pictures.limits import STRICT, CalibratedLimits, Tier, choose_limits, default_limits, looser, tier_of
 from bench.pictures.outcomes import Outcome
 from bench.pictures.similarity import Incomparable, Limits, Similarity, compare
 from bench.pictures.store import (
@@ -31,6 +31,7 @@ from bench.pictures.store import (
     Origin,
     find_golden,
     golden_place,
+    maker_of,
     read_golden,
     remove_outcome,
     write_golden,
@@ -69,19 +70,18 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, 
     return [(key, before, after) for key, before, after in pairs if before != after]
 
 
-def _device_of(golden: Golden) -> dict[Literal["type", "name"], str]:
-    """On which device the pictures were made."""
-    return golden.known.device if golden.known else golden.origin.device
-
-
 def _tier(golden: Golden, device: Device) -> Tier:
-    made_on = _device_of(golden)
-    return tier_of(made_on["type"], made_on["name"], device)
+    return tier_of(golden.made_on["type"], golden.made_on["name"], device)
+
+
+def _measured_limits(golden: Golden) -> CalibratedLimits | None:
+    """Those of a golden itself, unless they are about pictures of another type of device than it has now."""
+    return golden.origin.limits if golden.origin.device["type"] == golden.made_on["type"] else None
 
 
 def _limits(golden: Golden, case: Case, device: Device) -> Limits | None:
     """``None`` if no useful limits exist."""
-    limits = choose_limits(golden.origin.limits, case.settings.dtype, _tier(golden, device), device)
+    limits = choose_limits(_measured_limits(golden), case.settings.dtype, _tier(golden, device), device)
     plain = _plain_of(golden)
     if plain is None or limits is None:
         return limits
@@ -91,7 +91,7 @@ def _limits(golden: Golden, case: Case, device: Device) -> Limits | None:
 
 def _why_not_compared(golden: Golden) -> str:
     """Why this golden has no limits on another type of device."""
-    limits = golden.origin.limits
+    limits = _measured_limits(golden)
     if limits and limits.unstable:
         return limits.unstable
     plain = _plain_of(golden)
@@ -100,7 +100,8 @@ def _why_not_compared(golden: Golden) -> str:
 
 def _plain_of(golden: Golden) -> Golden | None:
     """The golden of the case that this one must match: what moves that case may move this one as far."""
-    return read_golden(GoldenPlace(golden.place.picture, golden.origin.like)) if golden.origin.like else None
+    plain = golden.plain
+    return plain and (plain.usual or plain)
 
 
 def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
@@ -114,9 +115,9 @@ def limits_side_by_side(root: Path, case: Case, device: Device) -> Limits:
         with contextlib.suppress(GoldenError):
             golden = read_golden(place)
             plain = _plain_of(golden)
-            same = golden.origin.device["type"] == device.type
+            origins = [one.origin for one in (golden, plain) if one]
+            same = all(origin.device["type"] == device.type for origin in origins)
             if same and not _changes(golden.origin.settings, case.settings.described()):
-                origins = [one.origin for one in (golden, plain) if one]
                 measured = [one.limits.strict for one in origins if one.limits]
                 if len(measured) == len(origins):
                     return functools.reduce(looser, measured)
@@ -207,7 +208,7 @@ def compare_with_golden(
         return _pictures(Verdict.STALE, f"{place} is stale: {'; '.join(changes)}", place, similarity, limits, tier=tier)
     if limits is None:
         message = (
-            f"{Verdict.NOT_COMPARED}: its golden was made on {_device_of(golden)['type']}, and at the rounding of "
+            f"{Verdict.NOT_COMPARED}: its golden was made on {golden.made_on['type']}, and at the rounding of "
             f"another type of device {_why_not_compared(golden)}; accept a golden of this device with --golden-update"
         )
         return _pictures(Verdict.NOT_COMPARED, message, place, similarity, tier=tier)
@@ -280,47 +281,63 @@ def check_golden(
     device: Device,
     *,
     update: str | None = None,
+    errors: bool = False,
     announce: Callable[[str], None] = print,
 ) -> Check:
     """The life cycle of a golden: missing, stale, damaged, changed, accepted.
 
     Args:
         origin: with the counted work, if that is to be compared too.
-        update: ``None`` to write nothing. Else the golden is written if the pictures are not identical or the work is
-            not the same, as ``auto``, ``reference``, ``type`` or ``device``. ``auto`` is the reference, unless another
-            type of device drew it; then it is the golden of this type. The verdict stays that of the comparison, so
-            that no run passes by what it wrote. Where a known difference applies, it is removed if it no longer
-            appears, and nothing else is written.
+        update: ``None`` to write nothing. Else the golden is written if the pictures are not identical, the work is
+            not the same, or the nearest golden is of another type of device, whose work cannot be compared; as
+            ``auto``, ``reference``, ``type`` or ``device``. ``auto`` is the reference, unless that is of another type
+            of device or another accelerator; then it is a golden of this device. The verdict stays that of the
+            comparison, so that no run passes by what it wrote. Where a known difference applies, it is removed if it
+            no longer appears, and nothing else is written.
+        errors: accept what a case raises also where it names no ``issue``; failures of memory or device never are.
         announce: called with a line for each file that was written.
 
     Returns:
         The comparison with the golden as it was found.
 
     Raises:
-        GoldenError: the golden is to be written but cannot be.
+        GoldenError: the golden is to be written but cannot be, or would replace that of another accelerator.
     """
     pictures, golden, gone = _judge(case, images, origin, root, device)
     work = judge_work(origin, golden)
     verdict = Verdict(pictures.verdict)
     same = verdict.rank <= (Rank.NO_WORSE if origin.like else Rank.AS_BEFORE)
     other_work = work is not None and work.verdict in (Verdict.MORE_WORK, Verdict.LESS_WORK, Verdict.MISSING)
-    if update is None or (same and not other_work):
+    if update is None:
+        return Check(pictures, work, golden, verdict_of_case(pictures, work))
+    place = golden_place(root, case, device, _level_to_write(update, case, root, device))
+    first_here = same and _is_first_here(golden, origin, place)
+    if same and not other_work and not first_here:
         return Check(pictures, work, golden, verdict_of_case(pictures, work))
     if golden and golden.known and pictures.verdict != Verdict.STALE:
+        if gone:
+            refuse_another_accelerator(golden.place, device)
         pictures = _update_known(pictures, golden, golden.known, announce, gone=gone)
         return Check(pictures, work, golden, Verdict(pictures.verdict))
     if origin.like and verdict is Verdict.CHANGED:
+        if golden and golden.made_on["type"] != device.type:
+            first = f"{pictures.message}; accept {origin.like} on this device with --golden-update first"
+            pictures = pictures.model_copy(update={"message": first})
         return Check(pictures, work, golden, verdict)
-    place = golden_place(root, case, device, _level_to_write(update, case, root, device))
+    if refused := why_no_golden(origin.error, has_issue=errors or case.settings.issue is not None):
+        return Check(pictures.model_copy(update={"message": f"{pictures.message}; {refused}"}), work, golden, verdict)
+    refuse_another_accelerator(place, device)
     before = what_was_found(pictures, work if other_work else None)
-    limits = golden.origin.limits if golden else None
+    limits = golden.origin.limits if golden and golden.origin.device["type"] == device.type else None
     kept = limits if pictures.verdict == Verdict.IDENTICAL else None
     others = golden.origin.others if golden and golden.place == place and pictures.verdict != Verdict.STALE else ()
     write_golden(place, images, origin.model_copy(update={"limits": kept, "others": others}))
     again = "; measure its limits again with --golden-calibrate" if limits and not kept else ""
     announce(f"wrote {place} ({before}){again}")
     message = f"accepted as {place} ({before}); run again without --golden-update to check it"
-    if verdict is Verdict.WITHIN_LIMITS and not origin.like:
+    if first_here:
+        verdict = Verdict.MISSING
+    elif verdict is Verdict.WITHIN_LIMITS and not origin.like:
         verdict = Verdict.CHANGED
     pictures = pictures.model_copy(update={"message": message, "verdict": verdict})
     if work and other_work:
@@ -360,18 +377,50 @@ def what_was_found(pictures: Pictures, work: ComparedWork | None) -> str:
     return ", ".join(found)
 
 
+def _is_first_here(golden: Golden | None, origin: Origin, place: GoldenPlace) -> bool:
+    """Whether the golden to be written gives the case its first work that can be compared on this type of device."""
+    if golden is None or golden.known or origin.error:
+        return False
+    return golden.origin.device["type"] != origin.device["type"] and golden.place != place
+
+
 def _level_to_write(update: str, case: Case, root: Path, device: Device) -> str:
+    """Accelerators of different models round differently, so with ``auto`` none replaces the golden of another."""
     if update != "auto":
         return update
-    reference = golden_place(root, case, device, REFERENCE)
     found = find_golden(root, case, device)
-    for level in (EXACT, TYPE):
-        if found == golden_place(root, case, device, level):
-            return level
-    with contextlib.suppress(GoldenError):
-        if reference.exists() and read_golden(reference).origin.device["type"] != device.type:
-            return TYPE
-    return REFERENCE
+    if found is None:
+        return REFERENCE
+    level = next(one for one in (EXACT, TYPE, REFERENCE) if golden_place(root, case, device, one) == found)
+    maker = maker_of(found)
+    if device.type == "cpu":
+        return level if level != REFERENCE or maker is None or maker["type"] == "cpu" else TYPE
+    return level if maker == {"type": device.type, "name": device.name} else EXACT
+
+
+def why_no_golden(error: RaisedError | None, *, has_issue: bool) -> str:
+    """Why what a case raises is not accepted; empty if it is.
+
+    Args:
+        has_issue: whether somebody has said why the case raises.
+    """
+    if error and error.is_of_the_machine:
+        return "not accepted: memory or the device failed, not the case; run it again"
+    if error and not has_issue:
+        return "not accepted: name the report of this error as 'issue' in the suite file, or add --golden-errors"
+    return ""
+
+
+def refuse_another_accelerator(place: GoldenPlace, device: Device) -> None:
+    """Raises:
+    GoldenError: the golden at this place was made on another accelerator than this one.
+    """
+    maker = maker_of(place)
+    if maker and "cpu" not in (maker["type"], device.type) and maker != {"type": device.type, "name": device.name}:
+        raise GoldenError(
+            f"{place}: not accepted, it was made on {maker['name']} and this is {device.name}; accept one for this "
+            "device with --golden-level device."
+        )
 
 
 def same_pixels(one: list[Image.Image], other: list[Image.Image]) -> bool:

@@ -23,7 +23,7 @@ from bench.files import as_png, shows, write_together
 
 SHEET_WIDTH = 1024
 # Keys of an origin that most entries have in common; the file stores each combination once.
-COMMON = ("weights", "revision", "device", "libraries", "date")
+COMMON = ("weights", "revision", "device", "libraries", "numerics", "date")
 
 
 class GroupError(BenchError):
@@ -110,7 +110,7 @@ def _write(path: Path, entries: Mapping[str, Any], beside: Mapping[Path, bytes])
     common: list[dict[str, Any]] = []
     lines = []
     for name, entry in entries.items():
-        shared = {key: entry.origin.get(key) for key in COMMON}
+        shared = {key: entry.origin[key] for key in COMMON if key in entry.origin}
         if shared not in common:
             common.append(shared)
         own = {key: value for key, value in entry.origin.items() if key not in (*COMMON, "case")}

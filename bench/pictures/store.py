@@ -7,14 +7,14 @@ import glob
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field, ValidationError, field_validator
 
-from bench.calls.device import Device
+from bench.calls.device import Device, numerics
 from bench.calls.raised import RaisedError
 from bench.calls.work import Work
 from bench.console import shown
@@ -48,6 +48,8 @@ class Origin(Frozen):
         weights: SHA-256 over the weight files.
         device: ``type`` and ``name``.
         libraries: versions.
+        numerics: what else decides how it was rounded, as ``bench.calls.device.numerics`` gives it; ``None`` in older
+            goldens.
         date: day it was accepted, ISO 8601.
         pixels: SHA-256 of the picture's values, which ties the two files together.
         like: the case whose pictures this one must match, if it has none itself.
@@ -66,6 +68,7 @@ class Origin(Frozen):
     revision: str | None
     device: dict[Literal["type", "name"], str] = Field(min_length=2)
     libraries: dict[str, str | None]
+    numerics: dict[str, bool | int | str | None] | None = None
     date: str
     pixels: str = ""
     like: str | None = None
@@ -87,10 +90,12 @@ class GoldenPlace:
     Attributes:
         picture: its file, or the sheet of its group; the origin is next to it as ``.json``.
         entry: id of its case in the group; empty for a golden with files of its own.
+        plain: where the nearest golden of the case is that this one must match; by default in the same group.
     """
 
     picture: Path
     entry: str = ""
+    plain: GoldenPlace | None = field(default=None, compare=False)
 
     @property
     def origin(self) -> Path:
@@ -134,6 +139,7 @@ class Golden:
         error: what it raises.
         known: the known difference that this is, of the case or of the one that it must match.
         usual: what the case must show without its own known difference; ``None`` if that is this golden.
+        plain: the golden of the case that it must match, which has the pictures; ``None`` if it has its own.
     """
 
     place: GoldenPlace
@@ -142,6 +148,14 @@ class Golden:
     error: RaisedError | None = None
     known: Outcome | None = None
     usual: Golden | None = None
+    plain: Golden | None = None
+
+    @property
+    def made_on(self) -> dict[Literal["type", "name"], str]:
+        """The device that made the pictures, which may be another one than made the entry of a case without its own."""
+        if self.known:
+            return self.known.device
+        return self.plain.made_on if self.plain else self.origin.device
 
 
 def describe_origin(
@@ -163,6 +177,7 @@ def describe_origin(
         revision=revision,
         device={"type": device.type, "name": device.name},
         libraries=libraries,
+        numerics=numerics(device),
         date=datetime.date.today().isoformat(),
         like=None if error or case.plain.id == case.id else case.plain.id,
         error=error,
@@ -183,9 +198,23 @@ def golden_place(root: Path, case: Case, device: Device, level: str) -> GoldenPl
 
 
 def find_golden(root: Path, case: Case, device: Device) -> GoldenPlace | None:
-    """The nearest existing golden: of the exact device, of the type of device, or the reference."""
+    """The nearest existing golden: of the exact device, of the type of device, or the reference.
+
+    That of a case that it must match is found in the same way: either may have a golden for this device first.
+    """
     places = (golden_place(root, case, device, level) for level in (EXACT, TYPE, REFERENCE))
-    return next((place for place in places if place.exists()), None)
+    found = next((place for place in places if place.exists()), None)
+    if found is None or case.plain.id == case.id:
+        return found
+    return replace(found, plain=find_golden(root, case.plain, device))
+
+
+def maker_of(place: GoldenPlace) -> dict[Literal["type", "name"], str] | None:
+    """The device on which a golden was made; ``None`` if there is no golden here or its files are damaged."""
+    try:
+        return (_from_group(place) if place.entry else _from_files(place))[1].device if place.exists() else None
+    except GoldenError:
+        return None
 
 
 def _pixels(image: Image.Image) -> str:
@@ -207,7 +236,7 @@ def read_golden(place: GoldenPlace, libraries: Mapping[str, str | None] | None =
     if known is None:
         return usual
     tiles = [] if known.error else _tiles_of(place, known, len(usual.origin.seeds))
-    return Golden(place, tiles, usual.origin, known.error, known, usual)
+    return Golden(place, tiles, usual.origin, known.error, known, usual, usual.plain)
 
 
 def _usual(place: GoldenPlace, libraries: Mapping[str, str | None]) -> Golden:
@@ -215,13 +244,22 @@ def _usual(place: GoldenPlace, libraries: Mapping[str, str | None]) -> Golden:
     if origin.error:
         return Golden(place, [], origin, origin.error)
     if origin.like:
-        plain = read_golden(GoldenPlace(place.picture, origin.like), libraries)
-        return replace(plain, place=place, origin=origin, usual=None)
+        plain = _plain(place, origin.like, libraries)
+        return replace(plain, place=place, origin=origin, usual=None, plain=plain)
     if grid is None or grid.mode != "RGB" or _pixels(grid) != origin.pixels:
         raise GoldenError(
             f"{place}: not the picture that {place.origin.name} describes; restore both files, or {AGAIN}."
         )
     return Golden(place, split_grid(grid, len(origin.seeds)), origin)
+
+
+def _plain(place: GoldenPlace, like: str, libraries: Mapping[str, str | None]) -> Golden:
+    """The golden of the case that the one at this place must match."""
+    where = place.plain or GoldenPlace(place.picture, like)
+    plain = read_golden(where, libraries) if where.exists() else None
+    if plain is None or plain.origin.like:
+        raise GoldenError(f"{place}: must match {like}, which has no golden; accept that case with --golden-update.")
+    return plain
 
 
 def known_difference(root: Path, case: Case, device: Device, libraries: Mapping[str, str | None]) -> Outcome | None:
@@ -254,10 +292,6 @@ def _from_group(place: GoldenPlace) -> tuple[Image.Image | None, Origin]:
     except (GroupError, ValidationError) as error:
         where, reason = shown(place.origin), _first_line(error)
         raise GoldenError(f"{where}: not a group of goldens ({reason}); restore both files, or {AGAIN}.") from None
-    if origin.like and (origin.like not in entries or entries[origin.like].origin.get("like")):
-        raise GoldenError(
-            f"{place}: must match {origin.like}, which has no golden; accept that case with --golden-update."
-        )
     return entries[place.entry].grid, origin
 
 
@@ -362,7 +396,8 @@ def _write(
         else:
             if grid and not shows(place.picture, grid):
                 pictures[place.picture] = as_png(grid)
-            text = origin.model_dump_json(indent=2, exclude=None if origin.others else {"others"}) + "\n"
+            unused = {name for name in ("numerics", "others") if not getattr(origin, name)}
+            text = origin.model_dump_json(indent=2, exclude=unused) + "\n"
             write_together({**pictures, place.origin: text.encode()})
             if not grid:
                 place.picture.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ class Options:
     Attributes:
         golden_update: ``None`` or the level at which goldens may be written.
         golden_difference: if given, pictures are accepted as this known difference instead.
+        golden_errors: whether what a case raises is accepted also where it names no issue.
     """
 
     suite: Path
@@ -37,6 +38,7 @@ class Options:
     golden_dir: Path
     golden_update: str | None
     golden_difference: Difference | None
+    golden_errors: bool
     golden_calibrate: bool
     golden_remeasure: bool
     results: Path
@@ -54,6 +56,8 @@ class Options:
         if rounds < 2:
             raise pytest.UsageError(f"--rounds {rounds}: at least 2 are needed to compare the first with the last.")
         difference = _difference(config)
+        if config.getoption("golden_errors") and not config.getoption("golden_update"):
+            raise pytest.UsageError("--golden-errors accepts what cases raise: add --golden-update.")
         pictures_only = config.getoption("pictures_only")
         if pictures_only and config.getoption("golden_update") and not difference:
             raise pytest.UsageError("--golden-update accepts pictures and work together: leave out --pictures-only.")
@@ -71,6 +75,7 @@ class Options:
             golden_dir=path("golden_dir", config.rootpath / "golden"),
             golden_update=config.getoption("golden_level") if config.getoption("golden_update") else None,
             golden_difference=difference,
+            golden_errors=config.getoption("golden_errors"),
             golden_calibrate=config.getoption("golden_calibrate") or config.getoption("golden_remeasure"),
             golden_remeasure=config.getoption("golden_remeasure"),
             results=path("results", config.rootpath / "results"),
@@ -190,7 +195,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("auto", REFERENCE, TYPE, EXACT),
         default="auto",
         help="where --golden-update writes: for every device, this device type, or this exact device (default: auto: "
-        "the reference unless it comes from another device type)",
+        "the reference unless it comes from another device type or another accelerator)",
+    )
+    group.addoption(
+        "--golden-errors",
+        action="store_true",
+        help="with --golden-update: accept what a case raises also where it names no issue in the suite file; "
+        "failures of memory or device are never accepted",
     )
     group.addoption(
         "--golden-for",

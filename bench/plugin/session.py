@@ -124,7 +124,9 @@ def start_session(config: pytest.Config) -> Session:
     run = Run(
         device=device,
         folder=folder,
-        goldens=GoldenPolicy(options.golden_dir, options.golden_update, options.golden_difference),
+        goldens=GoldenPolicy(
+            options.golden_dir, options.golden_update, options.golden_difference, options.golden_errors
+        ),
         suite_folder=options.suite.parent,
         environment=environment,
         announce=announcer(config),

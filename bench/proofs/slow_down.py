@@ -48,7 +48,7 @@ def after_calls(
     if part not in methods:
         raise ValueError(f"this pipeline has no {part}")
     owner, method = methods[part]
-    return around(owner, method, after=do)
+    return around(owner, method, after=lambda _: do())
 
 
 def multiplier() -> Callable[[int], None]:

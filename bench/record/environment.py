@@ -7,13 +7,16 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.calls.device import Device
+from bench.calls.device import Device, cudnn_version
+from bench.record.nvml import gpu_limits
 
 LIBRARIES = (
     "torch",
@@ -31,6 +34,33 @@ LIBRARIES = (
     "pytest",
     "pytest-benchmark",
 )
+# Environment variables that change how fast or how exactly the libraries compute, as patterns; tox passes them on.
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_*",
+    "CUDA_*",
+    "CUDNN_*",
+    "DIFFUSERS_*",
+    "DNNL_*",
+    "HIP_*",
+    "KMP_*",
+    "LD_PRELOAD",
+    "MALLOC_*",
+    "MIOPEN_*",
+    "MKL_*",
+    "NVIDIA_TF32_OVERRIDE",
+    "NVIDIA_VISIBLE_DEVICES",
+    "OMP_*",
+    "ONEDNN_*",
+    "PYTORCH_*",
+    "ROCR_VISIBLE_DEVICES",
+    "SIMULATED_ACCELERATOR",
+    "TORCH*",
+    "TRITON_*",
+    "XLA_*",
+    "ZE_AFFINITY_MASK",
+)
+_SECRET = ("*TOKEN*", "*SECRET*", "*PASSWORD*", "*_KEY")
 
 
 def library_versions() -> dict[str, str | None]:
@@ -42,6 +72,16 @@ def library_versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return versions
+
+
+def variables() -> dict[str, str]:
+    """The environment variables of ``VARIABLES`` that are set, by name."""
+    found = sorted(os.environ.items())
+    return {name: value for name, value in found if _matches(name, VARIABLES) and not _matches(name, _SECRET)}
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def git_revision(folder: Path) -> str | None:
@@ -92,7 +132,10 @@ def describe_environment(device: Device, root: Path) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "cudnn": cudnn_version(device),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "gpu": gpu_limits(device),
+        "variables": variables(),
         "git": git_revision(root),
     }
 

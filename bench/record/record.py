@@ -17,6 +17,7 @@ from bench.calls.raised import RaisedError
 from bench.files import read_each
 from bench.frozen import Frozen
 from bench.pictures.compared import ComparedWork, Pictures
+from bench.record.nvml import GpuState
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
@@ -36,13 +37,25 @@ class Record(Frozen):
     load_average: float | None = None
     load_s: float | None = Field(default=None, description="checkpoint on disk to pipeline on device")
     first_call_s: float | None = Field(default=None, description="includes lazy work and compilation")
+    first_call_cold: bool | None = Field(
+        default=None,
+        description="whether it was the first call of its pipeline in its process; later cases of the same pipeline "
+        "find kernels chosen and buffers allocated. Null in older records",
+    )
     samples_s: tuple[float, ...] = Field(default=(), description="steady calls, in order")
     median_s: float | None = None
     mad_s: float | None = Field(default=None, description="median absolute deviation of the samples")
     unet_calls: int | None = Field(default=None, description="UNet calls of one pipeline call")
     phases_s: Phases | None = None
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = Field(default=None, description="most memory in use by tensors in one call")
     peak_memory_reason: str | None = Field(default=None, description="why peak_memory_bytes is null")
+    peak_reserved_bytes: int | None = Field(
+        default=None, description="most memory that torch held in that call, unused blocks included"
+    )
+    peak_reserved_reason: str | None = Field(
+        default=None, description="why peak_reserved_bytes is null; null as well in older records"
+    )
+    gpu: GpuState | None = Field(default=None, description="null on other devices, and where no times were measured")
     pictures: Pictures | None = None
     work: ComparedWork | None = Field(default=None, description="null where nothing was counted")
     error: RaisedError | None = None

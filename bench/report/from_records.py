@@ -172,7 +172,9 @@ def _figures(record: Record) -> tuple[tuple[str, Value], ...]:
         "median absolute deviation": seconds(record.mad_s),
         **{f"call {number}": seconds(value) for number, value in enumerate(record.samples_s, start=1)},
         "load": seconds(record.load_s),
-        "first call": seconds(record.first_call_s),
+        "first call" if record.first_call_cold is not False else "first call, of a warm pipeline": seconds(
+            record.first_call_s
+        ),
         "text encoding": seconds(phases.text_encoding) if phases else Value(""),
         "denoising": seconds(sum(phases.denoising)) if phases else Value(""),
         "decoding": seconds(phases.decoding) if phases else Value(""),
@@ -270,13 +272,13 @@ def _environments(runs: Sequence[RunFiles]) -> tuple[NamedEnvironment, ...]:
 
 
 def flattened(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Nested values in one level, with spaces in their names, as text."""
+    """Nested values in one level, with spaces in their names, other than those of environment variables, as text."""
     flat: dict[str, str] = {}
     for name, value in environment.items():
         if isinstance(value, Mapping):
             flat |= flattened(value)
         else:
-            flat[name.replace("_", " ")] = "none" if value is None else str(value)
+            flat[name if name.isupper() else name.replace("_", " ")] = "none" if value is None else str(value)
     return flat
 
 

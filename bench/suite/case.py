@@ -29,6 +29,18 @@ def _known_optimization(name: str) -> str:
     return name
 
 
+# Keywords of the pipeline call that the suite sets, with the key of a case that decides each.
+SET_BY_THE_SUITE = {
+    "batch_size": "images",
+    "generator": "seed",
+    "guidance_scale": "guidance",
+    "image": "task",
+    "mask_image": "task",
+    "num_inference_steps": "steps",
+    "output_type": "scenario",
+    "prompt": "prompts",
+    "return_dict": "",
+}
 OptimizationName = Annotated[str, AfterValidator(_known_optimization)]
 Value = bool | int | float | str | list[int] | list[float] | list[str]
 
@@ -120,6 +132,23 @@ class Settings(Frozen):
         if name not in SCHEDULERS:
             raise ValueError(f"'{name}' is not one of {', '.join(SCHEDULERS)}")
         return name
+
+    @field_validator("call")
+    @classmethod
+    def _other_keywords(cls, call: dict[str, Any]) -> dict[str, Any]:
+        for key in call:
+            if key in SET_BY_THE_SUITE:
+                own = SET_BY_THE_SUITE[key]
+                instead = f"use the key '{own}'" if own else "remove it"
+                raise ValueError(f"the suite itself sets '{key}'; {instead}")
+        return call
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Settings:
+        both = [key for key in ("height", "width") if self.size and key in self.call]
+        if both:
+            raise ValueError(f"call: '{both[0]}' is set by 'size'; remove one of the two")
+        return self
 
     @property
     def seeds(self) -> list[int]:

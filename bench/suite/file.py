@@ -17,6 +17,8 @@ from bench.frozen import Frozen
 from bench.suite.case import DTYPES, Case, Model, Settings
 from bench.suite.tuning import Tuning, tuning_of
 
+# An id ends in a file name, to which a device or releases are added; file systems take 255 bytes.
+LONGEST_ID = 180
 SUITE_FILE = Path(__file__).parents[1] / "suite.toml"
 
 
@@ -106,6 +108,11 @@ def read_suite(file: Path = SUITE_FILE) -> Suite:
     _section(document, "cases", list, file)
     for section in _DEFAULTS:
         for place, case in _read_cases(document, section, entries, file):
+            if len(case.id) > LONGEST_ID:
+                raise SuiteError(
+                    f"{place}: the id of a case has {len(case.id)} characters and at most {LONGEST_ID} fit into a file "
+                    f"name: {case.id[:80]}…; shorten the values in 'call' and 'options'."
+                )
             known = cases.setdefault(case.id, case)
             if known != case:
                 other = "tag" if section == "sentinels" else "seed or size"

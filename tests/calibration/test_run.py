@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.calibration import processes, run, variations
+from bench.calibration import processes, run, variations, worker
 from bench.calibration.derivation import derive_limits
-from bench.calibration.messages import Answer, Assignment, Died, Made, NotHeld, Raised
+from bench.calibration.messages import Answer, Assignment, Died, Made, NotHeld, Raised, Ready
 from bench.calibration.prediction import prediction_bound
 from bench.calibration.processes import NoEffectHere, VariationFailed, run_variation
 from bench.calibration.run import Calibrated, Calibration
@@ -277,6 +277,29 @@ def test_a_variation_that_does_not_take_hold_says_so(tiny_case: MakeCase):
         list(run_variation(replace(without, environment={"ATEN_CPU_CAPABILITY": "default"}), assignment))
 
 
+@pytest.mark.parametrize(
+    ("name", "deterministic", "expected"),
+    [
+        ("default kernels", False, (Ready, [])),
+        ("default kernels", True, (NotHeld, [])),
+        ("another process", False, (Ready, ["deterministic"])),
+    ],
+)
+def test_one_variation_leaves_the_kernels_to_torch(name, deterministic, expected, tiny_case: MakeCase, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(worker, "make_deterministic", lambda: asked.append("deterministic"))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    assignment = replace(assignment_for(tiny_case(DDPM)), variation=name)
+    assert (type(next(worker.answers(assignment))), asked) == expected
+
+
+def test_default_kernels_are_evidence_for_accelerators_only():
+    for device, there in (("cpu", False), ("cuda", True)):
+        run, left_out = variations_here(device, 2)
+        assert ("default kernels" in {one.name for one in run}) == there
+        assert ("default kernels: only for accelerators" in left_out) != there
+
+
 DYING = """
 import os, sys
 from bench.calibration.messages import Raised, Ready
@@ -488,6 +511,20 @@ def test_a_golden_of_another_type_of_device_keeps_its_limits(calibrate, case, ro
     found = calibrate([case], {TWINS: twins(1)})[case.id]
     assert "its golden was made on cuda, whose limits another type of device must not replace" in found.problem
     assert place.origin.read_bytes() == before
+
+
+@pytest.mark.parametrize("elsewhere", ["plain", "alike"])
+def test_a_case_like_one_of_another_type_of_device_keeps_its_limits(elsewhere, calibrate, tiny_case, root):
+    plain = tiny_case(DDPM, sentinel="ways")
+    alike = tiny_case(DDPM, sentinel="ways", scenario="called-twice")
+    for name, case in {"plain": plain, "alike": alike}.items():
+        origin = describe_origin(case, WEIGHTS, None, Cpu(), {})
+        device = {"type": "cuda", "name": "NVIDIA L4"} if name == elsewhere else origin.device
+        write_golden(golden_of(root, case), tiles(), origin.model_copy(update={"device": device}))
+    before = golden_of(root, alike).origin.read_bytes()
+    found = calibrate([alike], {TWINS: twins(1)})[alike.id]
+    assert "its golden was made on cuda" in found.problem
+    assert golden_of(root, alike).origin.read_bytes() == before
 
 
 def test_limits_are_not_measured_from_a_known_difference(calibrate, case, root):

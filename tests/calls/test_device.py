@@ -54,6 +54,7 @@ def calls(monkeypatch):
         "empty_cache": None,
         "reset_peak_memory_stats": None,
         "max_memory_allocated": 4096,
+        "max_memory_reserved": 8192,
     }.items():
         monkeypatch.setattr(torch.accelerator, name, noting(name, answer))
     return noted
@@ -67,7 +68,7 @@ def without_counters(monkeypatch, calls):
         def no_counter(*_):
             raise error
 
-        for name in ("reset_peak_memory_stats", "max_memory_allocated", "get_memory_info"):
+        for name in ("reset_peak_memory_stats", "max_memory_allocated", "max_memory_reserved", "get_memory_info"):
             monkeypatch.setattr(torch.accelerator, name, no_counter, raising=False)
 
     return refuse
@@ -179,8 +180,8 @@ def test_a_run_on_another_device_than_the_required_one_is_refused(device, wanted
 
 
 def test_a_peak_is_reported_in_bytes_and_without_a_reason(calls):
-    assert GPU.peak_memory() == PeakMemory(4096, None)
-    assert calls == [("max_memory_allocated", GPU.torch_device)]
+    assert GPU.peak_memory() == PeakMemory(4096, None, 8192, None)
+    assert calls == [("max_memory_allocated", GPU.torch_device), ("max_memory_reserved", GPU.torch_device)]
 
 
 def test_a_peak_of_zero_is_reported_as_a_reason(monkeypatch):
@@ -190,10 +191,21 @@ def test_a_peak_of_zero_is_reported_as_a_reason(monkeypatch):
     assert peak.reason == "the peak counter of cuda returns 0"
 
 
+def test_memory_that_torch_held_is_counted_apart(monkeypatch, calls):
+    monkeypatch.setattr(torch.accelerator, "max_memory_reserved", lambda *_: 0)
+    why = "the peak counter of reserved memory of cuda returns 0"
+    assert GPU.peak_memory() == PeakMemory(4096, None, None, why)
+
+
 @pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, AttributeError])
 def test_a_counter_that_raises_is_reported_as_a_reason(without_counters, error):
     without_counters(error("no statistics here"))
-    assert GPU.peak_memory() == PeakMemory(None, "cuda has no peak counter (no statistics here)")
+    assert GPU.peak_memory() == PeakMemory(
+        None,
+        "cuda has no peak counter (no statistics here)",
+        None,
+        "cuda has no peak counter of reserved memory (no statistics here)",
+    )
 
 
 def test_the_reason_for_a_missing_peak_is_one_line(without_counters):
@@ -208,6 +220,8 @@ def test_the_cpu_says_why_it_has_no_peak():
     peak = Cpu().peak_memory()
     assert peak.allocated is None
     assert peak.reason
+    assert peak.reserved is None
+    assert peak.reserved_reason
 
 
 def test_a_backend_without_counters_can_still_be_measured(without_counters):
@@ -227,13 +241,14 @@ def test_memory_is_measured_from_a_reset_to_the_end_of_the_block(calls):
     with measured_memory(GPU) as peaks:
         calls.append(("the block",))
         assert peaks == []
-    assert peaks == [PeakMemory(4096)]
+    assert peaks == [PeakMemory(4096, reserved=8192)]
     assert calls == [
         ("empty_cache",),
         ("reset_peak_memory_stats", GPU.torch_device),
         ("the block",),
         ("synchronize", GPU.torch_device),
         ("max_memory_allocated", GPU.torch_device),
+        ("max_memory_reserved", GPU.torch_device),
     ]
 
 

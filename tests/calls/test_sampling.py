@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from bench.calls import sampling, schedulers
 from bench.calls.sampling import BrokenPicture, call_arguments, generate, prepare_call, to_images
 from bench.calls.schedulers import UnknownSchedulerOption, build_scheduler
+from bench.calls.tasks import task_arguments
 from bench.suite.schedulers import DDPM, SCHEDULERS, STABLE_DIFFUSION, SchedulerChoice, allowed_schedulers
+from bench.suite.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,6 +44,18 @@ def together(tiny_case, kind, **settings):
     if kind == STABLE_DIFFUSION:
         settings |= {"prompts": PROMPTS}
     return tiny_case(kind, images=3, **settings)
+
+
+@KINDS
+@pytest.mark.parametrize("task", TASKS)
+def test_a_case_cannot_replace_what_the_suite_sets(kind, task, tiny_case):
+    case = tiny_case(kind, **({"size": 64} if kind == STABLE_DIFFUSION else {}))
+    arguments = call_arguments(case)
+    if kind == STABLE_DIFFUSION:
+        arguments = task_arguments(task, arguments, (64, 64))
+    for key in {*arguments} - {"height", "width"}:
+        with pytest.raises(ValidationError, match=f"the suite itself sets '{key}'"):
+            tiny_case(kind, call={key: 1})
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bench.calls.device import instruction_set
@@ -525,8 +526,9 @@ def test_after_an_update_the_next_run_passes(root, accepted):
     ("level", "reference_of", "suffix"),
     [
         ("auto", None, ""),
-        ("auto", OTHER_GPU, ""),
-        ("auto", PROCESSOR, "@cuda"),
+        ("auto", GPU, ""),
+        ("auto", OTHER_GPU, "@cuda-nvidia-h100-80gb-hbm3"),
+        ("auto", PROCESSOR, "@cuda-nvidia-h100-80gb-hbm3"),
         ("reference", PROCESSOR, ""),
         ("type", None, "@cuda"),
         ("type", OTHER_GPU, "@cuda"),
@@ -542,6 +544,57 @@ def test_an_update_writes_at_the_level_that_was_asked_for(root, level, reference
     written = {name for name, content in contents(root).items() if before.get(name) != content}
     assert written == {f"{CASE.id}{suffix}.png", f"{CASE.id}{suffix}.json"}
     assert read_golden(GoldenPlace(root / f"{CASE.id}{suffix}.png")).origin.device == {"type": "cuda", "name": GPU.name}
+
+
+@pytest.mark.parametrize("level", ["reference", "type"])
+@pytest.mark.parametrize("update", ["auto", "type", "reference"])
+def test_no_accelerator_replaces_the_golden_of_another_model(root, level, update):
+    accept(root, pictures(1), device=OTHER_GPU, level=level)
+    before = contents(root)
+    if update == level:
+        words = "it was made on NVIDIA A10 and this is NVIDIA H100 80GB HBM3; .* --golden-level device"
+        with pytest.raises(GoldenError, match=words):
+            check(root, pictures(), device=GPU, update=update)
+    else:
+        check(root, pictures(), device=GPU, update=update)
+    assert before.items() <= contents(root).items()
+
+
+def test_an_accelerator_does_not_replace_a_golden_that_it_cannot_read(root, golden):
+    golden.with_suffix(".json").write_text("{")
+    before = contents(root)
+    check(root, pictures(), device=GPU, update="auto")
+    assert before.items() <= contents(root).items()
+    assert check(root, pictures(), device=GPU).verdict == Verdict.IDENTICAL
+
+
+def test_processors_share_the_reference(root, golden):
+    check(root, pictures(9), device=OTHER_PROCESSOR, update="auto")
+    assert set(contents(root)) == {f"{CASE.id}.png", f"{CASE.id}.json"}
+
+
+def test_an_origin_says_how_its_process_rounded(root, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    check(root, pictures(), device=GPU, update="auto")
+    check(root, pictures(), device=PROCESSOR, update="type")
+    origin = read_golden(golden_place(root, CASE, GPU, "reference")).origin
+    assert origin.device == {"type": "cuda", "name": GPU.name}
+    modes = {"deterministic": True, "float32_matmul_precision": "high"}
+    assert origin.numerics == modes | {"cudnn_tf32": False, "cudnn": 91002}
+    assert read_golden(golden_place(root, CASE, PROCESSOR, "type")).origin.numerics == modes
+
+
+def test_an_origin_without_numerics_is_read_and_stays_as_it_is(root, golden):
+    path = golden.with_suffix(".json")
+    document = json.loads(path.read_text())
+    del document["numerics"]
+    path.write_text(json.dumps(document))
+    assert read_golden(GoldenPlace(golden)).origin.numerics is None
+    accept_limits(root, CASE, PROCESSOR, CALIBRATED)
+    assert "numerics" not in json.loads(path.read_text())
 
 
 def test_the_golden_of_the_exact_device_comes_first(root):

@@ -37,6 +37,7 @@ from bench.verdicts import Verdict
 PROCESSOR: Any = SimpleNamespace(type="cpu", name="Some Processor")
 OTHER_PROCESSOR: Any = SimpleNamespace(type="cpu", name="Another Processor")
 GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA H100")
+OTHER_GPU: Any = SimpleNamespace(type="cuda", name="NVIDIA A10")
 MODEL = Model(name="tiny-sd", kind="stable-diffusion", source="embedded")
 NEW = {"diffusers": "0.42.1", "transformers": "5.24.0", "torch": None}
 OLD = NEW | {"diffusers": "0.30.3"}
@@ -47,6 +48,7 @@ OTHER_ERROR = RaisedError(type="KeyError", message="'sigma'")
 
 def case_with(**settings: Any) -> Case:
     usual = {"scheduler": "pndm", "steps": 5, "guidance": 7.5, "images": 2, "prompts": ("a fox", "a cat")}
+    usual["issue"] = "https://example.org/issues/2"
     return Case(model=MODEL, settings=Settings(**(usual | settings)))
 
 
@@ -269,6 +271,15 @@ def test_a_difference_may_be_that_a_case_raises_or_works(store, case, shown, exp
     assert Verdict(store.check(case, usual).verdict).passes
 
 
+def test_a_failure_of_memory_is_no_known_difference(store, case):
+    store.check(case, pictures(), update="auto")
+    before = contents(store.root)
+    found = store.accept(case, RaisedError(type="OutOfMemoryError", message="CUDA out of memory."))
+    assert "not accepted: memory or the device failed" in found.pictures.message
+    assert not found.verdict.passes
+    assert contents(store.root) == before
+
+
 @pytest.mark.parametrize(
     ("usual", "then", "expected"),
     [
@@ -353,6 +364,18 @@ def test_a_difference_needs_a_golden_of_its_type_of_device(store, case):
     store.check(case, pictures(), update="auto", device=GPU)
     with pytest.raises(GoldenError, match="was made on cuda"):
         store.accept(case, pictures(1))
+
+
+def test_no_accelerator_changes_the_known_differences_of_another_model(store, case):
+    store.check(case, pictures(), update="auto", device=GPU)
+    store.accept(case, pictures(1), device=GPU)
+    before = contents(store.root)
+    with pytest.raises(GoldenError, match="made on NVIDIA H100 and this is NVIDIA A10"):
+        store.accept(case, pictures(2), device=OTHER_GPU)
+    assert store.check(case, pictures(), OLD, device=OTHER_GPU).verdict == Verdict.CHANGED
+    with pytest.raises(GoldenError, match="made on NVIDIA H100 and this is NVIDIA A10"):
+        store.check(case, pictures(), OLD, update="auto", device=OTHER_GPU)
+    assert contents(store.root) == before
 
 
 def test_a_scenario_follows_the_known_difference_of_the_plain_case(store):

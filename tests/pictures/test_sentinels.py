@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bench.calls.device import instruction_set
 from bench.calls.raised import RaisedError
 from bench.calls.work import Work
 from bench.pictures.check import check_golden, limits_side_by_side
-from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured
+from bench.pictures.limits import STRICT, CalibratedLimits, VariationMeasured, default_limits
 from bench.pictures.similarity import Limits
 from bench.pictures.store import accept_limits, describe_origin, find_golden, golden_place, read_golden, unused_goldens
 from bench.suite.case import Case, Model, Settings
@@ -27,7 +28,15 @@ OTHER_ERROR = RaisedError(type="IndexError", message="index 6 is out of bounds")
 
 
 def sentinel(**settings: Any) -> Case:
-    usual = {"scheduler": "pndm", "steps": 5, "guidance": 7.5, "images": 1, "prompts": ("a fox",), "sentinel": "ways"}
+    usual = {
+        "scheduler": "pndm",
+        "steps": 5,
+        "guidance": 7.5,
+        "images": 1,
+        "prompts": ("a fox",),
+        "sentinel": "ways",
+        "issue": "https://example.org/issues/2",
+    }
     return Case(model=MODEL, settings=Settings(**(usual | settings)))
 
 
@@ -49,10 +58,12 @@ def work(syncs: int) -> Work:
 def check(tmp_path):
     """Checks what a case made against the store, as a run does."""
 
-    def check_case(case, images=(), error=None, *, update=None, syncs=None, device=PROCESSOR):
+    def check_case(case, images=(), error=None, *, update=None, syncs=None, device=PROCESSOR, errors=False):
         counted = None if syncs is None else work(syncs)
         origin = describe_origin(case, "w" * 64, None, device, {"torch": "2.9.0"}, error=error, work=counted)
-        return check_golden(case, list(images), origin, tmp_path, device, update=update, announce=lambda _line: None)
+        return check_golden(
+            case, list(images), origin, tmp_path, device, update=update, errors=errors, announce=lambda _line: None
+        )
 
     return check_case
 
@@ -119,6 +130,62 @@ def test_no_update_makes_it_pass_with_other_pictures(check):
     assert verdict(check(TWICE, pictures(1))) == Verdict.CHANGED
 
 
+@pytest.fixture
+def elsewhere(check):
+    """Both cases have goldens from the processor, and a GPU draws other pictures."""
+    for case in (PLAIN, TWICE):
+        check(case, pictures(), update="auto", syncs=5)
+
+
+def test_a_case_that_must_match_another_follows_it_to_another_device(elsewhere, check):
+    assert verdict(check(TWICE, pictures(1), device=GPU)) == Verdict.CHANGED
+    check(PLAIN, pictures(1), update="auto", device=GPU)
+    assert verdict(check(TWICE, pictures(1), device=GPU)) == Verdict.IDENTICAL
+    found = check(TWICE, pictures(), device=GPU)
+    assert verdict(found) == Verdict.CHANGED
+    assert PLAIN.id in found.pictures.message
+    assert verdict(check(TWICE, pictures())) == Verdict.IDENTICAL
+    assert verdict(check(TWICE, pictures(1))) == Verdict.CHANGED
+
+
+def test_on_another_device_it_is_judged_by_the_limits_there(elsewhere, check):
+    assert check(TWICE, pictures(lift=3), device=GPU).pictures.verdict == Verdict.WITHIN_LIMITS
+    check(PLAIN, pictures(), update="auto", device=GPU)
+    found = check(TWICE, pictures(lift=3), device=GPU).pictures
+    assert (found.tier, found.verdict) == (STRICT, Verdict.CHANGED)
+
+
+def test_limits_from_another_type_of_device_do_not_follow_it(elsewhere, check, tmp_path):
+    accept_limits(tmp_path, TWICE, PROCESSOR, calibrated(99, 0.1))
+    check(PLAIN, pictures(1), update="auto", device=GPU)
+    assert verdict(check(TWICE, pictures(1, lift=3), device=GPU)) == Verdict.CHANGED
+    assert limits_side_by_side(tmp_path, TWICE, GPU).reason == default_limits("float32", STRICT).reason
+
+
+def test_an_update_says_which_case_to_accept_first(elsewhere, check):
+    found = check(TWICE, pictures(1), update="auto", device=GPU)
+    assert verdict(found) == Verdict.CHANGED
+    assert found.pictures.message.endswith(f"accept {PLAIN.id} on this device with --golden-update first")
+
+
+@pytest.mark.parametrize("case", [PLAIN, TWICE], ids=["plain", "like plain"])
+def test_its_work_is_checked_on_another_device_after_an_update(elsewhere, check, case):
+    assert check(case, pictures(), device=GPU, syncs=99).work.verdict == Verdict.NOT_COMPARED
+    found = check(case, pictures(), update="auto", device=GPU, syncs=7)
+    assert not found.verdict.passes
+    assert check(case, pictures(), device=GPU, syncs=7).verdict == Verdict.IDENTICAL
+    assert check(case, pictures(), device=GPU, syncs=9).verdict == Verdict.MORE_WORK
+    assert check(case, pictures(), syncs=5).verdict == Verdict.IDENTICAL
+
+
+def test_a_golden_of_another_device_does_not_get_its_limits(elsewhere, check, tmp_path):
+    accept_limits(tmp_path, PLAIN, PROCESSOR, calibrated(99, 0.1))
+    check(PLAIN, pictures(), update="auto", device=GPU, syncs=7)
+    place = find_golden(tmp_path, PLAIN, GPU)
+    assert place is not None
+    assert read_golden(place).origin.limits is None
+
+
 def test_small_differences_from_the_other_case_are_within_limits(check, tmp_path):
     for case in (PLAIN, TWICE):
         check(case, pictures(), update="auto")
@@ -171,6 +238,49 @@ def test_a_case_that_must_be_like_another_may_raise_as_well(check):
     check(TWICE, [], ERROR, update="auto")
     assert verdict(check(TWICE, [], ERROR)) == Verdict.RAISES_AS_BEFORE
     assert verdict(check(TWICE, pictures())) == Verdict.WORKS_NOW
+
+
+OF_THE_MACHINE = [
+    RaisedError.of(error)
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.AcceleratorError("device-side assert triggered"),
+        MemoryError(),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("HIP error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GiB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+    )
+]
+
+
+@pytest.mark.parametrize("error", OF_THE_MACHINE, ids=lambda error: error.sentence[:50])
+@pytest.mark.parametrize("accepted", [False, True], ids=["no golden", "a golden"])
+def test_a_failure_of_memory_or_device_never_becomes_a_golden(check, tmp_path, error, accepted):
+    if accepted:
+        check(PLAIN, pictures(), update="auto")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    found = check(PLAIN, [], error, update="auto", errors=True)
+    assert not found.verdict.passes
+    assert "not accepted: memory or the device failed" in found.pictures.message
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_an_error_without_a_reported_issue_is_accepted_on_request_only(check, tmp_path):
+    case = sentinel(issue=None)
+    found = check(case, [], ERROR, update="auto")
+    assert verdict(found) == Verdict.MISSING
+    assert "name the report of this error as 'issue' in the suite file" in found.pictures.message
+    assert not list(tmp_path.rglob("*.*"))
+    check(case, [], ERROR, update="auto", errors=True)
+    assert verdict(check(case, [], ERROR)) == Verdict.RAISES_AS_BEFORE
+
+
+@pytest.mark.parametrize("error", [ERROR, RaisedError(type="RuntimeError", message="shapes cannot be multiplied")])
+def test_what_the_libraries_raise_is_no_failure_of_the_machine(error):
+    assert not error.is_of_the_machine
 
 
 def test_a_timed_case_may_raise_too(check, tmp_path):

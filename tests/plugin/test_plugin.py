@@ -479,6 +479,7 @@ def assert_refused(result: pytest.RunResult, sentence: str, pytester: pytest.Pyt
         (["golden", "--model=nobody"], r"--model nobody: not in \S+suite\.toml; known: far, tiny\."),
         (["golden", "--device=warp"], r"--device warp: torch knows no such device; .*\."),
         (["golden", "--golden-update", "--pictures-only"], r"--golden-update accepts pictures and work together: .*\."),
+        (["golden", "--golden-errors"], r"--golden-errors accepts what cases raise: add --golden-update\."),
         (["golden", "--golden-for=torch>1", "--golden-reason=why"], r"--golden-for names .*: add --golden-update\."),
         (["golden", "--golden-update", "--golden-for=torch>1"], r'--golden-for needs --golden-reason "…": .*\.'),
         (["golden", "--golden-update", "--golden-for=torch>1", "--golden-reason= "], r"--golden-for needs .*\."),

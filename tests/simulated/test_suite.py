@@ -37,7 +37,10 @@ def test_a_measured_case_has_no_times(tiny_ddpm_folder, tmp_path):
         assert record.device == "sim"
         assert record.pictures
         assert record.peak_memory_bytes
+        assert record.peak_reserved_bytes
+        assert record.peak_reserved_bytes >= record.peak_memory_bytes
         assert (record.load_s, record.first_call_s, record.samples_s) == (None, None, ())
+        assert (record.first_call_cold, record.gpu) == (None, None)
         assert (record.median_s, record.mad_s, record.phases_s) == (None, None, None)
     assert run.environment["device_name"] == "simulated accelerator"
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bench.suite.case import DTYPES, Settings
-from bench.suite.file import SuiteError, read_suite
+from bench.suite.file import LONGEST_ID, SuiteError, read_suite
 from bench.suite.scenarios import SCENARIOS
 from bench.suite.schedulers import DDPM as DDPM_KIND
 from bench.suite.schedulers import SCHEDULERS, STABLE_DIFFUSION, allowed_schedulers
@@ -117,6 +117,19 @@ def test_shipped_case_ids_are_safe_as_file_names():
         assert folder == case.model.name
         assert group == ([case.settings.sentinel] if case.settings.sentinel else [])
         assert re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,100}", name), case.id
+
+
+def test_shipped_case_ids_leave_room_for_what_is_added_to_them():
+    suffix = "@cuda-nvidia-rtx-6000-ada-generation+diffusers-from-0.28-below-0.31"
+    assert LONGEST_ID + len(f"{suffix}.png") <= 255
+    assert max(len(case.id) for case in read_suite().cases) <= LONGEST_ID
+
+
+def test_the_plain_case_comes_before_those_that_must_match_it():
+    """So that one update can accept all of them on another device."""
+    cases = read_suite().cases
+    places = {case.id: place for place, case in enumerate(cases)}
+    assert all(places[case.plain.id] <= places[case.id] for case in cases)
 
 
 def test_the_shipped_cases_load_each_pipeline_once():
@@ -286,6 +299,29 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         "steps = 10",
         'steps = 10\noptimizations = ["fused-qkv"]',
         [SECOND, "optimization 'fused-qkv'", "ddpm pipeline"],
+    ),
+    "keyword of the call that the suite sets": (
+        "steps = 20",
+        "steps = 20\ncall = { num_inference_steps = 9 }",
+        [FIRST, "call: ", "'num_inference_steps'", "'steps'"],
+    ),
+    "generator in the call": ("steps = 20", "steps = 20\ncall = { generator = 1 }", [FIRST, "'generator'", "'seed'"]),
+    "output type in a sweep of calls": (
+        "steps = 20",
+        'steps = 20\ncall = [{ eta = 1.0 }, { output_type = "pil" }]',
+        [FIRST, "'output_type'"],
+    ),
+    "prompt in the call": ("steps = 20", 'steps = 20\ncall = { prompt = "x" }', [FIRST, "'prompt'", "'prompts'"]),
+    "return_dict in the call": ("steps = 20", "steps = 20\ncall = { return_dict = false }", [FIRST, "remove it"]),
+    "two heights": (
+        "steps = 20",
+        "steps = 20\nsize = 64\ncall = { height = 72 }",
+        [FIRST, "call: 'height'", "'size'", "remove one"],
+    ),
+    "an id too long for a file name": (
+        "steps = 20",
+        f'steps = 20\ncall = {{ negative_prompt = ["{"a blurry picture, " * 8}", "worse"] }}',
+        [FIRST, "characters", str(LONGEST_ID), "file name", "shorten"],
     ),
     "two cases with one id": (
         SOUND,
