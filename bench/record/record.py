@@ -34,6 +34,7 @@ class Record(Frozen):
     device: str
     environment: str = Field(description="short hash; environments.json has the details")
     load_average: float | None = None
+    seconds: float | None = Field(default=None, description="wall time that the case took, without loading")
     load_s: float | None = Field(default=None, description="checkpoint on disk to pipeline on device")
     first_call_s: float | None = Field(default=None, description="includes lazy work and compilation")
     samples_s: tuple[float, ...] = Field(default=(), description="steady calls, in order")
@@ -43,6 +44,7 @@ class Record(Frozen):
     phases_s: Phases | None = None
     peak_memory_bytes: int | None = None
     peak_memory_reason: str | None = Field(default=None, description="why peak_memory_bytes is null")
+    pixels: str | None = Field(default=None, description="SHA-256 of the grid's values, which ties it to its file")
     pictures: Pictures | None = None
     work: ComparedWork | None = Field(default=None, description="null where nothing was counted")
     error: RaisedError | None = None
