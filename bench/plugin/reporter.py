@@ -137,8 +137,8 @@ class Reporter:
         write_case_line(self._config, self._progress.line(case_id, record, report.outcome), passed=report.passed)
 
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
-        if exitstatus == pytest.ExitCode.USAGE_ERROR:  # the folder may be that of another run
-            return
+        if exitstatus == pytest.ExitCode.USAGE_ERROR or hasattr(self._config, "workerinput"):
+            return  # the folder may be that of another run; of several processes, the controlling one reports
         session = self._session
         write = terminalreporter.write_line
         records = session.all_records()
