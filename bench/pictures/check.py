@@ -310,7 +310,7 @@ def check_golden(
         return Check(pictures, work, golden, Verdict(pictures.verdict))
     if origin.like and verdict is Verdict.CHANGED:
         return Check(pictures, work, golden, verdict)
-    place = golden_place(root, case, device, _level_to_write(update, case, root, device))
+    place = golden_place(root, case, device, level_to_write(update, case, root, device))
     before = what_was_found(pictures, work if other_work else None)
     limits = golden.origin.limits if golden else None
     kept = limits if pictures.verdict == Verdict.IDENTICAL else None
@@ -359,7 +359,8 @@ def what_was_found(pictures: Pictures, work: ComparedWork | None) -> str:
     return ", ".join(found)
 
 
-def _level_to_write(update: str, case: Case, root: Path, device: Device) -> str:
+def level_to_write(update: str, case: Case, root: Path, device: Device) -> str:
+    """The level at which ``check_golden`` writes the golden of a case; see there for ``update``."""
     if update != "auto":
         return update
     reference = golden_place(root, case, device, REFERENCE)

@@ -10,6 +10,7 @@ from bench.plugin.options import parse_shard
 from bench.record.folder import RECORDS
 from bench.record.record import read_records
 from bench.record.run_info import read_run_info
+from bench.report import __main__ as report
 from tests.plugin.tiny_suite import CASES, run_folders, text_of
 from tests.project import PROJECT
 
@@ -21,6 +22,10 @@ NOTHING_TIMED = pytest.mark.filterwarnings("ignore:Not saving anything, no bench
 
 def collected(result, name="test_picture"):
     return [line.partition(f"{name}[")[2].rstrip("]") for line in result.outlines if f"{name}[" in line]
+
+
+def records_of(folder):
+    return read_records(folder / RECORDS)
 
 
 def info_of(folder):
@@ -46,6 +51,27 @@ def test_shards_run_each_case_once_and_say_what_they_are(start, pytester):
     assert (first.shard.index, second.shard.index, first.shard.count) == (1, 2, 2)
     assert first.shard.basis == second.shard.basis
     assert (first.suite, first.environment, first.options) == (second.suite, second.environment, second.options)
+
+
+@pytest.mark.usefixtures("goldens")
+def test_merged_shards_are_the_complete_run(start, pytester, monkeypatch, capsys):
+    monkeypatch.chdir(pytester.path)
+    start("golden")
+    complete = records_of(pytester.path / "results" / "latest")
+    for index in (1, 2, 4):
+        start("golden", f"--shard={index}/4", f"--results=shard-{index}")
+    shards = [str((pytester.path / f"shard-{index}" / "latest").resolve()) for index in (1, 2, 4)]
+    capsys.readouterr()
+    assert report.main(shards) == 1
+    said = capsys.readouterr().out
+    assert "Missing: shard 3/4." in said
+    assert f"1 of 3 selected cases did not run: {CASES[2]}." in said
+    start("golden", "--shard=3/4", "--results=shard-3")
+    assert report.main([*shards, str((pytester.path / "shard-3" / "latest").resolve())]) == 0
+    merged = records_of(pytester.path / "results" / "latest")
+    assert [(one.case, one.verdict, one.pixels) for one in merged] == [
+        (one.case, one.verdict, one.pixels) for one in complete
+    ]
 
 
 def test_checks_of_no_case_belong_to_the_first_shard(start):
