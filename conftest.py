@@ -7,7 +7,7 @@ import pytest
 from bench.plugin.calibration import CALIBRATION, CalibrationReporter, check_options
 from bench.plugin.checks import check_picture, measure_case
 from bench.plugin.reporter import Reporter
-from bench.plugin.run_info import RunInfoWriter
+from bench.plugin.run_info import RunInfoWriter, refuse_another_run
 from bench.plugin.selection import choose_items
 from bench.plugin.session import (
     SESSION,
@@ -17,6 +17,7 @@ from bench.plugin.session import (
     machine_environment,
     start_session,
 )
+from bench.plugin.shards import choose_shard
 from bench.plugin.upgrade import (
     UPGRADE,
     UpgradeReporter,
@@ -36,6 +37,7 @@ def pytest_configure(config):
     session = config.stash[SESSION] = start_session(config)
     if session.options.golden_calibrate:
         check_options(config, session)
+    refuse_another_run(config, session)
     if session.upgrade:
         upgrade = config.stash[UPGRADE] = UpgradeSession(session, session.upgrade, announcer(config))
         config.pluginmanager.register(UpgradeReporter(config, upgrade))
@@ -68,6 +70,7 @@ def pytest_collection_modifyitems(config, items):
     choose_items(config, items)
     if session.upgrade and session.upgrade.pictures_only:
         leave_out_timing(items)
+    choose_shard(config, session, items)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -25,7 +25,7 @@ from bench.calls.work import Work, count_work, counted_call, forget_compiled
 from bench.errors import BenchError
 from bench.pictures.accept import accept_difference
 from bench.pictures.check import Check, check_golden, same_pixels
-from bench.pictures.grids import make_grid
+from bench.pictures.grids import make_grid, pixels_hash
 from bench.pictures.limits import PORTABLE, default_limits
 from bench.pictures.outcomes import Difference
 from bench.pictures.similarity import compare, difference_picture
@@ -40,7 +40,16 @@ from bench.suite.optimizations import compiles
 from bench.verdicts import Verdict
 
 # Fields of a record that hold times, or are about one.
-TIMES = ("load_s", "first_call_s", "first_call_cold", "samples_s", "median_s", "mad_s", "phases_s")
+TIMES = (
+    "seconds",
+    "load_s",
+    "first_call_s",
+    "first_call_cold",
+    "samples_s",
+    "median_s",
+    "mad_s",
+    "phases_s",
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,9 @@ class Run:
             self.tally.in_pipeline_s += measured.in_pipeline_s
             record.update(_figures(measured), gpu=gpu_state(self.device))
             check = self._check(case, measured.images, loaded, measured.work)
-            record.update(pictures=check.pictures, work=check.work, verdict=check.verdict)
+            record.update(
+                pixels=_pixels(measured.images), pictures=check.pictures, work=check.work, verdict=check.verdict
+            )
             difference = self._unrepeatable(case, measured)
             if difference and Verdict(check.pictures.verdict).passes:
                 error = RaisedError(type="NotRepeatable", message=difference)
@@ -161,7 +172,8 @@ class Run:
             images, work, error = self._made(loaded, case)
             self.tally.in_pipeline_s += time.perf_counter() - began
             check = self._check(case, images, loaded, work, error)
-            record.update(pictures=check.pictures, work=check.work, error=error, verdict=check.verdict)
+            record.update(pixels=_pixels(images), pictures=check.pictures, work=check.work)
+            record.update(error=error, verdict=check.verdict)
         return Record(**record)
 
     def _made(self, loaded: LoadedPipeline, case: Case) -> tuple[list[Image.Image], Work | None, RaisedError | None]:
@@ -207,12 +219,14 @@ class Run:
             "verdict": Verdict.RAISES,
         }
         self.folder.note_environment(self.environment_key, self.environment)
+        began, loading_s = time.perf_counter(), self.tally.loading_s
         try:
             yield record
         except BaseException as error:
             record["error"] = RaisedError.of(error)
             raise
         finally:
+            record["seconds"] = time.perf_counter() - began - (self.tally.loading_s - loading_s)
             if is_simulated(self.device):
                 for name in TIMES:
                     record.pop(name, None)
@@ -227,7 +241,7 @@ class Run:
         error: RaisedError | None = None,
     ) -> Check:
         if images:
-            self.folder.save_picture(case.id, make_grid(images, images[0].size))
+            self.folder.save_picture(case.id, _grid(images))
         libraries = self.environment["libraries"]
         origin = describe_origin(case, loaded.weights, loaded.revision, self.device, libraries, work=work, error=error)
         asked, made = self.goldens, (case, images, origin, self.goldens.root, self.device)
@@ -275,6 +289,14 @@ class Run:
         ):
             return None
         return f"SSIM of the worst tile {similarity.ssim_worst_tile:.5f}, largest difference {similarity.max_diff}"
+
+
+def _grid(images: list[Image.Image]) -> Image.Image:
+    return make_grid(images, images[0].size)
+
+
+def _pixels(images: list[Image.Image]) -> str | None:
+    return pixels_hash(_grid(images)) if images else None
 
 
 def _origin_of(loaded: LoadedPipeline) -> dict[str, Any]:

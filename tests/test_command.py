@@ -19,6 +19,7 @@ from bench.errors import BenchError, UsageError
 FOLDER = Path(bench.__file__).parent
 # What each command calls first, which the tests replace, and arguments for it.
 COMMANDS = {
+    "bench.accept": ("bench.accept.read_recorded", ["latest"]),
     "bench.calibration.__main__": ("bench.calibration.__main__.read_suite", ["detects"]),
     "bench.faults.__main__": ("bench.faults.__main__.read_outcomes", ["report"]),
     "bench.history.bisect": ("bench.history.bisect.read_choice", ["paint", "1.0..2.0", "--case", "ddim"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +179,18 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def weights_with_loras(model: Model, checkpoint: Checkpoint, optimizations: Sequence[str]) -> str:
+    """SHA-256 over the weights of a pipeline, and of the LoRAs among its optimizations.
+
+    Raises:
+        LoraError: the weights of a LoRA are not there.
+    """
+    weights = weights_hash(checkpoint.folder)
+    for name, lora in loras_of(model, optimizations):
+        weights = hashlib.sha256(f"{weights} {lora_hash(name, lora)}".encode()).hexdigest()
+    return weights
+
+
 def _hide_loading_bars() -> None:
     """Loading takes a second; its progress bars would only clutter the lines of the cases."""
     import diffusers
@@ -198,9 +210,7 @@ def load_pipeline(
         NotApplied: an optimization could not be switched on.
     """
     checkpoint = find_checkpoint(model, suite_folder)
-    weights = weights_hash(checkpoint.folder)
-    for name, lora in loras_of(model, optimizations):
-        weights = hashlib.sha256(f"{weights} {lora_hash(name, lora)}".encode()).hexdigest()
+    weights = weights_with_loras(model, checkpoint, optimizations)
     return replace(load_checkpoint(model, checkpoint, dtype, optimizations, device), weights=weights)
 
 

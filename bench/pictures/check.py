@@ -310,7 +310,7 @@ def check_golden(
     other_work = work is not None and work.verdict in (Verdict.MORE_WORK, Verdict.LESS_WORK, Verdict.MISSING)
     if update is None:
         return Check(pictures, work, golden, verdict_of_case(pictures, work))
-    place = golden_place(root, case, device, _level_to_write(update, case, root, device))
+    place = golden_place(root, case, device, level_to_write(update, case, root, device))
     first_here = same and _is_first_here(golden, origin, place)
     if same and not other_work and not first_here:
         return Check(pictures, work, golden, verdict_of_case(pictures, work))
@@ -384,8 +384,11 @@ def _is_first_here(golden: Golden | None, origin: Origin, place: GoldenPlace) ->
     return golden.origin.device["type"] != origin.device["type"] and golden.place != place
 
 
-def _level_to_write(update: str, case: Case, root: Path, device: Device) -> str:
-    """Accelerators of different models round differently, so with ``auto`` none replaces the golden of another."""
+def level_to_write(update: str, case: Case, root: Path, device: Device) -> str:
+    """The level at which ``check_golden`` writes the golden of a case; see there for ``update``.
+
+    Accelerators of different models round differently, so with ``auto`` none replaces the golden of another.
+    """
     if update != "auto":
         return update
     found = find_golden(root, case, device)

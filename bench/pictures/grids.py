@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,3 +39,8 @@ def split_grid(grid: Image.Image, count: int) -> list[Image.Image]:
     """The ``count`` tiles of a grid that ``make_grid`` made."""
     width = grid.width // count
     return [grid.crop((position * width, 0, (position + 1) * width, grid.height)) for position in range(count)]
+
+
+def pixels_hash(grid: Image.Image) -> str:
+    """SHA-256 of mode, size and values, which ties a picture's file to the text that describes it."""
+    return hashlib.sha256(f"{grid.mode} {grid.size} ".encode() + grid.tobytes()).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import glob
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from bench.console import shown
 from bench.errors import BenchError
 from bench.files import as_png, shows, write_together
 from bench.frozen import Frozen
-from bench.pictures.grids import make_grid, split_grid
+from bench.pictures.grids import make_grid, pixels_hash, split_grid
 from bench.pictures.limits import CalibratedLimits
 from bench.pictures.outcomes import Outcome
 from bench.pictures.sheets import GroupError, SheetEntry, read_group, unused_entries, write_entry
@@ -217,10 +216,6 @@ def maker_of(place: GoldenPlace) -> dict[Literal["type", "name"], str] | None:
         return None
 
 
-def _pixels(image: Image.Image) -> str:
-    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
-
-
 def read_golden(place: GoldenPlace, libraries: Mapping[str, str | None] | None = None) -> Golden:
     """Reads a golden and checks that picture and origin belong together.
 
@@ -246,7 +241,7 @@ def _usual(place: GoldenPlace, libraries: Mapping[str, str | None]) -> Golden:
     if origin.like:
         plain = _plain(place, origin.like, libraries)
         return replace(plain, place=place, origin=origin, usual=None, plain=plain)
-    if grid is None or grid.mode != "RGB" or _pixels(grid) != origin.pixels:
+    if grid is None or grid.mode != "RGB" or pixels_hash(grid) != origin.pixels:
         raise GoldenError(
             f"{place}: not the picture that {place.origin.name} describes; restore both files, or {AGAIN}."
         )
@@ -280,7 +275,7 @@ def _tiles_of(place: GoldenPlace, other: Outcome, count: int) -> list[Image.Imag
             grid: Image.Image = opened
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise GoldenError(f"{shown(path)}: not a readable picture ({_first_line(error)}); {again}.") from None
-    if grid.mode != "RGB" or _pixels(grid) != other.pixels:
+    if grid.mode != "RGB" or pixels_hash(grid) != other.pixels:
         raise GoldenError(f"{shown(path)}: not the picture that {place.origin.name} describes; {again}.")
     return split_grid(grid, count)
 
@@ -329,7 +324,7 @@ def write_golden(place: GoldenPlace, images: list[Image.Image], origin: Origin) 
         GoldenError: the disk is full or the folder cannot be written; the old files are unchanged.
     """
     grid = make_grid(images, images[0].size) if images and not origin.like else None
-    _write(place, grid, origin.model_copy(update={"pixels": _pixels(grid) if grid else ""}))
+    _write(place, grid, origin.model_copy(update={"pixels": pixels_hash(grid) if grid else ""}))
 
 
 def accept_limits(root: Path, case: Case, device: Device, limits: CalibratedLimits) -> Path:
@@ -360,7 +355,7 @@ def write_outcome(golden: Golden, outcome: Outcome, images: list[Image.Image]) -
         GoldenError: it cannot be written; the old files are unchanged.
     """
     grid = make_grid(images, images[0].size) if images else None
-    outcome = outcome.model_copy(update={"pixels": _pixels(grid) if grid else ""})
+    outcome = outcome.model_copy(update={"pixels": pixels_hash(grid) if grid else ""})
     kept = [other for other in golden.origin.others if other != golden.known and other.slug != outcome.slug]
     pictures = {golden.place.picture_of(outcome): grid} if grid else {}
     _write(golden.place, _own_grid(golden), golden.origin.model_copy(update={"others": (*kept, outcome)}), pictures)

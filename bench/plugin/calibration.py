@@ -24,6 +24,8 @@ def check_options(config: pytest.Config, session: Session) -> None:
     """
     others = {
         "-n": config.getoption("dist", "no") != "no",
+        "--shard": session.options.shard is not None,
+        "--resume": session.options.resume is not None,
         "--golden-update": session.options.golden_update is not None,
         "--baseline and --candidate": session.upgrade is not None,
     }

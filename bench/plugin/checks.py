@@ -59,7 +59,7 @@ def _sums(counts: Mapping[str, Any]) -> dict[str, int]:
 def check_picture(session: Session, node: pytest.Item, case: Case) -> None:
     """Generates the grid of a case and fails unless it matches its golden and takes no more work."""
     __tracebackhide__ = True
-    _finish(session, node, case, lambda: session.run.picture(case))
+    _finish(session, node, case, lambda: session.kept.get(case.id) or session.run.picture(case))
 
 
 def _hand_over(benchmark: Any, samples: Sequence[float]) -> None:
@@ -77,7 +77,10 @@ def measure_case(session: Session, node: pytest.Item, case: Case, benchmark: Any
     __tracebackhide__ = True
 
     def make_record() -> Record:
-        record = session.run.benchmark(case, session.options.rounds if benchmark.enabled else 0)
+        kept = session.kept.get(case.id)
+        record = kept or session.run.benchmark(case, session.options.rounds if benchmark.enabled else 0)
+        if kept and not kept.samples_s:  # it raised, or nothing was timed
+            return kept
         _hand_over(benchmark, record.samples_s)
         benchmark.extra_info.update(record.model_dump(mode="json", by_alias=True, exclude={"samples_s"}))
         return record

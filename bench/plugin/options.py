@@ -6,6 +6,7 @@ its value for a test path, and an existing folder there would decide which ``con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ class Options:
         golden_update: ``None`` or the level at which goldens may be written.
         golden_difference: if given, pictures are accepted as this known difference instead.
         golden_errors: whether what a case raises is accepted also where it names no issue.
+        shard: which of how many shards this run is; ``None`` for all cases.
+        shard_durations: folder of a run whose durations the shards are split by.
+        resume: folder of an interrupted run, as given; ``latest`` is that of the latest run.
     """
 
     suite: Path
@@ -44,6 +48,9 @@ class Options:
     results: Path
     slow: bool
     pictures_only: bool
+    shard: tuple[int, int] | None
+    shard_durations: Path | None
+    resume: str | None
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Options:
@@ -61,6 +68,7 @@ class Options:
         pictures_only = config.getoption("pictures_only")
         if pictures_only and config.getoption("golden_update") and not difference:
             raise pytest.UsageError("--golden-update accepts pictures and work together: leave out --pictures-only.")
+        shard = _shard(config)
 
         def path(name: str, default: Path) -> Path:
             given = config.getoption(name)
@@ -81,7 +89,38 @@ class Options:
             results=path("results", config.rootpath / "results"),
             slow="slow" in (config.getoption("markexpr") or ""),
             pictures_only=pictures_only,
+            shard=shard,
+            shard_durations=path("shard_durations", Path()) if config.getoption("shard_durations") else None,
+            resume=config.getoption("resume"),
         )
+
+
+def _shard(config: pytest.Config) -> tuple[int, int] | None:
+    text = config.getoption("shard")
+    if text is None:
+        if config.getoption("shard_durations"):
+            raise pytest.UsageError("--shard-durations says how long cases take: give --shard too, such as 1/5.")
+        return None
+    try:
+        return parse_shard(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"--shard {text}: {error}") from None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Index and number of the shards in a text such as ``2/5``.
+
+    Raises:
+        ValueError: the text is something else; one sentence.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match:
+        raise ValueError("give the number of this shard and how many there are, such as 2/5.")
+    index, count = map(int, match.groups())
+    if not 1 <= index <= count:
+        shards = f"shards count from 1/{count} to {count}/{count}" if count else "there is at least one shard, 1/1"
+        raise ValueError(f"{shards}.")
+    return index, count
 
 
 def _difference(config: pytest.Config) -> Difference | None:
@@ -117,7 +156,6 @@ class UpgradeOptions:
         min_change: smallest change of a case that matters, as a share.
         min_component_change: the same of a component that changes no case so much.
         must_decide: whether an undecided speed fails.
-        resume: the run folder of an interrupted check, as given; ``latest`` is that of the latest run.
     """
 
     baseline: str
@@ -128,7 +166,6 @@ class UpgradeOptions:
     min_change: float
     min_component_change: float
     must_decide: bool
-    resume: str | None
     pictures_only: bool
 
     @classmethod
@@ -155,7 +192,6 @@ class UpgradeOptions:
             min_change=_amount(config, "min_change", percent),
             min_component_change=_amount(config, "min_component_change", percent),
             must_decide=config.getoption("must_decide"),
-            resume=config.getoption("resume"),
             pictures_only=config.getoption("pictures_only"),
         )
 
@@ -229,6 +265,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="judge the pictures alone: no work is counted, and an upgrade check measures neither time nor memory",
     )
     group.addoption("--results", metavar="PATH", help="where each run gets its folder (default: results/)")
+    group.addoption(
+        "--resume", nargs="?", const=LATEST, metavar="RUN", help="continue an interrupted run in its folder "
+        "(default: the latest run)"
+    )  # fmt: skip
+    group.addoption(
+        "--shard", metavar="I/N", help="run only this part of the chosen cases: 2/5 is the second of five, which "
+        "take about the same time; python -m bench.report merges the results of all"
+    )  # fmt: skip
+    group.addoption(
+        "--shard-durations", metavar="RUN", help="split by how long the cases of this run took; give the same to all "
+        "shards (default: an estimate from the settings)"
+    )  # fmt: skip
     _add_upgrade_options(parser)
 
 
@@ -252,10 +300,6 @@ def _add_upgrade_options(parser: pytest.Parser) -> None:
         "fails although it changes no case by --min-change (default: 10%%)"
     )  # fmt: skip
     group.addoption("--must-decide", action="store_true", help="fail if a speed is undecided when the budget is spent")
-    group.addoption(
-        "--resume", nargs="?", const=LATEST, metavar="RUN", help="continue an interrupted upgrade check in its folder "
-        "(default: the latest run)"
-    )  # fmt: skip
     group.addoption("--environments", metavar="PATH", help="where environments are cached (default: .environments/)")
     group.addoption("--environments-list", action="store_true", help="list the cached environments and stop")
     group.addoption("--environments-prune", action="store_true", help="remove cached environments not in use and stop")

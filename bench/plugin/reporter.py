@@ -14,7 +14,8 @@ from bench.console import shown
 from bench.plugin import terminal
 from bench.plugin.junit import add_groups
 from bench.plugin.selection import nothing_selected
-from bench.plugin.session import Session, case_of
+from bench.plugin.session import Session, announcer, case_of
+from bench.plugin.shards import is_empty_shard, shard_line
 from bench.record.failures import record_groups
 from bench.record.groups import group_lines
 from bench.report.reasons import across_devices
@@ -69,6 +70,22 @@ def write_results(write: Callable[..., None], folder: Path) -> None:
         write(f"report: {page.within(terminal.relative(page.path))}")
 
 
+def write_empty_shard(write: Callable[..., None], session: Session) -> bool:
+    """Says that other shards have all cases, if that is so, and returns whether it is."""
+    empty = is_empty_shard(session)
+    if empty:
+        write(f"{shard_line(session)}: nothing to do here")
+        if session.run.folder.path.is_dir():  # not where tests are only collected
+            write_results(write, session.run.folder.path)
+    return empty
+
+
+def shard_header(session: Session) -> list[str]:
+    """The line about this shard, after the tests are collected."""
+    line = shard_line(session)
+    return [line] if line else []
+
+
 class Reporter:
     """A pytest plugin that reports on cases; other tests are reported as usual."""
 
@@ -87,11 +104,18 @@ class Reporter:
     def pytest_report_header(self) -> list[str]:
         return [*session_header(self._session), f"goldens: {shown(self._session.options.golden_dir)}"]
 
+    def pytest_report_collectionfinish(self) -> list[str]:
+        return shard_header(self._session)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         cases = {item.nodeid: case for item in session.items if (case := case_of(item))}
         self._case_ids = {nodeid: case.id for nodeid, case in cases.items()}
-        self._progress = terminal.Progress(list(cases.values()))
+        kept = self._session.kept
+        self._progress = terminal.Progress(list(cases.values()), kept)
+        if self._session.interrupted:
+            done = sum(case.id in kept for case in cases.values()) or len(kept)
+            announcer(self._config)(f"continuing {self._session.run.folder.path}: {done} cases are done")
         self._began = time.perf_counter()
 
     def pytest_sessionfinish(self) -> None:
@@ -113,10 +137,12 @@ class Reporter:
         write_case_line(self._config, self._progress.line(case_id, record, report.outcome), passed=report.passed)
 
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.USAGE_ERROR or hasattr(self._config, "workerinput"):
+            return  # the folder may be that of another run; of several processes, the controlling one reports
         session = self._session
         write = terminalreporter.write_line
         records = session.all_records()
-        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not write_empty_shard(write, session):
             write(nothing_selected(self._config, session.selection, "checked"), red=True)
         if not records:
             return
@@ -127,7 +153,8 @@ class Reporter:
                 write(note)
             if is_simulated(session.device):
                 write(SIMULATED, yellow=True)
-            write(terminal.where_the_time_went(len(records), self._wall_s, session.run.tally))
+            ran = [record for record in records if record.case not in session.kept]
+            write(terminal.where_the_time_went(len(ran), self._wall_s, session.run.tally))
         else:
             terminalreporter.section("pictures")
         write(f"verdicts: {terminal.verdict_counts(records)}")

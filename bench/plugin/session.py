@@ -28,6 +28,8 @@ from bench.plugin.options import Options, UpgradeOptions
 from bench.record.environment import describe_environment
 from bench.record.folder import LATEST, RECORDS, RunFolder, new_run_name
 from bench.record.record import Record, read_records
+from bench.record.resume import Interrupted, read_interrupted
+from bench.record.run_info import Shard
 from bench.run import GoldenPolicy, Run
 from bench.suite.case import Case
 from bench.suite.file import Suite, read_suite
@@ -41,6 +43,9 @@ class Session:
     Attributes:
         records: those of this process, by node id; the run's folder has those of all processes.
         quick: ids of the cases with that marker.
+        interrupted: the run that this one continues.
+        shard: set when the cases are chosen, if this run is one.
+        shard_cases: ids of its cases.
     """
 
     options: Options
@@ -52,10 +57,20 @@ class Session:
     upgrade: UpgradeOptions | None = None
     records: dict[str, Record] = field(default_factory=dict)
     quick: frozenset[str] = frozenset()
+    interrupted: Interrupted | None = None
+    shard: Shard | None = None
+    shard_cases: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Mapping[str, Record]:
+        """The records of cases that ended before this run was interrupted, by id."""
+        return self.interrupted.records if self.interrupted else {}
 
     def all_records(self) -> list[Record]:
         path = self.run.folder.path / RECORDS
-        return read_records(path) if path.is_file() else []
+        records = read_records(path) if path.is_file() else []
+        # A case that was interrupted has a record of that too.
+        return list({record.case: record for record in records}.values()) if self.interrupted else records
 
 
 SESSION = pytest.StashKey[Session]()
@@ -112,7 +127,8 @@ def start_session(config: pytest.Config) -> Session:
             refuse_on_simulated(options)
         selection = select_cases(suite, options.models, slow_dtypes(device), options.slow, device.type)
         quick = quick_cases()
-        folder = _run_folder(config, options, upgrade)
+        folder = _run_folder(config, options)
+        interrupted = read_interrupted(folder.path) if options.resume and not upgrade else None
     except BenchError as error:
         raise pytest.UsageError(str(error)) from None
     if not timing:
@@ -121,6 +137,8 @@ def start_session(config: pytest.Config) -> Session:
     environment = describe_environment(device, config.rootpath)
     if options.golden_difference:
         require_releases(options.golden_difference, environment["libraries"])
+    if interrupted:
+        _refuse_other_environment(config, interrupted, environment)
     run = Run(
         device=device,
         folder=folder,
@@ -134,13 +152,28 @@ def start_session(config: pytest.Config) -> Session:
     )
     if timing and not upgrade and not is_simulated(device):
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)
-    return Session(options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick)
+    return Session(
+        options, suite, device, selection, run, timing and not upgrade, upgrade, quick=quick, interrupted=interrupted
+    )
 
 
-def _run_folder(config: pytest.Config, options: Options, upgrade: UpgradeOptions | None) -> RunFolder:
-    if upgrade and upgrade.resume:
-        latest = upgrade.resume == LATEST
-        resumed = (options.results / LATEST if latest else config.invocation_params.dir / upgrade.resume).resolve()
+def _refuse_other_environment(config: pytest.Config, interrupted: Interrupted, environment: Mapping[str, Any]) -> None:
+    """Raises:
+    pytest.UsageError: the run to be continued was made in another environment.
+    """
+    if hasattr(config, "workerinput"):  # the controlling process has looked
+        return
+    processes = config.getoption("numprocesses", None) or 1
+    try:
+        interrupted.refuse_other_environment({**environment, "threads": share_of(environment["threads"], processes)})
+    except BenchError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _run_folder(config: pytest.Config, options: Options) -> RunFolder:
+    if options.resume:
+        latest = options.resume == LATEST
+        resumed = (options.results / LATEST if latest else config.invocation_params.dir / options.resume).resolve()
         return RunFolder(resumed.parent, resumed.name)
     worker = getattr(config, "workerinput", {})
     folder = RunFolder(options.results, worker.get("run_name") or new_run_name())
@@ -177,7 +210,11 @@ def require_releases(difference: Difference, libraries: Mapping[str, str | None]
 def share_cores(processes: int) -> None:
     """Gives each process of pytest-xdist its share of the threads; more would wait for each other."""
     if processes > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+        torch.set_num_threads(share_of(torch.get_num_threads(), processes))
+
+
+def share_of(threads: int, processes: int) -> int:
+    return max(1, threads // processes)
 
 
 class _FreshFile:

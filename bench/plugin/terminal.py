@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from rich import box
@@ -15,6 +15,7 @@ from bench.record.record import Record
 from bench.report.reasons import failure, saved_work
 from bench.run import Tally
 from bench.suite.case import Case
+from bench.suite.effort import effort
 from bench.verdicts import Verdict
 
 TABLE_WIDTH = 118
@@ -47,19 +48,14 @@ def _per_step(record: Record) -> float | None:
     return steps[len(steps) // 2]
 
 
-def _expected_work(case: Case) -> float:
-    """Rough cost of a case, for the estimate of the time left: UNet evaluations."""
-    settings = case.settings
-    order = 2 if settings.scheduler == "heun" else 1
-    guided = 2 if settings.guidance and settings.guidance > 1 else 1
-    return settings.steps * settings.images * order * guided
-
-
 class Progress:
     """Numbers the cases as they end and estimates the time left from the work of those still to come."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
-        self._work = {case.id: _expected_work(case) for case in cases}
+    def __init__(self, cases: Sequence[Case], kept: Container[str] = ()) -> None:
+        """Args:
+        kept: ids of cases whose record an earlier process wrote: they take no time.
+        """
+        self._work = {case.id: 0 if case.id in kept else effort(case) for case in cases}
         self._total = len(cases)
         self._done: dict[str, float] = {}
         self._began = time.monotonic()

@@ -22,7 +22,15 @@ from bench.pictures.check import expected_error, limits_side_by_side
 from bench.pictures.similarity import Limits
 from bench.plugin.junit import add_groups
 from bench.plugin.options import UpgradeOptions
-from bench.plugin.reporter import SIMULATED, session_header, status_without_letter, write_case_line, write_results
+from bench.plugin.reporter import (
+    SIMULATED,
+    session_header,
+    shard_header,
+    status_without_letter,
+    write_case_line,
+    write_empty_shard,
+    write_results,
+)
 from bench.plugin.run_info import rerun_options
 from bench.plugin.selection import nothing_selected
 from bench.plugin.session import UPGRADE_FILE, Session, case_of
@@ -122,7 +130,7 @@ class UpgradeSession:
             threads=self.plan.places.threads,
         )
         folder = self.session.run.folder
-        if not self.options.resume:
+        if not self.session.options.resume:
             return new_journal(folder.make() / JOURNAL, compared)
         journal = read_journal(folder.path / JOURNAL, compared)
         self.announce(f"continuing {folder.path}: {len(journal.cases)} cases, {len(journal.starts)} starts are done")
@@ -338,6 +346,9 @@ class UpgradeReporter:
             f"measured: {f'{what} ({how})' if plan.speed else 'pictures'}",
         ]
 
+    def pytest_report_collectionfinish(self) -> list[str]:
+        return shard_header(self._upgrade.session)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         if session.items and not session.config.getoption("collectonly"):
@@ -384,7 +395,8 @@ class UpgradeReporter:
 
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         upgrade = self._upgrade
-        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        empty = exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+        if empty and not write_empty_shard(terminalreporter.write_line, upgrade.session):
             nothing = nothing_selected(self._config, upgrade.session.selection, "compared")
             terminalreporter.write_line(nothing, red=True)
         if not upgrade.compared:

@@ -35,6 +35,7 @@ class Record(Frozen):
     device: str
     environment: str = Field(description="short hash; environments.json has the details")
     load_average: float | None = None
+    seconds: float | None = Field(default=None, description="wall time that the case took, without loading")
     load_s: float | None = Field(default=None, description="checkpoint on disk to pipeline on device")
     first_call_s: float | None = Field(default=None, description="includes lazy work and compilation")
     first_call_cold: bool | None = Field(
@@ -56,6 +57,7 @@ class Record(Frozen):
         default=None, description="why peak_reserved_bytes is null; null as well in older records"
     )
     gpu: GpuState | None = Field(default=None, description="null on other devices, and where no times were measured")
+    pixels: str | None = Field(default=None, description="SHA-256 of the grid's values, which ties it to its file")
     pictures: Pictures | None = None
     work: ComparedWork | None = Field(default=None, description="null where nothing was counted")
     error: RaisedError | None = None

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from bench.files import write_atomically
 from bench.frozen import Frozen
+from bench.suite.case import Case
 
 FILE = "run.json"
+# Parts of an environment in which machines of one kind differ.
+_OF_ONE_MACHINE = ("platform", "cores", "device_memory_bytes")
 MOST_NAMED = 5
+
+
+class Shard(Frozen):
+    """Which part of a run a shard is. All shards of a run have the same one, except for the index."""
+
+    index: int = Field(ge=1)
+    count: int = Field(ge=1)
+    chosen: tuple[str, ...] = Field(description="ids of the cases of all shards")
+    basis: str = Field(description="what the cases were split by, and a short hash of the expected durations")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
 
 
 class RunInfo(Frozen):
@@ -28,6 +46,16 @@ class RunInfo(Frozen):
     other_failures: tuple[str, ...] = Field(
         default=(), description="failed checks other than cases, such as the check for unused goldens"
     )
+
+    environment: str | None = Field(default=None, description="short hash; environments.json has the details")
+    suite: str | None = Field(default=None, description="short hash of the models and settings of the cases")
+    options: dict[str, Any] = Field(default={}, description="options that decide what is done with each case")
+    shard: Shard | None = None
+
+    @property
+    def is_empty_shard(self) -> bool:
+        """Whether other shards have all cases of the run."""
+        return self.shard is not None and not self.planned
 
     @property
     def span(self) -> str:
@@ -48,6 +76,43 @@ class RunInfo(Frozen):
         if not self.ended:
             found.append("The run was cut short.")
         return found
+
+
+def suite_hash(cases: Iterable[Case]) -> str:
+    """Eight hexadecimal digits that are the same for cases with the same models and settings.
+
+    Where a model is on disk does not count: the hash of its weights is in each record.
+    """
+    described = {}
+    for case in cases:
+        model = case.model.model_dump(mode="json", exclude={"path": True, "loras": {"__all__": {"path"}}})
+        described[case.id] = [model, case.settings.recorded()]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def different_request(before: RunInfo, suite: str | None, options: Mapping[str, Any]) -> str | None:
+    """The first difference of what two runs were asked to do with each case, in words; ``None`` if none exists."""
+    if before.suite != suite:
+        return f"the suite was {before.suite} and is {suite}"
+    return first_difference(before.options, options)
+
+
+def different_environment(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first difference of two environments whose cases cannot count as one run, in words; ``None`` if they can."""
+    return first_difference(*({key: one[key] for key in one if key not in _OF_ONE_MACHINE} for one in (before, now)))
+
+
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first key in which two mappings differ, nested ones included, such as ``torch was 2.9 and is 2.10``."""
+    for key in dict.fromkeys([*before, *now]):
+        was, is_ = before.get(key), now.get(key)
+        if isinstance(was, Mapping) and isinstance(is_, Mapping):
+            inner = first_difference(was, is_)
+            if inner:
+                return inner
+        elif was != is_:
+            return f"{key.replace('_', ' ')} was {was} and is {is_}"
+    return None
 
 
 def named(cases: Sequence[str]) -> str:

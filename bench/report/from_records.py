@@ -195,6 +195,9 @@ def _work_figures(record: Record) -> dict[str, Value]:
 
 
 def _headline(runs: Sequence[RunFiles], entries: Sequence[CaseEntry]) -> tuple[str, Kind]:
+    shards = [run.info.shard for run in runs if run.info and run.info.is_empty_shard]
+    if not entries and len(runs) == 1 and shards[0:1] and shards[0]:
+        return f"Shard {shards[0]} has none of the {len(shards[0].chosen):,} cases.", Kind.GOOD
     if not entries:
         return "No case ran, so nothing was checked.", Kind.BAD
     failed = [entry for entry in entries if entry.failed]

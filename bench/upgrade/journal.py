@@ -105,6 +105,19 @@ def read_journal(path: Path, compared: Compared) -> Journal:
     return journal
 
 
+def different_origins(path: Path, other: Path) -> str | None:
+    """The first thing in which the sides of two checks differ, in words; ``None`` if nothing, or if it is not known.
+
+    Args:
+        path, other: the journals of the checks.
+    """
+    try:
+        before, now = (Compared.model_validate(json.loads(read_lines(one)[0])["check"]) for one in (path, other))
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    return None if before == now else _difference(before, now)
+
+
 def _difference(before: Compared, now: Compared) -> str:
     """The first thing in which two checks differ."""
     then, today = before.model_dump(), now.model_dump()

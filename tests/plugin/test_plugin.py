@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,50 +20,17 @@ import torch
 from bench.calls.device import Cpu
 from bench.plugin.session import share_cores
 from bench.record.environment import describe_environment
-from bench.record.folder import RECORDS, RunFolder
+from bench.record.folder import RECORDS
 from bench.record.record import Record, read_records
 from bench.record.run_info import RunInfo, read_run_info
-from bench.run import GoldenPolicy, Run
-from bench.suite.file import read_suite
-from tests.project import PROJECT, make_project
+from tests.plugin.tiny_suite import CASES, run_folders, text_of
+from tests.project import PROJECT
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_collections", "as_found")
 
-CASES = ["tiny/ddpm-s2-fp32", "tiny/ddpm-s3-fp32", "tiny/ddpm-s4-fp32"]
 READ = "aten::_local_scalar_dense"
 SLOW_CASE = "tiny/ddim-s2-fp32"
-SUITE = """
-[models.tiny]
-kind = "ddpm"
-source = "local"
-path = '{folder}'
-
-[models.tiny.defaults]
-images = 2
-
-[models.far]
-kind = "ddpm"
-source = "hub"
-id = "somebody/far"
-
-[[cases]]
-model = "tiny"
-scheduler = "ddpm"
-steps = [2, 3, 4]
-
-[[cases]]
-model = "tiny"
-scheduler = "ddim"
-steps = 2
-slow = true
-
-[[cases]]
-model = "far"
-scheduler = "ddpm"
-steps = 2
-images = 1
-"""
 SLOW_MODEL = """
 [models.late]
 kind = "ddpm"
@@ -80,59 +47,6 @@ slow = true
 ACCEPT = ["golden", "--golden-update", "--golden-reason=why"]
 USAGE_ERROR, NOTHING_RUN = pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED
 NOTHING_TIMED = pytest.mark.filterwarnings("ignore:Not saving anything, no benchmarks have been run")
-
-Start = Callable[..., pytest.RunResult]
-
-
-@pytest.fixture
-def as_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Restores what a run of the suite sets for its process."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"))
-    yield
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-
-
-@pytest.fixture(scope="module")
-def suite_text(tiny_ddpm_folder: Path) -> str:
-    return SUITE.format(folder=tiny_ddpm_folder)
-
-
-@pytest.fixture(scope="module")
-def accepted(suite_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A golden store for the cases that run without being asked for."""
-    folder = tmp_path_factory.mktemp("accepted")
-    (folder / "suite.toml").write_text(suite_text)
-    announced: list[str] = []
-    policy = GoldenPolicy(folder / "golden", "auto")
-    device = Cpu()
-    run = Run(device, RunFolder(folder, "run"), policy, folder, describe_environment(device, folder), announced.append)
-    for case in read_suite(folder / "suite.toml").cases:
-        if case.id in CASES:
-            run.picture(case)
-    return folder / "golden"
-
-
-@pytest.fixture
-def start(pytester: pytest.Pytester, suite_text: str, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """``start("golden", …)`` runs pytest in a project with this one's conftest, settings, tests and benchmarks."""
-    make_project(pytester, suite_text, "bench/test_cases.py", "golden/test_goldens.py")
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # where these tests run in parallel themselves
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for processes that -n starts; this one's number is set already
-
-    def run(*arguments: str) -> pytest.RunResult:
-        return pytester.runpytest_inprocess("--suite=suite.toml", "--device=cpu", "--rounds=2", *arguments)
-
-    return run
-
-
-@pytest.fixture
-def goldens(pytester: pytest.Pytester, accepted: Path) -> Path:
-    """The accepted goldens, where the suite looks for them."""
-    return Path(shutil.copytree(accepted, pytester.path / "golden", dirs_exist_ok=True))
 
 
 def alter_work(golden: Path, change: Callable[[dict[str, int]], dict[str, int]] | None) -> None:
@@ -163,14 +77,6 @@ def notes_of(folder: Path) -> RunInfo:
     notes = read_run_info(folder)
     assert notes
     return notes
-
-
-def run_folders(pytester: pytest.Pytester) -> list[Path]:
-    return [path for path in (pytester.path / "results").glob("*") if path.name != "latest"]
-
-
-def text_of(result: pytest.RunResult) -> str:
-    return "\n".join([*result.outlines, *result.errlines])
 
 
 @pytest.mark.parametrize("folder", ["bench", "golden"])
