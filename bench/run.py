@@ -95,7 +95,12 @@ class Run:
             self._announce_hub(case)
             began = time.perf_counter()
             self._loaded = load_pipeline(
-                case.model, settings.dtype, settings.optimizations, self.device, self.suite_folder
+                case.model,
+                settings.dtype,
+                settings.optimizations,
+                self.device,
+                self.suite_folder,
+                announce=self.announce,
             )
             self._key = key
             self.tally.loading_s += time.perf_counter() - began

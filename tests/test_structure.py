@@ -28,12 +28,12 @@ ORDER = (
     ("faults",),
     ("tune",),
     ("report",),
-    ("timeline", "tuner"),
+    ("prefetch", "timeline", "tuner"),
     ("plugin",),
     ("training",),
 )
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-MOST_ROOMS = 24
+MOST_ROOMS = 25
 TORCH_FREE = ("bench.suite.file", "bench.record.record")
 WORKER = "bench.upgrade.worker"
 
