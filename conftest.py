@@ -6,6 +6,7 @@ import pytest
 
 from bench.plugin.calibration import CALIBRATION, CalibrationReporter, check_options
 from bench.plugin.checks import check_picture, measure_case
+from bench.plugin.processes import number_of_processes
 from bench.plugin.reporter import Reporter
 from bench.plugin.run_info import RunInfoWriter
 from bench.plugin.selection import choose_items
@@ -68,6 +69,11 @@ def pytest_collection_modifyitems(config, items):
     choose_items(config, items)
     if session.upgrade and session.upgrade.pictures_only:
         leave_out_timing(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    return number_of_processes(config)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -69,6 +69,7 @@ class Run:
 
     Attributes:
         counts_work: whether the work of each case is counted and compared too.
+        device_id: which of several devices this is, for the records.
     """
 
     device: Device
@@ -78,6 +79,7 @@ class Run:
     environment: dict[str, Any]
     announce: Callable[[str], None] = print
     counts_work: bool = True
+    device_id: str | None = None
     tally: Tally = field(default_factory=Tally)
     _key: tuple[Any, ...] | None = None
     _loaded: LoadedPipeline | None = None
@@ -201,6 +203,7 @@ class Run:
             "model": case.model.name,
             "settings": case.settings.recorded(),
             "device": self.device.type,
+            "device_id": self.device_id,
             "environment": self.environment_key,
             "load_average": environments.load_average(),
             "verdict": Verdict.RAISES,

@@ -22,6 +22,8 @@ from bench.errors import BenchError
 
 # Codes of HTTP that may go away: too many requests, and failures of the server.
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+# What the releases of huggingface_hub say of a file that has another size than announced.
+_INCOMPLETE = ("Consistency check failed", "IncompleteRead")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
@@ -157,7 +159,7 @@ class Repository:
             except HubError:
                 raise
             except Exception as error:
-                if "Consistency check failed" not in str(error):
+                if not any(sign in str(error) for sign in _INCOMPLETE):
                     raise self._refusal(error) from error
                 trouble = "arrived incomplete"
             else:

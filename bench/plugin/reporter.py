@@ -17,6 +17,7 @@ from bench.plugin.selection import nothing_selected
 from bench.plugin.session import Session, case_of
 from bench.record.failures import record_groups
 from bench.record.groups import group_lines
+from bench.record.run_info import read_run_info
 from bench.report.reasons import across_devices
 from bench.report.write import Unreadable, write_report
 
@@ -128,6 +129,9 @@ class Reporter:
             if is_simulated(session.device):
                 write(SIMULATED, yellow=True)
             write(terminal.where_the_time_went(len(records), self._wall_s, session.run.tally))
+            info = read_run_info(session.run.folder.path)
+            if info and info.times_warning:
+                write(info.times_warning, yellow=True)
         else:
             terminalreporter.section("pictures")
         write(f"verdicts: {terminal.verdict_counts(records)}")

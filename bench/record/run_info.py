@@ -29,6 +29,19 @@ class RunInfo(Frozen):
         default=(), description="failed checks other than cases, such as the check for unused goldens"
     )
 
+    canary_s: tuple[float, ...] = Field(
+        default=(), description="seconds of a fixed matrix product before and after a run that times"
+    )
+    not_comparable: tuple[str, ...] = Field(
+        default=(), description="why the times of this run cannot be compared with those of another"
+    )
+
+    @property
+    def times_warning(self) -> str:
+        """Says that the times are not comparable, and why; empty if they are."""
+        reasons = "; ".join(self.not_comparable)
+        return f"The times of this run are not comparable: {reasons}." if reasons else ""
+
     @property
     def span(self) -> str:
         """When it ran."""
