@@ -15,7 +15,9 @@ def test_a_steady_machine_gives_comparable_times(canary_s):
 
 def test_a_machine_that_got_slower_does_not():
     (reason,) = why_not_comparable((0.002, 0.003))
-    assert reason.startswith("the machine got slower during the run: a fixed matrix product took 2.00 ms before it and 3")
+    assert reason.startswith(
+        "the machine got slower during the run: a fixed matrix product took 2.00 ms before it and 3"
+    )
     assert "(+50%, allowed: +15%)" in reason
 
 
