@@ -6,6 +6,7 @@ import pytest
 
 from bench.plugin.calibration import CALIBRATION, CalibrationReporter, check_options
 from bench.plugin.checks import check_picture, measure_case
+from bench.plugin.processes import number_of_processes
 from bench.plugin.reporter import Reporter
 from bench.plugin.run_info import RunInfoWriter, refuse_another_run
 from bench.plugin.selection import choose_items
@@ -71,6 +72,11 @@ def pytest_collection_modifyitems(config, items):
     if session.upgrade and session.upgrade.pictures_only:
         leave_out_timing(items)
     choose_shard(config, session, items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    return number_of_processes(config)
 
 
 @pytest.hookimpl(optionalhook=True)

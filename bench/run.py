@@ -81,6 +81,7 @@ class Run:
 
     Attributes:
         counts_work: whether the work of each case is counted and compared too.
+        device_id: which of several devices this is, for the records.
     """
 
     device: Device
@@ -90,6 +91,7 @@ class Run:
     environment: dict[str, Any]
     announce: Callable[[str], None] = print
     counts_work: bool = True
+    device_id: str | None = None
     tally: Tally = field(default_factory=Tally)
     _key: tuple[Any, ...] | None = None
     _loaded: LoadedPipeline | None = None
@@ -108,7 +110,12 @@ class Run:
             self._announce_hub(case)
             began = time.perf_counter()
             self._loaded = load_pipeline(
-                case.model, settings.dtype, settings.optimizations, self.device, self.suite_folder
+                case.model,
+                settings.dtype,
+                settings.optimizations,
+                self.device,
+                self.suite_folder,
+                announce=self.announce,
             )
             self._key, self._called = key, False
             self.tally.loading_s += time.perf_counter() - began
@@ -214,6 +221,7 @@ class Run:
             "model": case.model.name,
             "settings": case.settings.recorded(),
             "device": self.device.type,
+            "device_id": self.device_id,
             "environment": self.environment_key,
             "load_average": environments.load_average(),
             "verdict": Verdict.RAISES,

@@ -33,6 +33,7 @@ from bench.suite.case import Case, Model, Settings
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
 from bench.training.architectures import TOKENS, write_tokenizer
 from tests.forked_processes import forked_processes
+from tests.hub_server import hub, offline  # noqa: F401
 from tests.upgrade.altered import altered_environment
 
 PROMPTS = ("red fox", "blue whale", "green castle", "yellow rocket")

@@ -23,6 +23,7 @@ COMMANDS = {
     "bench.calibration.__main__": ("bench.calibration.__main__.read_suite", ["detects"]),
     "bench.faults.__main__": ("bench.faults.__main__.read_outcomes", ["report"]),
     "bench.history.bisect": ("bench.history.bisect.read_choice", ["paint", "1.0..2.0", "--case", "ddim"]),
+    "bench.prefetch": ("bench.prefetch.read_suite", ["--model", "emoji-sd"]),
     "bench.proofs.closed_form.__main__": ("bench.proofs.closed_form.__main__.read_goldens", ["check"]),
     "bench.proofs.power": ("bench.proofs.power.read_trials", ["report"]),
     "bench.proofs.processors": ("bench.proofs.processors.why_without_effect", []),

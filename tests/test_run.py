@@ -86,9 +86,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     log: list[tuple[Any, ...]] = []
     load = runs.load_pipeline
 
-    def noting(model: Any, dtype: str, *others: Any) -> Any:
+    def noting(model: Any, dtype: str, *others: Any, **named: Any) -> Any:
         log.append((model.name, dtype))
-        return load(model, dtype, *others)
+        return load(model, dtype, *others, **named)
 
     monkeypatch.setattr(runs, "load_pipeline", noting)
     return log
@@ -327,10 +327,10 @@ def test_a_pipeline_is_released_before_the_next_one_is_loaded(start, tiny_case, 
     run, load = start(), runs.load_pipeline
     seen: list[weakref.ref[torch.nn.Module]] = []
 
-    def noting(*arguments: Any) -> Any:
+    def noting(*arguments: Any, **named: Any) -> Any:
         alive = [reference() is not None for reference in seen]
         assert not any(alive), "two pipelines at once"
-        loaded = load(*arguments)
+        loaded = load(*arguments, **named)
         seen.append(weakref.ref(loaded.pipeline.unet))
         return loaded
 

@@ -28,7 +28,7 @@ ORDER = (
     ("faults",),
     ("tune",),
     ("report",),
-    ("timeline", "tuner", "accept"),
+    ("prefetch", "timeline", "tuner", "accept"),
     ("plugin",),
     ("training",),
 )

@@ -221,12 +221,18 @@ def choose_device(wanted: str = "auto") -> Device:
         ) from None
     if device.type == "cpu":
         return Cpu()
-    count = torch.accelerator.device_count() if accelerator and accelerator.type == device.type else 0
+    count = device_count(device.type)
     index = device.index or 0
     if index >= count:
         here = f"this machine has {count} of them" if count else f"torch {torch.__version__} sees none here"
         raise DeviceError(f"--device {wanted}: no such device is available; {here}.")
     return Accelerator(torch.device(device.type, index))
+
+
+def device_count(kind: str) -> int:
+    """How many accelerators of this type torch sees."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.accelerator.device_count() if accelerator and accelerator.type == kind else 0
 
 
 def require_device(device: Device, wanted: str) -> None:

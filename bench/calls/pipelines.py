@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from packaging.version import Version
 
+from bench.calls import hub
 from bench.calls.device import Device, clock
 from bench.calls.lora import lora_hash, loras_of, mix_in
 from bench.calls.optimizations import apply_optimizations
+from bench.calls.weight_files import INDEX, PICKLED, PipelineFiles, files_in, missing_files, pipeline_files
 from bench.errors import BenchError
 from bench.suite.schedulers import STABLE_DIFFUSION
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from bench.suite.case import Model
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
-WEIGHTS = ("*.safetensors", "*.bin")
+MOST_NAMED = 3
 
 
 class PipelineError(BenchError):
@@ -35,12 +37,14 @@ class Checkpoint:
 
     Attributes:
         revision: the hub's commit, ``None`` for folders.
-        pickled: its weights are ``.bin`` files only.
+        pickled: some weights are ``.bin`` files.
+        variant: that of the weights, such as ``fp16`` in ``model.fp16.safetensors``; ``None`` for plain names.
     """
 
     folder: Path
     revision: str | None
     pickled: bool
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class LoadedPipeline:
     """A pipeline on its device, with its own scheduler's configuration (each call gets a new scheduler).
 
     Attributes:
-        weights: hash of the weight files; empty if it was not computed.
+        weights: hash of the weight files that were loaded; empty if it was not computed.
     """
 
     pipeline: Any
@@ -78,51 +82,48 @@ def _without_checker(model: Model) -> dict[str, None]:
     return {"safety_checker": None, "feature_extractor": None}
 
 
-def _download(model: Model) -> Path:
-    try:
-        return Path(
-            _pipeline_class(model).download(
-                model.id,
-                revision=model.revision,
-                use_safetensors=None if model.allow_pickle else True,
-                **_without_checker(model),
-            )
-        )
-    except Exception as error:  # the type depends on the releases of diffusers, huggingface_hub and its HTTP client
-        raise PipelineError(_why_not_downloaded(model, error)) from error
+def _names(model: Model) -> str:
+    return f"model '{model.name}': {model.id} at revision {model.revision or 'main'}"
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
+def _hub_folder(model: Model, announce: Callable[[str], None]) -> Path:
+    """The folder in the hub's cache, with what is missing downloaded unless the hub is switched off."""
 
+    def choose(index: Mapping[str, Any], paths: Iterable[str]) -> tuple[str, ...]:
+        return _chosen_files(model, index, paths, f"hub repository {model.id}").all
 
-def _why_not_downloaded(model: Model, error: Exception) -> str:
-    """Why a download failed, in one sentence; libraries wrap the real cause in other exceptions."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    wanted = f"model '{model.name}': {model.id} at revision {model.revision or 'main'}"
-    causes = tuple(_causes(error))
-
-    def caused_by(kind: type[BaseException]) -> bool:
-        return any(isinstance(cause, kind) for cause in causes)
-
-    if caused_by(GatedRepoError):
-        return f"{wanted}: the repository is gated; accept its terms and set HF_TOKEN."
-    if caused_by(RevisionNotFoundError):
-        return f"{wanted}: no such revision; correct 'revision' in the model's entry."
-    if caused_by(RepositoryNotFoundError):
-        return f"{wanted}: no such repository, or it is private; correct 'id' in the model's entry or set HF_TOKEN."
-    if "safetensors" in str(error) and not model.allow_pickle:
-        return _pickle_refused(model, f"hub repository {model.id}")
-    off = constants.HF_HUB_OFFLINE
-    why = "the hub is switched off (HF_HUB_OFFLINE)" if off else f"{constants.ENDPOINT} did not provide it"
-    return (
-        f"{wanted}: not in the cache {constants.HF_HUB_CACHE}, and {why}; run 'hf download {model.id}' where there "
-        'is access and copy the cache, or point the entry to a folder (source = "local", path = ...).'
+    why = "the hub is switched off (HF_HUB_OFFLINE)"
+    if not hub.is_offline():
+        try:
+            return hub.Repository(str(model.id), model.revision, _names(model), announce).download(choose)
+        except hub.HubUnavailable as error:
+            why = str(error)
+        except hub.HubError as error:
+            raise PipelineError(str(error)) from error
+    folder = hub.cached_snapshot(str(model.id), model.revision)
+    missing = _missing(model, folder) if folder else []
+    if folder and not missing:
+        if not hub.is_offline():
+            announce(f"{why}; using {folder.name} from the cache")
+        return folder
+    lacks = f"incomplete in the cache (without {', '.join(missing)})" if missing else "not in the cache"
+    named = "" if why.startswith(_names(model)) else f"{_names(model)}: "
+    raise PipelineError(
+        f"{named}{why}, and it is {lacks} {hub.cache_folder()}; run 'python -m bench.prefetch --model {model.name}' "
+        'where there is access and copy the cache, or point the entry to a folder (source = "local", path = ...).'
     )
+
+
+def is_cached(model: Model) -> bool:
+    """Whether the hub's cache has all that a model loads, so that it needs no network."""
+    folder = hub.cached_snapshot(str(model.id), model.revision)
+    return folder is not None and not _missing(model, folder)
+
+
+def _missing(model: Model, folder: Path) -> list[str]:
+    index = _read_index(model, folder)
+    files = _select(model, index, files_in(folder))
+    return missing_files(folder, index, files, tuple(_without_checker(model)))
 
 
 def _pickle_refused(model: Model, place: str) -> str:
@@ -132,35 +133,83 @@ def _pickle_refused(model: Model, place: str) -> str:
     )
 
 
-def find_checkpoint(model: Model, suite_folder: Path) -> Checkpoint:
-    """The folder of a model's files, downloaded if they are on the hub and not in its cache.
+def _select(model: Model, index: Mapping[str, Any], paths: Iterable[str]) -> PipelineFiles:
+    return pipeline_files(
+        index,
+        paths,
+        without=tuple(_without_checker(model)),
+        variant=model.variant,
+        allow_pickle=model.allow_pickle,
+    )
+
+
+def _chosen_files(model: Model, index: Mapping[str, Any], paths: Iterable[str], place: str) -> PipelineFiles:
+    """The files that a model loads.
 
     Raises:
-        PipelineError: the folder does not exist, the hub does not provide it, or its weights are pickled and the
-            model's entry does not allow that.
+        PipelineError: its weights are pickled and may not be, or it has no weights of its variant.
+    """
+    files = _select(model, index, paths)
+    if any(path.endswith(f".{PICKLED}") for path in files.refused) and not model.allow_pickle:
+        raise PipelineError(_pickle_refused(model, place))
+    if files.refused:
+        names = ", ".join(files.refused[:MOST_NAMED])
+        raise PipelineError(
+            f"model '{model.name}': {place} has other variants of its weights only ({names}); "
+            "set 'variant' in the model's entry, such as variant = \"fp16\"."
+        )
+    if model.variant and files.variant is None:
+        raise PipelineError(
+            f"model '{model.name}': {place} has no weights of the variant '{model.variant}' that may be loaded; "
+            "correct or remove 'variant' in the model's entry."
+        )
+    return files
+
+
+def checkpoint_files(model: Model, folder: Path) -> PipelineFiles:
+    """The files of a checkpoint on this disk that a model loads, and no others.
+
+    Raises:
+        PipelineError: as ``find_checkpoint``.
+    """
+    return _chosen_files(model, _read_index(model, folder), files_in(folder), str(folder))
+
+
+def find_checkpoint(model: Model, suite_folder: Path, announce: Callable[[str], None] = print) -> Checkpoint:
+    """The folder of a model's files, downloaded if they are on the hub and not in its cache.
+
+    Args:
+        announce: called with a line about each download and each retry.
+
+    Raises:
+        PipelineError: the folder does not exist, the hub does not provide it, its weights are pickled and the model's
+            entry does not allow that, or it has no weights of the model's variant.
     """
     if model.source == "hub":
-        folder = _download(model)
+        folder = _hub_folder(model, announce)
         revision = folder.name
     else:
         folder = CHECKPOINTS / model.name if model.source == "embedded" else suite_folder / (model.path or "")
         revision = None
     _check_kind(model, folder)
-    parts = {path.parent for path in folder.rglob("*.bin") if path.parent.name not in _without_checker(model)}
-    pickled = any(not list(part.glob("*.safetensors")) for part in parts)
-    if pickled and not model.allow_pickle:
-        raise PipelineError(_pickle_refused(model, str(folder)))
-    return Checkpoint(folder, revision, pickled)
+    files = checkpoint_files(model, folder)
+    return Checkpoint(folder, revision, files.pickled, files.variant)
+
+
+def _read_index(model: Model, folder: Path) -> dict[str, Any]:
+    index = folder / INDEX
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["_class_name"]
+    except OSError:
+        raise PipelineError(f"model '{model.name}': {folder} is not a pipeline (it has no {INDEX}).") from None
+    except (ValueError, KeyError, TypeError):
+        raise PipelineError(f"model '{model.name}': {index} is damaged; download the checkpoint again.") from None
+    return dict(content)
 
 
 def _check_kind(model: Model, folder: Path) -> None:
-    index = folder / "model_index.json"
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except OSError:
-        raise PipelineError(f"model '{model.name}': {folder} is not a pipeline (it has no model_index.json).") from None
-    except (ValueError, KeyError, TypeError):
-        raise PipelineError(f"model '{model.name}': {index} is damaged; download the checkpoint again.") from None
+    found = _read_index(model, folder)["_class_name"]
     wanted = _pipeline_class(model).__name__
     if found != wanted:
         raise PipelineError(
@@ -169,13 +218,23 @@ def _check_kind(model: Model, folder: Path) -> None:
         )
 
 
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over names and contents of all weight files, as hexadecimal digits."""
+def weights_hash(folder: Path, model: Model) -> str:
+    """SHA-256 over names and contents of the weight files that the model loads, as hexadecimal digits.
+
+    Raises:
+        PipelineError: as ``find_checkpoint``, or a file in the hub's cache is damaged.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in WEIGHTS for path in folder.rglob(pattern)):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in checkpoint_files(model, folder).weights:
+        digest.update(path.encode())
+        with (folder / path).open("rb") as file:
+            content = hashlib.file_digest(file, "sha256")
+        if model.source == "hub" and hub.is_another(folder / path, content.hexdigest()):
+            raise PipelineError(
+                f"model '{model.name}': {path} is damaged in the cache; delete {hub.content_of(folder / path)} and run "
+                f"'python -m bench.prefetch --model {model.name}'."
+            )
+        digest.update(content.digest())
     return digest.hexdigest()
 
 
@@ -185,7 +244,7 @@ def weights_with_loras(model: Model, checkpoint: Checkpoint, optimizations: Sequ
     Raises:
         LoraError: the weights of a LoRA are not there.
     """
-    weights = weights_hash(checkpoint.folder)
+    weights = weights_hash(checkpoint.folder, model)
     for name, lora in loras_of(model, optimizations):
         weights = hashlib.sha256(f"{weights} {lora_hash(name, lora)}".encode()).hexdigest()
     return weights
@@ -201,15 +260,24 @@ def _hide_loading_bars() -> None:
 
 
 def load_pipeline(
-    model: Model, dtype: str, optimizations: tuple[str, ...], device: Device, suite_folder: Path
+    model: Model,
+    dtype: str,
+    optimizations: tuple[str, ...],
+    device: Device,
+    suite_folder: Path,
+    *,
+    announce: Callable[[str], None] = print,
 ) -> LoadedPipeline:
     """Finds, hashes and loads a model; the download and the hash are not part of ``load_s``.
+
+    Args:
+        announce: called with a line about each download and each retry.
 
     Raises:
         PipelineError: as ``find_checkpoint``, or the libraries refuse the files.
         NotApplied: an optimization could not be switched on.
     """
-    checkpoint = find_checkpoint(model, suite_folder)
+    checkpoint = find_checkpoint(model, suite_folder, announce)
     weights = weights_with_loras(model, checkpoint, optimizations)
     return replace(load_checkpoint(model, checkpoint, dtype, optimizations, device), weights=weights)
 
@@ -226,6 +294,8 @@ def load_checkpoint(
     arguments: dict[str, Any] = dtype_argument(getattr(torch, dtype)) | _without_checker(model)
     if model.kind == STABLE_DIFFUSION and not model.safety_checker:
         arguments["requires_safety_checker"] = False
+    if checkpoint.variant:
+        arguments["variant"] = checkpoint.variant
     _hide_loading_bars()
     began = clock(device)
     try:

@@ -18,6 +18,7 @@ from bench.plugin.session import Session, announcer, case_of
 from bench.plugin.shards import is_empty_shard, shard_line
 from bench.record.failures import record_groups
 from bench.record.groups import group_lines
+from bench.record.run_info import read_run_info
 from bench.report.reasons import across_devices
 from bench.report.write import Unreadable, write_report
 
@@ -155,6 +156,9 @@ class Reporter:
                 write(SIMULATED, yellow=True)
             ran = [record for record in records if record.case not in session.kept]
             write(terminal.where_the_time_went(len(ran), self._wall_s, session.run.tally))
+            info = read_run_info(session.run.folder.path)
+            if info and info.times_warning:
+                write(info.times_warning, yellow=True)
         else:
             terminalreporter.section("pictures")
         write(f"verdicts: {terminal.verdict_counts(records)}")

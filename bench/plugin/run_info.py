@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from bench.calls.canary import time_canary
+from bench.calls.device import is_simulated
 from bench.console import shown
 from bench.errors import BenchError
 from bench.plugin.session import Session, case_of
 from bench.plugin.shards import is_empty_shard, refuse_repeated_cases
 from bench.record.resume import read_interrupted
 from bench.record.run_info import FILE, RunInfo, now, read_run_info, suite_hash, write_run_info
+from bench.record.steadiness import why_not_comparable
 
 # Options that define the cases, so rerunning one case needs them too.
 _CHOOSING = ("suite", "device", "golden_dir")
@@ -70,6 +73,7 @@ class RunInfoWriter:
             suite=suite_hash(self._session.selection.cases),
             options=deciding_options(self._config, self._session),
             shard=self._session.shard,
+            canary_s=self._canary(),
         )
         try:
             folder = self._folder.make()
@@ -93,7 +97,25 @@ class RunInfoWriter:
             ended = None if exitstatus == pytest.ExitCode.INTERRUPTED else now()
             others = [name for name in self._failures if not _is_of_a_case(name, info)]
             failures = tuple(f"{name.rpartition('/')[2]}: {self._failures[name]}" for name in others)
-            write_run_info(self._folder.path, info.model_copy(update={"ended": ended, "other_failures": failures}))
+            canary_s = (*info.canary_s, *(self._canary() if ended and info.canary_s else ()))
+            found = {
+                "ended": ended,
+                "other_failures": failures,
+                "canary_s": canary_s,
+                "not_comparable": why_not_comparable(canary_s),
+            }
+            write_run_info(self._folder.path, info.model_copy(update=found))
+
+    def _canary(self) -> tuple[float, ...]:
+        """The canary's seconds; empty for a run without times, and where the device fails."""
+        session = self._session
+        if not session.timing or is_simulated(session.device):
+            return ()
+        session.run.release()
+        try:
+            return (time_canary(session.device),)
+        except RuntimeError:
+            return ()
 
 
 def refuse_another_run(config: pytest.Config, session: Session) -> None:

@@ -25,6 +25,7 @@ from bench.errors import BenchError, UsageError
 from bench.faults.quick import quick_cases
 from bench.pictures.outcomes import Difference, holds, library_of, read_requirement
 from bench.plugin.options import Options, UpgradeOptions
+from bench.plugin.processes import device_id, give_devices, own_device
 from bench.record.environment import describe_environment
 from bench.record.folder import LATEST, RECORDS, RunFolder, new_run_name
 from bench.record.record import Record, read_records
@@ -118,7 +119,7 @@ def start_session(config: pytest.Config) -> Session:
                 raise pytest.UsageError(f"--benchmark-{name}: has no effect on calls that the suite times itself.")
     try:
         suite = read_suite(options.suite)
-        device = choose_device(options.device)
+        device = choose_device(own_device(config) or options.device)
         if options.require_device:
             require_device(device, options.require_device)
         if timing and not upgrade and isinstance(device, Accelerator):
@@ -132,6 +133,10 @@ def start_session(config: pytest.Config) -> Session:
     except BenchError as error:
         raise pytest.UsageError(str(error)) from None
     if not timing:
+        try:
+            give_devices(config, options.device, device)
+        except BenchError as error:
+            raise pytest.UsageError(str(error)) from None
         make_deterministic()
     share_cores(int(getattr(config, "workerinput", {}).get("workercount", 1)))
     environment = describe_environment(device, config.rootpath)
@@ -149,6 +154,7 @@ def start_session(config: pytest.Config) -> Session:
         environment=environment,
         announce=announcer(config),
         counts_work=not options.pictures_only,
+        device_id=device_id(config),
     )
     if timing and not upgrade and not is_simulated(device):
         config.option.benchmark_json = config.option.benchmark_json or _FreshFile(folder)

@@ -33,6 +33,10 @@ class Record(Frozen):
     weights: str | None = Field(default=None, description="SHA-256 over the weight files")
     settings: dict[str, Any]
     device: str
+    device_id: str | None = Field(
+        default=None,
+        description="which of several devices, where each process has its own: sim:1, 3, GPU-8f6c…",
+    )
     environment: str = Field(description="short hash; environments.json has the details")
     load_average: float | None = None
     seconds: float | None = Field(default=None, description="wall time that the case took, without loading")

@@ -51,11 +51,23 @@ class RunInfo(Frozen):
     suite: str | None = Field(default=None, description="short hash of the models and settings of the cases")
     options: dict[str, Any] = Field(default={}, description="options that decide what is done with each case")
     shard: Shard | None = None
+    canary_s: tuple[float, ...] = Field(
+        default=(), description="seconds of a fixed matrix product before and after a run that times"
+    )
+    not_comparable: tuple[str, ...] = Field(
+        default=(), description="why the times of this run cannot be compared with those of another"
+    )
 
     @property
     def is_empty_shard(self) -> bool:
         """Whether other shards have all cases of the run."""
         return self.shard is not None and not self.planned
+
+    @property
+    def times_warning(self) -> str:
+        """Says that the times are not comparable, and why; empty if they are."""
+        reasons = "; ".join(self.not_comparable)
+        return f"The times of this run are not comparable: {reasons}." if reasons else ""
 
     @property
     def span(self) -> str:

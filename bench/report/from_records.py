@@ -98,7 +98,7 @@ def story_of_runs(runs: Sequence[RunFiles]) -> Story:
         counts=worst_first(_counts(runs, entries)),
         facts=_facts(runs),
         entries=_failures_first(entries),
-        warnings=_warnings(runs),
+        warnings=(*_warnings(runs), *_times_warnings(runs)),
         sections=_sections([Timed(record, keys[record.case]) for _, record in shown], runs),
         environments=_environments(runs),
         groups=group_cards(record_groups(record for _, record in shown), keys.__getitem__),
@@ -247,6 +247,12 @@ def _warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:
     problems = tuple(text for run in runs if run.info for text in run.info.problems(ended))
     across = across_devices(record for run in runs for record in run.records)
     return (*problems, f"{across}.") if across else problems
+
+
+def _times_warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:
+    """Which runs have times that cannot be compared, and why."""
+    found = {run.name: run.info.times_warning for run in runs if run.info and run.info.times_warning}
+    return tuple(f"{name}: {text}" if len(runs) > 1 else text for name, text in found.items())
 
 
 def _facts(runs: Sequence[RunFiles]) -> tuple[tuple[str, str], ...]:
@@ -398,6 +404,7 @@ def _story_of_comparison(runs: Sequence[RunFiles]) -> Story:
         warnings=(
             *(f"Not run in {gap.run}: {named(gap.cases)}." for gap in gaps),
             *_warnings(runs),
+            *(f"Times were not compared: {text}" for text in _times_warnings(runs)),
             "Separate runs cannot tell whether the libraries or the machine changed speed; the upgrade check can.",
         ),
         sections=_sections(timed, runs),
@@ -514,7 +521,7 @@ def _compared_entry(before: tuple[RunFiles, Record], after: tuple[RunFiles, Reco
     elif work and work.verdict == Verdict.LESS_WORK:
         notes.append(work.message)
     faster = []
-    if old.median_s and record.median_s:
+    if old.median_s and record.median_s and not _times_warnings((old_run, run)):
         ratio = record.median_s / old.median_s
         faster = [("time of a call against the earlier run", Value(f"{ratio - 1:+.1%}", ratio))]
     return replace(

@@ -52,6 +52,7 @@ class Model(Frozen):
         source: ``embedded`` (in ``bench/checkpoints/<name>``), ``hub`` (``id`` and ``revision``) or ``local``
             (``path``, relative to the suite file).
         allow_pickle: accept ``.bin`` weights. Unpickling can run code, so this is off unless the entry says so.
+        variant: load weights of this variant where there are some: ``fp16`` for ``model.fp16.safetensors``.
         safety_checker: load the pipeline's safety checker. Off by default: it blacks out pictures and takes time.
         loras: LoRA weights by name, which a case switches on as ``lora-<name>`` among its ``optimizations``.
     """
@@ -62,6 +63,7 @@ class Model(Frozen):
     id: str | None = None
     revision: str | None = None
     path: Path | None = None
+    variant: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
     allow_pickle: bool = False
     safety_checker: bool = False
     loras: dict[Name, Lora] = Field(default={})

@@ -105,6 +105,7 @@ def python_of(case: Case, device: str, suite_folder: Path) -> str:
         "",
         f"device = {json.dumps(device)}",
         f"pipe = {pipeline}.from_pretrained({_source(case.model, suite_folder)}, dtype=torch.{settings.dtype}"
+        + (f", variant={json.dumps(case.model.variant)}" if case.model.variant else "")
         + ("" if kind == DDPM or case.model.safety_checker else ", safety_checker=None")
         + f"){'' if offloaded else '.to(device)'}",
         f"pipe.scheduler = {scheduler.class_name}.from_config(pipe.scheduler.config{options})",

@@ -336,7 +336,8 @@ def open_study(
 def space_key(space: Space) -> str:
     """A short hash of everything that the results of a study depend on, apart from the machine."""
     content: Mapping[str, Any] = {
-        "model": space.model.model_dump(mode="json"),
+        # Studies that were started before models had variants keep their key.
+        "model": space.model.model_dump(mode="json", exclude=None if space.model.variant else {"variant"}),
         "tuning": space.tuning.model_dump(mode="json", by_alias=True),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

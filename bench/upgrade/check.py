@@ -168,7 +168,7 @@ class UpgradeCheck:
     def _checkpoint(self, case: Case) -> Checkpoint:
         name = case.model.name
         if name not in self._checkpoints:
-            self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder)
+            self._checkpoints[name] = find_checkpoint(case.model, self.suite_folder, self.announce)
         return self._checkpoints[name]
 
 

@@ -15,6 +15,7 @@ def load_request(case: Case, checkpoint: Checkpoint, device: str, threads: int) 
         "settings": case.settings.model_dump(mode="json") | {"seeds": case.settings.seeds},
         "folder": str(checkpoint.folder.resolve()),
         "pickled": checkpoint.pickled,
+        "variant": checkpoint.variant,
         "device": device,
         "threads": threads,
     }

@@ -171,7 +171,7 @@ class Worker:
         if pipeline == self._loaded_for:
             return self._as_loaded()
         self.forget()
-        checkpoint = Checkpoint(Path(request["folder"]), None, request["pickled"])
+        checkpoint = Checkpoint(Path(request["folder"]), None, request["pickled"], request.get("variant"))
         self.loaded = load_checkpoint(
             self.case.model, checkpoint, settings.dtype, tuple(settings.optimizations), self._device
         )

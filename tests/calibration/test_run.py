@@ -267,7 +267,7 @@ def test_a_process_makes_the_pictures_of_its_cases(tiny_case: MakeCase, load_tin
         assert isinstance(answer, Made)
         assert compare(answer.grids[0], generate(load_tiny(case), case)).max_diff <= 1
         assert case.model.path
-        assert answer.weights == weights_hash(case.model.path)
+        assert answer.weights == weights_hash(case.model.path, case.model)
 
 
 def test_a_variation_that_does_not_take_hold_says_so(tiny_case: MakeCase):

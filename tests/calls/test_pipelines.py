@@ -6,12 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import diffusers
 import huggingface_hub.constants
@@ -32,10 +29,10 @@ from bench.calls.pipelines import (
 from bench.calls.sampling import generate
 from bench.suite.case import Model
 from bench.suite.schedulers import DDPM, STABLE_DIFFUSION
+from tests.hub_server import REVISION, Hub
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-REVISION = "f4a9c0c9dd04b2fdadc7d676721860c3df651a14"
 IDS = {STABLE_DIFFUSION: "somebody/tiny-sd", DDPM: "somebody/tiny-ddpm"}
 KINDS = pytest.mark.parametrize("kind", [STABLE_DIFFUSION, DDPM])
 
@@ -133,29 +130,6 @@ def put_into_cache(repository: Path, cache: Path, repo_id: str) -> Path:
     return snapshot
 
 
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, with the hub switched off and all connections an error; returns the cache."""
-
-    connect, resolve = socket.socket.connect, socket.getaddrinfo
-
-    def connect_here(self: socket.socket, address: Any) -> None:
-        assert address[0] == "127.0.0.1", f"a connection to {address} was tried"
-        connect(self, address)
-
-    def resolve_here(host: Any, *arguments: Any, **keywords: Any) -> Any:
-        assert host == "127.0.0.1", f"the address of {host} was looked up"
-        return resolve(host, *arguments, **keywords)
-
-    cache = tmp_path / "hub"
-    cache.mkdir()
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(socket.socket, "connect", connect_here)
-    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
-    return cache
-
-
 @KINDS
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_folder_is_loaded_with_the_dtype_everywhere(kind, dtype, tiny_folders, offline):
@@ -243,7 +217,7 @@ def test_weights_neither_cached_nor_reachable_are_one_sentence(kind, offline):
     with pytest.raises(PipelineError) as missing:
         find_checkpoint(hub_model(kind, allow_pickle=True), Path())
     assert_one_sentence(str(missing.value), "'tiny'", IDS[kind], "revision main", str(offline), "HF_HUB_OFFLINE")
-    assert f"hf download {IDS[kind]}" in str(missing.value)
+    assert "python -m bench.prefetch --model tiny" in str(missing.value)
     assert 'source = "local"' in str(missing.value)
 
 
@@ -341,33 +315,36 @@ def test_the_safety_checker_is_loaded_when_the_model_asks_for_it(copy_of, offlin
 
 def test_the_weights_hash_is_that_of_names_and_contents(copy_of):
     one, other = copy_of(DDPM, "one"), copy_of(DDPM, "other")
-    before = weights_hash(one)
-    assert weights_hash(other) == before
+    model = local_model(DDPM, one)
+    before = weights_hash(one, model)
+    assert weights_hash(other, model) == before
     assert len(before) == 64
     (other / "README.md").write_text("Words about the weights.")
-    assert weights_hash(other) == before
+    assert weights_hash(other, model) == before
     weights = other / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_name("renamed.safetensors"))
-    assert weights_hash(other) != before
+    assert weights_hash(other, model) != before
     shutil.move(weights.with_name("renamed.safetensors"), weights)
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert weights_hash(other) != before
+    assert weights_hash(other, model) != before
 
 
 def test_the_weights_hash_takes_in_pickles_and_every_part(copy_of):
     folder = copy_of(STABLE_DIFFUSION)
+    model = local_model(STABLE_DIFFUSION, folder, allow_pickle=True)
     pickle_weights(folder)
-    before = weights_hash(folder)
+    before = weights_hash(folder, model)
     for part in ("unet/diffusion_pytorch_model.bin", "text_encoder/pytorch_model.bin"):
         with (folder / part).open("ab") as file:
             file.write(b"x")
-        assert weights_hash(folder) != before
-        before = weights_hash(folder)
+        assert weights_hash(folder, model) != before
+        before = weights_hash(folder, model)
 
 
 def test_a_loaded_pipeline_knows_the_hash_of_its_weights(tiny_ddpm_folder, offline):
-    assert load(local_model(DDPM, tiny_ddpm_folder)).weights == weights_hash(tiny_ddpm_folder)
+    model = local_model(DDPM, tiny_ddpm_folder)
+    assert load(model).weights == weights_hash(tiny_ddpm_folder, model)
 
 
 @pytest.mark.parametrize(
@@ -387,74 +364,6 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.path,)
-
-
-class Hub(BaseHTTPRequestHandler):
-    """A hub whose only repository is ``tree``; it refuses all others with the hub's own messages."""
-
-    repo_id = "somebody/served"
-    tree: ClassVar[Path | None] = None
-    refusals: ClassVar = {
-        "absent": (404, "RepoNotFound"),
-        "private": (401, "RepoNotFound"),
-        "gated": (403, "GatedRepo"),
-        "other-revision": (404, "RevisionNotFound"),
-        "failing": (500, ""),
-    }
-
-    def do_GET(self) -> None:
-        path, _, _ = self.path.partition("?")
-        tree = self.tree
-        files = sorted(path for path in tree.rglob("*") if path.is_file()) if tree else []
-        names = [file.relative_to(tree).as_posix() for file in files] if tree else []
-        if "/somebody/hangs-up" in path:
-            self.close_connection = True
-        elif path == f"/api/models/{self.repo_id}/revision/main":
-            self.answer_json({"id": self.repo_id, "sha": REVISION, "siblings": [{"rfilename": name} for name in names]})
-        elif path.startswith(f"/api/models/{self.repo_id}/tree/"):
-            sizes = [file.stat().st_size for file in files]
-            entries = zip(names, sizes, strict=True)
-            self.answer_json([{"type": "file", "path": n, "size": s, "oid": "0" * 40} for n, s in entries])
-        elif tree and path.startswith(f"/{self.repo_id}/resolve/") and path.split("/", 5)[5] in names:
-            self.answer((tree / path.split("/", 5)[5]).read_bytes())
-        else:
-            status, code = next((self.refusals[name] for name in self.refusals if f"/{name}" in path), (404, ""))
-            self.answer(b"", status, {"X-Error-Code": code} if code else {})
-
-    do_HEAD = do_GET
-
-    def answer_json(self, content: Any) -> None:
-        self.answer(json.dumps(content).encode())
-
-    def answer(self, content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        etag = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": REVISION}
-        for name, value in (etag | (headers or {}) | {"Content-Length": str(len(content))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(offline: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
-    """A hub on this machine, with an empty cache; no other address can be reached."""
-    constants = huggingface_hub.constants
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        address = f"http://127.0.0.1:{server.server_port}"
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", address)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 ADVICE = {
@@ -483,7 +392,7 @@ def test_a_hub_that_does_not_answer_is_named_with_the_cache(name, hub, offline):
     assert_one_sentence(
         str(unreachable.value), "model 'tiny'", f"somebody/{name} at revision main", answer, str(offline)
     )
-    assert f"hf download somebody/{name}" in str(unreachable.value)
+    assert "python -m bench.prefetch --model tiny" in str(unreachable.value)
 
 
 @KINDS

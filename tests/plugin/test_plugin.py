@@ -330,6 +330,28 @@ def test_a_run_records_its_plan_and_its_command(start, pytester):
     assert notes.ended
 
 
+@pytest.mark.usefixtures("goldens")
+@pytest.mark.parametrize(("after", "is_comparable"), [(0.0101, True), (0.0125, False)])
+def test_a_machine_that_gets_slower_makes_times_incomparable(after, is_comparable, start, pytester, monkeypatch):
+    seconds = iter([0.01, after])
+    monkeypatch.setattr("bench.plugin.run_info.time_canary", lambda _device: next(seconds))
+    result = start("bench", "-k", "s2")
+    assert result.ret == pytest.ExitCode.OK
+    (folder,) = run_folders(pytester)
+    assert notes_of(folder).canary_s == (0.01, after)
+    assert (notes_of(folder).not_comparable == ()) == is_comparable
+    for text in (result.stdout.str(), (folder / "summary.md").read_text(), (folder / "report.html").read_text()):
+        assert ("The times of this run are not comparable: the machine got slower" in text) != is_comparable
+
+
+@pytest.mark.usefixtures("goldens")
+def test_a_run_without_times_has_no_canary(start, pytester, monkeypatch):
+    monkeypatch.setattr("bench.plugin.run_info.time_canary", lambda _device: 1 / 0)
+    assert start("golden", "-k", "s2").ret == pytest.ExitCode.OK
+    (folder,) = run_folders(pytester)
+    assert notes_of(folder).canary_s == ()
+
+
 def test_an_interrupted_run_is_incomplete(start, pytester, goldens):
     (pytester.path / "golden" / "test_interrupted.py").write_text(
         "import pytest\n"

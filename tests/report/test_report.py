@@ -485,6 +485,35 @@ def test_a_run_that_lacks_cases_of_the_one_before_is_not_clean(kept, headline, t
     assert ("", Chip("not run", Kind.BAD), 3 - kept) in story.counts
 
 
+def slow_down(run: Path) -> str:
+    """Makes the times of a run not comparable; what is said about it."""
+    info = notes_of(run).model_copy(update={"not_comparable": ("the machine got slower",)})
+    write_run_info(run, info)
+    return str(info.times_warning)
+
+
+def test_times_that_are_not_comparable_are_said_and_fail_nothing(tmp_path):
+    run, _ = two_runs(tmp_path, 2)
+    before = story_of(run)
+    said = slow_down(run)
+    story = story_of(run)
+    assert (story.kind, story.headline) == (before.kind, before.headline)
+    assert story.warnings == (said,)
+    assert "the machine got slower" in render_summary(story)
+
+
+@pytest.mark.parametrize("slowed", [0, 1])
+def test_times_of_an_unsteady_run_are_not_compared_and_that_is_said(slowed, tmp_path):
+    runs = two_runs(tmp_path, 2)
+    name = "time of a call against the earlier run"
+    assert any(name in dict(entry.figures) for entry in story_of(*runs).entries)
+    said = slow_down(runs[slowed])
+    story = story_of(*runs)
+    assert not any(name in dict(entry.figures) for entry in story.entries)
+    assert f"Times were not compared: {runs[slowed].name}: {said}" in story.warnings
+    assert story.kind is Kind.GOOD
+
+
 def test_what_changed_is_reported_beside_what_was_not_run(made_run, tmp_path):
     new = make_run(tmp_path / "new", CASES, changed_every=0)
     keep_records(new, *records_of(new)[:6])
