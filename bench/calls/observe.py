@@ -18,6 +18,20 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 @contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Sets an attribute of an object or a class for as long as the block takes."""
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+@contextlib.contextmanager
 def around(
     part: Any, method: str, before: Callable[..., None] = _nothing, after: Callable[[Any], None] = _nothing
 ) -> Iterator[None]:
@@ -27,7 +41,6 @@ def around(
     compile again. A method that was set on the part itself is patched there.
     """
     owner = part if method in vars(part) else type(part)
-    own = vars(owner).get(method)
     original = getattr(owner, method)
 
     @functools.wraps(original)
@@ -41,14 +54,8 @@ def around(
             after(output)
         return output
 
-    setattr(owner, method, call)
-    try:
+    with replaced(owner, method, call):
         yield
-    finally:
-        if own is None:
-            delattr(owner, method)
-        else:
-            setattr(owner, method, own)
 
 
 def before_call(module: Any, notice: Callable[[], None]) -> contextlib.AbstractContextManager[None]:

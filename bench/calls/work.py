@@ -25,12 +25,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from bench.calls.device_work import DeviceWork, counted_on_device
-from bench.calls.observe import before_call
+from bench.calls.observe import before_call, replaced
 from bench.calls.pipelines import LoadedPipeline
 from bench.calls.sampling import prepared
 from bench.suite.optimizations import compiles
@@ -54,7 +53,7 @@ SYNCS = frozenset(
     }
 )
 # Methods that wait too, and that call no operator if the tensor is already on the CPU.
-SYNC_METHODS = {torch.Tensor.cpu: "Tensor.cpu", torch.Tensor.tolist: "Tensor.tolist"}
+SYNC_METHODS = ("cpu", "tolist")
 MASKED = {"aten::index": "aten::index by mask", "aten::index_put_": "aten::index_put_ by mask"}
 
 
@@ -106,31 +105,77 @@ class Work:
         return TypeAdapter(cls).validate_json(json.dumps(document), strict=True)
 
 
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
+def _tensors(values: Any) -> list[torch.Tensor]:
     """The tensors among an operator's arguments or results, which may be lists."""
     if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, tuple | list):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        yield from _tensors(tuple(values.values()))
+        return [values]
+    found: list[torch.Tensor] = []
+    for value in values if isinstance(values, _SEVERAL) else ():
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, _SEVERAL):
+            found += _tensors(value)
+    return found
+
+
+_SEVERAL = (tuple, list)
+
+
+def _storages(arguments: Any) -> set[int]:
+    return {tensor.untyped_storage()._cdata for tensor in _tensors(arguments)}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What counting needs to know about an operator; looked up once, since a call has thousands of operators.
+
+    Attributes:
+        composite: it is made of others, which are counted in its place.
+        makes_tensors: none of its results is an argument, or part of one.
+        flops: the FLOPs of a call, from its arguments and its result; ``None`` if it multiplies nothing.
+    """
+
+    name: str
+    composite: bool
+    makes_tensors: bool
+    flops: Callable[[Any, Any, Any], int] | None
 
 
 @functools.cache
-def _is_composite(operator: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), COMPOSITE)
-
-
-@functools.cache
-def _makes_tensors(operator: Any) -> bool:
-    return all(result.alias_info is None for result in operator._schema.returns)
-
-
-@functools.cache
-def _name(operator: Any) -> str:
+def _kind_of(operator: Any) -> _Kind:
     name = operator._schema.name
-    return ATTENTION if name.startswith("aten::_scaled_dot_product_") else name
+    name = ATTENTION if name.startswith("aten::_scaled_dot_product_") else name
+    return _Kind(
+        name=name,
+        composite=torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), COMPOSITE),
+        makes_tensors=all(result.alias_info is None for result in operator._schema.returns),
+        flops=_flops_of(operator, name),
+    )
+
+
+def _flops_of(operator: Any, name: str) -> Callable[[Any, Any, Any], int] | None:
+    if name == ATTENTION:
+        return lambda args, kwargs, made: sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
+    formula = flop_registry.get(operator.overloadpacket)
+    if formula is None:
+        return None
+    if not hasattr(formula, "__wrapped__"):  # it needs more than the shapes
+        return lambda args, kwargs, made: formula(*args, **kwargs, out_val=made)
+
+    @functools.cache  # the steps of a call have the same shapes, and a formula takes as long as a small matrix product
+    def of_shapes(*args: Any, made: Any, **kwargs: Any) -> int:
+        return formula(*args, **kwargs, out_val=made)
+
+    return lambda args, kwargs, made: of_shapes(
+        *map(_shape, args), **{key: _shape(value) for key, value in kwargs.items()}, made=_shape(made)
+    )
+
+
+def _shape(argument: Any) -> Any:
+    """The shape of a tensor; a list as a tuple, so that it can be looked up; other arguments as they are."""
+    if isinstance(argument, torch.Tensor):
+        return argument.shape
+    return tuple(argument) if isinstance(argument, list) else argument
 
 
 class _LivingBytes:
@@ -142,15 +187,12 @@ class _LivingBytes:
 
     def note(self, made: Any, arguments: Any) -> None:
         """Adds the storages of an operator's results; that of an argument is not new."""
-        given: set[int] | None = None
         for tensor in _tensors(made):
             storage = tensor.untyped_storage()
-            key, size = storage._cdata, storage.nbytes()
-            if key in self._living:
+            key = storage._cdata
+            if key in self._living or key in _storages(arguments):
                 continue
-            given = {one.untyped_storage()._cdata for one in _tensors(arguments)} if given is None else given
-            if key in given:
-                continue
+            size = storage.nbytes()
             self._living[key] = weakref.ref(storage, functools.partial(self._end, key, size))
             self.now += size
         self.peak = max(self.peak, self.now)
@@ -176,15 +218,16 @@ class OperatorCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _is_composite(operator):
+        kind = _kind_of(operator)
+        if kind.composite:
             with self:
                 return operator._op_dk(COMPOSITE, *args, **kwargs)
         made = operator(*args, **kwargs)
-        self._count(operator, args, kwargs, made)
+        self._count(kind, args, kwargs, made)
         return made
 
-    def _count(self, operator: Any, args: Any, kwargs: Any, made: Any) -> None:
-        name = _name(operator)
+    def _count(self, kind: _Kind, args: Any, kwargs: Any, made: Any) -> None:
+        name = kind.name
         self.operators[name] += 1
         if name in SYNCS:
             self.host_syncs[name] += 1
@@ -193,25 +236,32 @@ class OperatorCounter(TorchDispatchMode):
         elif name in COPIES:
             self.copies += 1
             self.copied_bytes += made.numel() * made.element_size()
-        if name == ATTENTION:
-            self.flops += sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
-        elif operator.overloadpacket in flop_registry:
-            self.flops += flop_registry[operator.overloadpacket](*args, **kwargs, out_val=made)
-        if _makes_tensors(operator):
-            self._memory.note(made, (args, kwargs))
+        if kind.flops:
+            self.flops += kind.flops(args, kwargs, made)
+        if kind.makes_tensors:
+            self._memory.note(made, (args, tuple(kwargs.values())))
 
 
-class _MethodCounter(TorchFunctionMode):
-    """Counts the methods that wait for a value while it is on."""
+@contextlib.contextmanager
+def _counted_methods() -> Iterator[Counter[str]]:
+    """Yields a counter of the methods that wait for a value.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.host_syncs: Counter[str] = Counter()
+    The class is patched: a ``TorchFunctionMode`` would take the way of every other function through Python too.
+    """
+    counts: Counter[str] = Counter()
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in SYNC_METHODS:
-            self.host_syncs[SYNC_METHODS[function]] += 1
-        return function(*args, **(kwargs or {}))
+    def counting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            counts[f"Tensor.{name}"] += 1
+            return method(tensor, *args, **kwargs)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for name in SYNC_METHODS:
+            stack.enter_context(replaced(torch.Tensor, name, counting(name, getattr(torch.Tensor, name))))
+        yield counts
 
 
 @contextlib.contextmanager
@@ -279,7 +329,7 @@ def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
     call = prepared(loaded, case)
     compiled = compiles(tuple(case.settings.optimizations))
     graphs, graph_breaks = compiled_graphs() if compiled else (None, None)
-    operators, methods = OperatorCounter(), _MethodCounter()
+    operators = OperatorCounter()
     unet_calls: list[None] = []
     with (
         _no_collections(),
@@ -287,13 +337,13 @@ def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
         before_call(call.pipeline.unet, lambda: unet_calls.append(None)),
         _counted_tokens(call.pipeline) as tokens,
         counted_on_device(call.pipeline) as on_device,
-        methods,
+        _counted_methods() as method_syncs,
         operators,
     ):
         output = call()
     return output, Work(
         operators=dict(sorted(operators.operators.items())),
-        host_syncs={} if on_device else dict(sorted((operators.host_syncs + methods.host_syncs).items())),
+        host_syncs={} if on_device else dict(sorted((operators.host_syncs + method_syncs).items())),
         copies=operators.copies,
         copied_bytes=operators.copied_bytes,
         peak_bytes=operators.peak_bytes,

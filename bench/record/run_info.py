@@ -46,7 +46,6 @@ class RunInfo(Frozen):
     other_failures: tuple[str, ...] = Field(
         default=(), description="failed checks other than cases, such as the check for unused goldens"
     )
-
     environment: str | None = Field(default=None, description="short hash; environments.json has the details")
     suite: str | None = Field(default=None, description="short hash of the models and settings of the cases")
     options: dict[str, Any] = Field(default={}, description="options that decide what is done with each case")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.resnet import ResnetBlock2D
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from bench.calls.device import Cpu
 from bench.calls.device_work import DeviceWork
@@ -22,6 +24,7 @@ from bench.calls.work import (
     ATTENTION,
     OperatorCounter,
     Work,
+    _kind_of,
     compiled_graphs,
     count_work,
     counted_call,
@@ -177,6 +180,46 @@ def test_flops_copies_and_syncs_of_single_operators():
     assert (counter.copies, counter.copied_bytes) == (2, 15 * 4 + 15 * 8)
     assert counter.host_syncs == {"aten::nonzero": 1, "aten::index by mask": 1, "aten::_local_scalar_dense": 1}
     assert counter.operators[ATTENTION] == 1
+
+
+def test_flops_are_those_that_torch_counts():
+    def multiply() -> None:
+        pictures, kernel = torch.ones(2, 4, 8, 8), torch.ones(4, 4, 3, 3)
+        for _ in range(2):  # again with the same shapes
+            for stride in (1, 2):
+                torch.conv2d(pictures, kernel, stride=stride)
+                torch.conv_transpose2d(pictures, kernel, stride=stride)
+        for batch in (1, 3):
+            matrices = torch.ones(batch, 5, 5)
+            torch.baddbmm(matrices, matrices, matrices, beta=2)
+            torch.addmm(matrices[0], matrices[0], matrices[0], alpha=3)
+            matrices[0] @ matrices[0, :, :batch]
+
+    with torch.no_grad(), OperatorCounter() as counter:
+        multiply()
+    with torch.no_grad(), FlopCounterMode(display=False) as of_torch:
+        multiply()
+    assert counter.flops == of_torch.get_total_flops() > 0
+
+
+def test_a_formula_that_needs_more_than_shapes_gets_the_tensors(monkeypatch):
+    operator = torch.ops.aten.logcumsumexp
+    monkeypatch.setitem(flop_registry, operator, lambda tensor, dim, *, out_val: int(tensor.sum()) + out_val.numel())
+    monkeypatch.setattr("bench.calls.work._kind_of", _kind_of.__wrapped__)  # nothing is kept for other tests
+    with torch.no_grad(), OperatorCounter() as counter:
+        torch.logcumsumexp(torch.ones(3, 4), 0)
+    assert counter.flops == 12 + 12
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_methods_that_wait_are_counted_only_during_the_call(monkeypatch, ddim_case, load_tiny, raises):
+    case = ddim_case(DDPM)
+    loaded = load_tiny(case)
+    if raises:
+        monkeypatch.setattr(DDIMScheduler, "step", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if raises else contextlib.nullcontext():
+        count_work(loaded, case)
+    assert not {"cpu", "tolist"} & set(vars(torch.Tensor))
 
 
 def test_peak_bytes_are_of_tensors_alive_at_the_same_time():
