@@ -31,10 +31,17 @@ def denoises_on(device: torch.device, denoiser: Any) -> Iterator[None]:
     seen: set[torch.device] = set()
 
     def note(output: Any) -> None:
-        seen.add((output if isinstance(output, torch.Tensor) else output[0]).device)
+        seen.add(_prediction(output).device)
 
     with around(denoiser, "__call__", after=note):
         yield
     others = sorted(str(one) for one in seen - {device})
     if others:
         raise WrongDevice(f"the denoiser ran on {' and '.join(others)} instead of {device}: its pictures say nothing.")
+
+
+def _prediction(output: Any) -> torch.Tensor:
+    """The tensor of a denoiser's output: alone, in a tuple, or as ``sample``."""
+    if isinstance(output, torch.Tensor):
+        return output
+    return output[0] if isinstance(output, tuple) else output.sample
