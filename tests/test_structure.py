@@ -33,7 +33,7 @@ ORDER = (
     ("training",),
 )
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-MOST_ROOMS = 25
+MOST_ROOMS = 26
 TORCH_FREE = ("bench.suite.file", "bench.record.record")
 WORKER = "bench.upgrade.worker"
 
