@@ -16,7 +16,7 @@ from bench.plugin.session import Session, case_of
 from bench.plugin.shards import is_empty_shard, refuse_repeated_cases
 from bench.record.resume import read_interrupted
 from bench.record.run_info import FILE, RunInfo, now, read_run_info, suite_hash, write_run_info
-from bench.record.steadiness import why_not_comparable
+from bench.record.steadiness import gpu_reasons, why_not_comparable
 
 # Options that define the cases, so rerunning one case needs them too.
 _CHOOSING = ("suite", "device", "golden_dir")
@@ -98,11 +98,12 @@ class RunInfoWriter:
             others = [name for name in self._failures if not _is_of_a_case(name, info)]
             failures = tuple(f"{name.rpartition('/')[2]}: {self._failures[name]}" for name in others)
             canary_s = (*info.canary_s, *(self._canary() if ended and info.canary_s else ()))
+            states = [record.gpu for record in self._session.records.values() if record.gpu]
             found = {
                 "ended": ended,
                 "other_failures": failures,
                 "canary_s": canary_s,
-                "not_comparable": why_not_comparable(canary_s),
+                "not_comparable": why_not_comparable(canary_s, gpu_reasons(states)),
             }
             write_run_info(self._folder.path, info.model_copy(update=found))
 

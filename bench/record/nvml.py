@@ -48,6 +48,7 @@ class GpuState(Frozen):
     throttle_reasons: tuple[str, ...] | None = Field(
         default=None, description="what keeps the clocks below their maximum; empty if nothing does"
     )
+    compute_processes: int | None = Field(default=None, description="on this GPU, that of the run included")
     reason: str | None = Field(default=None, description="why a figure is null")
 
 
@@ -62,6 +63,7 @@ def gpu_state(device: Device) -> GpuState | None:
                 "sm_clock_mhz": lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM),
                 "memory_clock_mhz": lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM),
                 "power_limit_w": _power_limit,
+                "compute_processes": lambda nvml, gpu: len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu)),
                 "throttle_reasons": lambda nvml, gpu: _named(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)),
             },
         )

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from bench.record.nvml import GpuState
 
 # A canary that takes this much longer after a run than before it. Of 60 canaries, one after the other on a machine with
 # two cores and five busy processes, half differed by less than 1 % from the one before and 29 % by more than this.
 SLOWER = 1.15
+
+# Names of ``nvml.py`` for a GPU that is slower than it should be. Its power limit and being idle are part of its work.
+HELD_BACK = frozenset(
+    {"hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake", "reliability"}
+)
+
+
+def gpu_reasons(states: Iterable[GpuState]) -> list[str]:
+    """Why the times of a run on a GPU are not comparable, from its state after each case; empty if they are."""
+    states = list(states)
+    held_back = Counter(reason for state in states for reason in state.throttle_reasons or () if reason in HELD_BACK)
+    found = [
+        f"the GPU was held back after {count} of {len(states)} cases ({reason})" for reason, count in held_back.items()
+    ]
+    processes = max((state.compute_processes or 0 for state in states), default=0)
+    if processes > 1:
+        found.append(f"{processes} processes used the GPU at the same time")
+    return found
 
 
 def why_not_comparable(canary_s: Sequence[float], others: Sequence[str] = ()) -> tuple[str, ...]:

@@ -78,6 +78,10 @@ class Driver(ModuleType):
         self._check("nvmlDeviceGetCurrentClocksThrottleReasons")
         return self.reasons
 
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[object]:
+        self._check("nvmlDeviceGetComputeRunningProcesses")
+        return [object()] * {0: 5, 1: 2}[handle]
+
 
 @pytest.fixture
 def driver(monkeypatch):
@@ -96,6 +100,7 @@ def test_the_state_of_a_gpu_is_that_of_its_uuid(driver):
         sm_clock_mhz=1755,
         memory_clock_mhz=2619,
         power_limit_w=700.0,
+        compute_processes=2,
         throttle_reasons=("power cap", "hardware thermal slowdown"),
     )
 

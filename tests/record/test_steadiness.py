@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bench.record.nvml import GpuState
 from bench.record.run_info import RunInfo, read_run_info, write_run_info
-from bench.record.steadiness import SLOWER, why_not_comparable
+from bench.record.steadiness import SLOWER, gpu_reasons, why_not_comparable
 
 
 @pytest.mark.parametrize("canary_s", [(), (1.0,), (1.0, 1.0), (1.0, 0.5), (1.0, SLOWER)])
@@ -19,6 +20,17 @@ def test_a_machine_that_got_slower_does_not():
         "the machine got slower during the run: a fixed matrix product took 2.00 ms before it and 3"
     )
     assert "(+50%, allowed: +15%)" in reason
+
+
+def test_a_gpu_that_was_held_back_or_shared_does_not():
+    hot, sound = GpuState(throttle_reasons=("hardware thermal slowdown", "power cap")), GpuState(throttle_reasons=())
+    assert gpu_reasons([sound, hot, sound]) == ["the GPU was held back after 1 of 3 cases (hardware thermal slowdown)"]
+    assert gpu_reasons([GpuState(compute_processes=2)]) == ["2 processes used the GPU at the same time"]
+
+
+def test_a_gpu_that_is_idle_or_at_its_power_limit_alone_gives_comparable_times():
+    usual = GpuState(throttle_reasons=("idle", "power cap", "application clocks"), compute_processes=1)
+    assert gpu_reasons([usual, GpuState(reason="nvidia-ml-py is not installed")]) == []
 
 
 def test_other_reasons_count_too():
