@@ -59,6 +59,15 @@ def test_a_program_with_any_speed_setting_is_python(name, tiny_case, tmp_path):
     compile(python_of(tiny_case(kind, optimizations=(name,)), "cuda:0", tmp_path), "program.py", "exec")
 
 
+def test_a_variant_is_in_the_program_and_in_the_suite(tiny_case, tmp_path):
+    case = tiny_case(DDPM)
+    model = case.model.model_copy(update={"variant": "fp16"})
+    assert 'variant="fp16"' in python_of(case.model_copy(update={"model": model}), "cpu", tmp_path)
+    assert "variant" not in python_of(case, "cpu", tmp_path)
+    (tmp_path / "suite.toml").write_text(suite_of(model, [case], tmp_path))
+    assert [one.variant for one in read_suite(tmp_path / "suite.toml").models] == ["fp16"]
+
+
 def test_a_case_as_a_table_is_read_as_the_same_case(tiny_case, tmp_path):
     cases = [
         tiny_case(STABLE_DIFFUSION, scheduler="ddim", steps=7, options={"timestep_spacing": "trailing"}),

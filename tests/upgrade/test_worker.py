@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -82,6 +83,17 @@ def test_peak_memory_is_at_least_what_the_process_holds_now(sides, request_of):
         held = psutil.Process(child).memory_info().rss
         peak = process.ask("memory")[0]["peak_bytes"]
     assert peak >= held > 100 * 2**20
+
+
+def test_weights_of_a_variant_alone_are_loaded(sides, request_of, tiny_folders, tmp_path):
+    folder = Path(shutil.copytree(tiny_folders[DDPM], tmp_path / "variant"))
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".fp16.safetensors"))
+    request = request_of(DDPM) | {"folder": str(folder)}
+    with fresh(sides[0]) as process, pytest.raises(WorkerBroken):
+        process.ask("load", **request)
+    with fresh(sides[0]) as process:
+        assert process.ask("load", **request | {"variant": "fp16"})[0]["load_s"] > 0
 
 
 def test_after_a_load_that_failed_another_one_works(sides, request_of, tmp_path):
