@@ -316,7 +316,7 @@ def count_work(loaded: LoadedPipeline, case: Case) -> Work:
 
 
 def counted_call(loaded: LoadedPipeline, case: Case) -> tuple[Any, Work]:
-    """Counts one call of the pipeline, which takes about twice as long as a plain one; the first counts like any other.
+    """Counts one call of the pipeline, which takes up to 1.5 times as long as a plain one; the first is like any other.
 
     Compiled code hides its operators, so a compiled case is counted as it is before compilation. Its graphs and graph
     breaks are those of the process so far: call the case once before, in a process that compiles nothing else
