@@ -7,7 +7,7 @@ import os
 import random
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -76,19 +76,19 @@ def _runs(pool: Pool, seeds: Sequence[int]) -> list[Ended]:
     return runs
 
 
-def _drawing(pool: Pool) -> Callable[[random.Random, Sequence[Case]], Start]:
+def _drawing(pool: Pool) -> Callable[[random.Random, Sequence[Case], Collection[str]], Start]:
     means = mean_calls(pool.starts)
-    choices: dict[frozenset[str], list[Start]] = {}
+    choices: dict[tuple[frozenset[str], frozenset[str]], list[Start]] = {}
 
-    def draw(rng: random.Random, chosen: Sequence[Case]) -> Start:
-        ids = frozenset(case.id for case in chosen)
-        if ids not in choices:
-            choices[ids] = [
-                _with_calls(only(start, ids, pool.plan.spell_s), calls)
+    def draw(rng: random.Random, chosen: Sequence[Case], brief: Collection[str]) -> Start:
+        key = ids, _ = frozenset(case.id for case in chosen), frozenset(brief)
+        if key not in choices:
+            choices[key] = [
+                _with_calls(only(start, ids, pool.plan.spell_s, brief), calls)
                 for start, calls in zip(pool.starts, means, strict=True)
                 if ids <= set(calls)
             ]
-        return rng.choice(choices[ids])
+        return rng.choice(choices[key])
 
     return draw
 
@@ -129,11 +129,12 @@ def _with_calls(start: Start, calls: Mapping[str, PairedCall]) -> Start:
     return start.model_copy(update={"pipelines": pipelines})
 
 
-def only(start: Start, cases: frozenset[str], spell_s: float) -> Start:
+def only(start: Start, cases: frozenset[str], spell_s: float, brief: Collection[str] = ()) -> Start:
     """The start as if only these cases had been called in it, with the seconds that it would have taken.
 
     Args:
         spell_s: of the plan: a pipeline is measured for at least so long, if it was.
+        brief: pipelines whose cases are called once and no more.
     """
     kept = tuple(
         one.model_copy(update={"calls": {case: calls for case, calls in one.calls.items() if case in cases}})
@@ -143,7 +144,8 @@ def only(start: Start, cases: frozenset[str], spell_s: float) -> Start:
     whole = {one.pipeline: _call_seconds(one) for one in start.pipelines}
     once = {one.pipeline: sum(one.load_s) + sum(one.first_call_s) for one in start.pipelines}
     taken = sum(once[name] + seconds for name, seconds in whole.items())
-    left = sum(once[one.pipeline] + max(_call_seconds(one), min(whole[one.pipeline], 2 * spell_s)) for one in kept)
+    least = {name: 0.0 if name in brief else min(seconds, 2 * spell_s) for name, seconds in whole.items()}
+    left = sum(once[one.pipeline] + max(_call_seconds(one), least[one.pipeline]) for one in kept)
     return start.model_copy(update={"pipelines": kept, "failed": {}, "seconds": start.seconds * left / taken})
 
 

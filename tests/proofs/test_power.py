@@ -66,7 +66,7 @@ def test_both_sides_calibrate_and_their_middle_counts(monkeypatch):
         def take(self) -> list[Side]:
             return [Side(100.0), Side(400.0)]
 
-    monkeypatch.setattr(power, "fresh", contextlib.nullcontext)
+    monkeypatch.setattr(power, "fresh_pair", contextlib.nullcontext)
     sides: Any = Two()
     assert measure_costs(sides, {"a": {"folder": "b"}}, Places("alternate")) == {"a": Cost(200.0, {DENOISER: 4})}
     assert asked == [("load", {"folder": "b"})] * 2 + [("calibrate", {})] * 2

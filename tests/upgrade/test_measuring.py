@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,31 @@ def test_where_times_mean_nothing_measuring_ends_when_memory_is_decided(run):
     measured = run([1.0] * 9, plan={"times": False}, peak_bytes=(1000, 1000))
     assert len(measured.starts) == 2
     assert measured.speeds.undecided == []
+
+
+def test_what_is_decided_is_called_only_briefly(monkeypatch, tiny_case):
+    """Only the first pipeline's calls are noisy; of the other, loading looks slower and is looked at again."""
+    noisy, steady = (tiny_case(STABLE_DIFFUSION, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    factors = itertools.cycle([1.0, 1.15])
+    asked: list[tuple[set[str], set[str]]] = []
+
+    def made_up(_sides: Any, chosen: list[Case], *_: Any, brief: Any, **__: Any) -> Start:
+        asked.append(({case.id for case in chosen}, set(brief)))
+        factor = next(factors)
+        calls = {case.id: [call(CALL)] for case in chosen}
+        if noisy.id in calls:
+            calls[noisy.id] = [call(tuple((part, factor * seconds) for part, seconds in CALL))]
+        starts = [
+            start({case.id: calls[case.id]}, pipeline=pipeline_of(case), load=10 * factor - 9 if case is steady else 1.0)
+            for case in chosen
+        ]
+        return starts[0].model_copy(update={"pipelines": tuple(one for made in starts for one in made.pipelines)})
+
+    monkeypatch.setattr(measuring, "measure_start", made_up)
+    nothing: Any = None
+    measure_until_decided(nothing, [noisy, steady], {}, ComparisonPlan(Places("duet"), budget_s=10_000.0))
+    assert asked[0] == ({noisy.id, steady.id}, set())
+    assert ({noisy.id, steady.id}, {pipeline_of(steady)}) in asked
 
 
 def test_an_interrupted_check_continues_with_its_starts(run):

@@ -57,6 +57,15 @@ def test_a_spell_repeats_its_cases_in_turns(lasting_sides, request_of, tiny_case
     assert len(set(counts)) == 1
 
 
+def test_a_pipeline_that_is_measured_briefly_has_one_call_of_each_case(lasting_sides, request_of, tiny_case):
+    cases = [tiny_case(DDPM, steps=steps) for steps in (2, 3)]
+    requests = {case.id: (request_of(DDPM, steps=case.settings.steps),) * 2 for case in cases}
+    plan = ComparisonPlan(TAKING_TURNS, spell_s=5.0)
+    brief = {pipeline_of(cases[0])}
+    found = measure_start(lasting_sides, cases, requests, plan, random.Random(0), brief=brief)
+    assert [len(calls) for calls in found.pipelines[0].calls.values()] == [1, 1]
+
+
 @pytest.mark.parametrize(("precise", "spells"), [(True, 1), (False, start.MOST_SPELLS)])
 def test_a_spell_lasts_longer_where_ratios_are_noisy(
     *, precise, spells, monkeypatch, lasting_sides, request_of, tiny_case
