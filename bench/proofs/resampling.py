@@ -18,7 +18,7 @@ from bench.upgrade.components import calls_by_case, totals_by_part
 from bench.upgrade.lockstep import PairedCall, Segments
 from bench.upgrade.measuring import starts_until_decided
 from bench.upgrade.plan import ComparisonPlan
-from bench.upgrade.start import MeasuredPipeline, Pair, Start
+from bench.upgrade.start import MeasuredPipeline, Pair, Start, pipeline_of
 
 TASKS_PER_PROCESS = 4
 
@@ -76,15 +76,15 @@ def _runs(pool: Pool, seeds: Sequence[int]) -> list[Ended]:
     return runs
 
 
-def _drawing(pool: Pool) -> Callable[[random.Random, Sequence[Case], Collection[str]], Start]:
+def _drawing(pool: Pool) -> Callable[[random.Random, Sequence[Case], Sequence[Case]], Start]:
     means = mean_calls(pool.starts)
     choices: dict[tuple[frozenset[str], frozenset[str]], list[Start]] = {}
 
-    def draw(rng: random.Random, chosen: Sequence[Case], brief: Collection[str]) -> Start:
-        key = ids, _ = frozenset(case.id for case in chosen), frozenset(brief)
+    def draw(rng: random.Random, chosen: Sequence[Case], loads: Sequence[Case]) -> Start:
+        key = ids, loaded = frozenset(case.id for case in chosen), frozenset(map(pipeline_of, loads))
         if key not in choices:
             choices[key] = [
-                _with_calls(only(start, ids, pool.plan.spell_s, brief), calls)
+                _with_calls(only(start, ids, pool.plan.spell_s, loaded), calls)
                 for start, calls in zip(pool.starts, means, strict=True)
                 if ids <= set(calls)
             ]
@@ -129,23 +129,23 @@ def _with_calls(start: Start, calls: Mapping[str, PairedCall]) -> Start:
     return start.model_copy(update={"pipelines": pipelines})
 
 
-def only(start: Start, cases: frozenset[str], spell_s: float, brief: Collection[str] = ()) -> Start:
+def only(start: Start, cases: frozenset[str], spell_s: float, loads: Collection[str] = ()) -> Start:
     """The start as if only these cases had been called in it, with the seconds that it would have taken.
 
     Args:
         spell_s: of the plan: a pipeline is measured for at least so long, if it was.
-        brief: pipelines whose cases are called once and no more.
+        loads: pipelines of which only loading and the first call are measured.
     """
     kept = tuple(
         one.model_copy(update={"calls": {case: calls for case, calls in one.calls.items() if case in cases}})
         for one in start.pipelines
-        if cases & set(one.calls)
+        if cases & set(one.calls) or one.pipeline in loads
     )
     whole = {one.pipeline: _call_seconds(one) for one in start.pipelines}
     once = {one.pipeline: sum(one.load_s) + sum(one.first_call_s) for one in start.pipelines}
     taken = sum(once[name] + seconds for name, seconds in whole.items())
-    least = {name: 0.0 if name in brief else min(seconds, 2 * spell_s) for name, seconds in whole.items()}
-    left = sum(once[one.pipeline] + max(_call_seconds(one), least[one.pipeline]) for one in kept)
+    called = {one.pipeline: min(whole[one.pipeline], 2 * spell_s) for one in kept if one.calls}
+    left = sum(once[one.pipeline] + max(_call_seconds(one), called.get(one.pipeline, 0.0)) for one in kept)
     return start.model_copy(update={"pipelines": kept, "failed": {}, "seconds": start.seconds * left / taken})
 
 

@@ -115,7 +115,9 @@ def samples_of(
     known = {case.id: case for case in cases}
     calls = {name: found for name, found in calls_by_case(starts).items() if name in known}
     looks = {name: found[0][1] for name, found in calls.items()} | {name: seen[name] for name in seen if name in known}
-    odd = odd_parts({name: (pipeline_of(known[name]), look) for name, look in looks.items()}, min_change)
+    # Calls in starts are measured better than those that drew the pictures, so they settle what is odd.
+    evidence = looks | {name: _joined([call for _, call in found]) for name, found in calls.items()}
+    odd = odd_parts({name: (pipeline_of(known[name]), call) for name, call in evidence.items()}, min_change)
     labels = _Labels([known[name] for name in looks], odd)
     pairs: dict[Component, dict[int, list[Pair]]] = defaultdict(lambda: defaultdict(list))
     for name, found in calls.items():
@@ -160,6 +162,14 @@ def log_ratios(by_start: Mapping[int, Sequence[Pair]], part: str) -> dict[int, f
     gaps = [totals[number] - trimmed[number] for number in totals]
     hidden = len(gaps) >= ENOUGH_CALLS and max(min(gaps), -max(gaps)) > HIDDEN_COST
     return totals if hidden else trimmed
+
+
+def _joined(calls: Sequence[PairedCall]) -> PairedCall:
+    """The segments of several calls as if they were one call."""
+    return PairedCall(
+        baseline=tuple(segment for call in calls for segment in call.baseline),
+        candidate=tuple(segment for call in calls for segment in call.candidate),
+    )
 
 
 class _Labels:

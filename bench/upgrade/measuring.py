@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.suite.case import Case
 from bench.upgrade.lockstep import DUET, PairedCall
 from bench.upgrade.plan import ComparisonPlan
-from bench.upgrade.speeds import Speeds, judge, next_cases, seconds_of
+from bench.upgrade.speeds import Speeds, judge, next_cases, next_loads, seconds_of
 from bench.upgrade.start import Odd, Requests, Start, measure_start, pipeline_of
 from bench.upgrade.workers import Sides
 
@@ -79,8 +79,8 @@ def measure_until_decided(
     """
     rng = rng or random.Random()
 
-    def next_start(chosen: Sequence[Case], brief: Collection[str]) -> Start:
-        start = measure_start(sides, chosen, requests, plan, rng, brief=brief, known=known, odd=odd)
+    def next_start(chosen: Sequence[Case], loads: Sequence[Case]) -> Start:
+        start = measure_start(sides, chosen, requests, plan, rng, loads=loads, known=known, odd=odd)
         keep(start)
         return start
 
@@ -88,7 +88,7 @@ def measure_until_decided(
 
 
 def starts_until_decided(
-    next_start: Callable[[Sequence[Case], Collection[str]], Start],
+    next_start: Callable[[Sequence[Case], Sequence[Case]], Start],
     cases: Sequence[Case],
     plan: ComparisonPlan,
     *,
@@ -99,26 +99,27 @@ def starts_until_decided(
     """As ``measure_until_decided``, with starts from anywhere.
 
     Args:
-        next_start: a start in which these cases are called, those of the given pipelines only briefly.
+        next_start: a start in which the first cases are called, and the second ones only loaded.
     """
     measured = Measured(tuple(starts), judge(starts, cases, plan, seen))
-    while chosen := _chosen(measured, cases, plan):
-        done = (*measured.starts, next_start(chosen, _decided(cases, measured.speeds)))
+    while any(chosen := _chosen(measured, cases, plan)):
+        done = (*measured.starts, next_start(*chosen))
         measured = Measured(done, judge(done, cases, plan, seen))
         announce(_progress(measured, cases, plan))
     return measured
 
 
-def _chosen(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> list[Case]:
-    """What the next start measures; nothing if all is decided or the budget has no room for it."""
+def _chosen(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> tuple[list[Case], list[Case]]:
+    """What the next start calls, and what it only loads; nothing if all is decided or the budget has no room for it."""
     left = [case for case in cases if case.id not in measured.given_up]
     unseen = [case for case in left if case.id not in measured.speeds.samples.parts]
     retried = [case for case in left if case.id in measured.failed.keys() - measured.called and case not in unseen]
     others = [case for case in left if case not in unseen and case not in retried]
     chosen = unseen + retried + (next_cases(others, measured.speeds) if plan.times else _open_peaks(others, measured))
+    loads = next_loads(left, measured.speeds, {pipeline_of(case) for case in chosen})
     must = not measured.starts or retried
-    expected_s = sum(_expected_s(chosen, measured.speeds, plan, _decided(cases, measured.speeds)).values())
-    return chosen if must or measured.seconds + expected_s <= plan.budget_s else []
+    expected_s = START_S * len(loads) + sum(_expected_s(chosen, measured.speeds, plan).values())
+    return (chosen, loads) if must or measured.seconds + expected_s <= plan.budget_s else ([], [])
 
 
 def _open_peaks(cases: Sequence[Case], measured: Measured) -> list[Case]:
@@ -126,25 +127,13 @@ def _open_peaks(cases: Sequence[Case], measured: Measured) -> list[Case]:
     return [case for case in cases if case.id not in measured.called or case.id in measured.speeds.undecided]
 
 
-def _decided(cases: Sequence[Case], speeds: Speeds) -> set[str]:
-    """The pipelines of which every speed is decided, so that only loading or a small part is worth another look."""
-    undecided = set(speeds.undecided)
-    left = {pipeline_of(case) for case in cases if case.id not in speeds.cases or case.id in undecided}
-    return set(map(pipeline_of, cases)) - left
-
-
-def _expected_s(
-    chosen: Sequence[Case], speeds: Speeds, plan: ComparisonPlan, brief: Collection[str]
-) -> dict[str, float]:
+def _expected_s(chosen: Sequence[Case], speeds: Speeds, plan: ComparisonPlan) -> dict[str, float]:
     """What a start with these cases is expected to take, by pipeline."""
     sides = 1 if plan.places.mode == DUET else 2
     calls: dict[str, float] = defaultdict(float)
     for case in chosen:
         calls[pipeline_of(case)] += sides * seconds_of(case, speeds)
-    return {
-        pipeline: START_S + max(0.0 if pipeline in brief else plan.spell_s, seconds)
-        for pipeline, seconds in calls.items()
-    }
+    return {pipeline: START_S + max(plan.spell_s, seconds) for pipeline, seconds in calls.items()}
 
 
 def _progress(measured: Measured, cases: Sequence[Case], plan: ComparisonPlan) -> str:

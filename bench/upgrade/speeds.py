@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.suite.case import Case
@@ -189,7 +189,7 @@ def _case(logs: Sequence[float], before: float, question: Question) -> Figure:
 def next_cases(cases: Sequence[Case], found: Speeds) -> list[Case]:
     """The cheapest cases whose calls bring what is undecided nearer to a verdict; none if nothing is worth more time.
 
-    The speed of every case is worth more time; anything else only if it looks changed.
+    The speed of every case is worth more time; a component only if it looks changed.
     """
     parts = found.samples.parts
     wanted = {component for component, one in found.components.items() if _looks_changed(one.figure)}
@@ -201,17 +201,26 @@ def next_cases(cases: Sequence[Case], found: Speeds) -> list[Case]:
     for component in sorted(wanted, key=lambda one: (not one.scheduler, one)):  # those of one scheduler cover networks
         if not any(component in parts[case.id] for case in chosen):
             chosen += [case for case in by_cost if component in parts[case.id]][:1]
-    reached = {pipeline_of(case) for case in chosen}
-    for pipeline, figures in found.pipelines.items():
-        if pipeline not in reached and any(map(_looks_changed, figures.values())):
-            chosen += [case for case in by_cost if pipeline_of(case) == pipeline][:1]
     return chosen
 
 
+def next_loads(cases: Sequence[Case], found: Speeds, reached: Collection[str]) -> list[Case]:
+    """A case of each pipeline that is not ``reached`` and whose load, first call or memory looks changed."""
+    by_pipeline = {pipeline_of(case): case for case in cases}
+    return [
+        by_pipeline[pipeline]
+        for pipeline, figures in found.pipelines.items()
+        if pipeline in by_pipeline and pipeline not in reached and any(map(_looks_changed, figures.values()))
+    ]
+
+
 def _looks_changed(figure: Figure) -> bool:
-    """Whether something undecided may well be a change that matters."""
-    undecided = figure.verdict == Verdict.CANNOT_TELL
-    return undecided and abs(math.log(figure.ratio)) >= math.log1p(figure.min_change) / 2
+    """Whether something undecided may well be a change that matters: half of it, and beyond two standard errors."""
+    change = abs(math.log(figure.ratio))
+    if figure.verdict != Verdict.CANNOT_TELL or change < math.log1p(figure.min_change) / 2:
+        return False
+    logs = list(map(math.log, figure.pair_ratios))
+    return len(logs) < 2 or change >= 2 * statistics.stdev(logs) / math.sqrt(len(logs))
 
 
 def seconds_of(case: Case, found: Speeds) -> float:

@@ -12,8 +12,8 @@ import random
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
@@ -107,7 +107,7 @@ def measure_start(
     plan: ComparisonPlan,
     rng: random.Random,
     *,
-    brief: Collection[str] = (),
+    loads: Iterable[Case] = (),
     known: Mapping[str, tuple[str, str]] | None = None,
     odd: Odd = lambda case, images: None,
 ) -> Start:
@@ -118,7 +118,7 @@ def measure_start(
     Cases of one pipeline share a process. One that fails is left out, and its pipeline measured again without it.
 
     Args:
-        brief: pipelines whose cases are called once and no more.
+        loads: cases of other pipelines, of which only loading and the first call are measured.
         known: checksums that the outputs should have, by case.
         odd: called with outputs that have another one.
 
@@ -128,18 +128,18 @@ def measure_start(
     by_pipeline: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         by_pipeline[pipeline_of(case)].append(case)
-    names = list(by_pipeline)
+    only_loaded = {pipeline_of(case): case for case in loads if pipeline_of(case) not in by_pipeline}
+    names = [*by_pipeline, *only_loaded]
     rng.shuffle(names)
     import_s = _import_s(sides.renewed()) if sides.forks else None
     measured, failed, seconds = [], {}, 0.0
     for name in names:
-        left = by_pipeline[name]
-        spell_plan = replace(plan, spell_s=0.0) if name in brief else plan
+        left = by_pipeline.get(name) or [only_loaded[name]]
         while left:
             rng.shuffle(left)
-            spell = _Spell(spell_plan, rng, requests, known or {}, odd, swapped=rng.random() < 0.5)
+            spell = _Spell(plan, rng, requests, known or {}, odd, swapped=rng.random() < 0.5)
             try:
-                measured.append(spell.measure(name, sides.take(), left))
+                measured.append(spell.measure(name, sides.take(), left, calls_too=name in by_pipeline))
                 break
             except WorkerBroken as error:
                 failed[spell.current] = (error.side, str(error))
@@ -180,7 +180,9 @@ class _Spell:
     _began: float = math.inf
     _reported: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def measure(self, pipeline: str, sides: Sequence[WorkerProcess], cases: Sequence[Case]) -> MeasuredPipeline:
+    def measure(
+        self, pipeline: str, sides: Sequence[WorkerProcess], cases: Sequence[Case], *, calls_too: bool = True
+    ) -> MeasuredPipeline:
         """Load, first call, then calls of all cases in turn until the spell is over, and at last the peak of memory.
 
         Raises:
@@ -207,8 +209,10 @@ class _Spell:
                     firsts_s.append(_both(self._ask(pair, "picture"), "call_s"))
                     warm.add(_shape_of(case))
                 self._began = min(self._began, time.perf_counter())
+                if not calls_too:
+                    break
                 calls[case.id].append(self._call(pair, case, by_block=by_block))
-            peaks = [] if on_accelerator else self._ask(pair, "memory")
+            peaks = self._ask(pair, "memory") if calls and not on_accelerator else []
         return MeasuredPipeline(
             pipeline=pipeline,
             load_s=loads_s[0],
@@ -221,18 +225,18 @@ class _Spell:
         self.seconds = time.perf_counter() - began
 
     def _in_turns(self, cases: Sequence[Case], calls: Mapping[str, Sequence[PairedCall]]) -> Iterator[Case]:
-        """Every case once, and again in the same order until the spell is over."""
-        yield from cases
-        while self._needs_more(calls):
-            yield from cases
+        """Every case once, then the one that is known least, until the spell is over.
 
-    def _needs_more(self, calls: Mapping[str, Sequence[PairedCall]]) -> bool:
-        """A spell long; where ratios are noisy several times as long, so that a start is worth its cost."""
-        spells = (time.perf_counter() - self._began) / self.plan.spell_s if self.plan.spell_s else math.inf
-        if spells < 1:
-            return True
-        known_to = standard_error([call for of_case in calls.values() for call in of_case])
-        return spells < MOST_SPELLS and known_to > self.plan.min_change * PRECISION
+        Where ratios are noisy it takes several times as long, so that a start is worth its cost.
+        """
+        yield from cases
+        while True:
+            spells = (time.perf_counter() - self._began) / self.plan.spell_s if self.plan.spell_s else math.inf
+            errors = {case.id: standard_error(calls[case.id]) for case in cases}
+            precise = max(errors.values()) <= self.plan.min_change * PRECISION
+            if spells >= (1 if precise else MOST_SPELLS):
+                return
+            yield max(cases, key=lambda case: errors[case.id])
 
     def _by_block(self, case: Case, before: Sequence[str], after: Sequence[str]) -> bool:
         """Whether sides change places within calls of networks: not if they have other blocks, or compiled ones."""

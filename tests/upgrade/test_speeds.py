@@ -14,7 +14,7 @@ from bench.suite.case import Case
 from bench.suite.schedulers import STABLE_DIFFUSION
 from bench.upgrade.lockstep import Places, Segments
 from bench.upgrade.plan import ComparisonPlan
-from bench.upgrade.speeds import Speeds, judge, next_cases
+from bench.upgrade.speeds import Speeds, judge, next_cases, next_loads
 from bench.upgrade.start import Start, pipeline_of
 from bench.verdicts import Verdict
 from tests.upgrade.starts import CALL, call, slower, start
@@ -204,7 +204,9 @@ def test_only_what_looks_changed_is_worth_more_time_than_the_cases_take(cases, r
         ]
         found = judge(merged, cases, PLAN)
         assert found.pipelines[pipeline_of(cases[0])]["load"].verdict == "cannot tell"
-        assert bool(next_cases(cases, found)) is worth
+        assert next_cases(cases, found) == []
+        assert bool(next_loads(cases, found, set())) is worth
+        assert next_loads(cases, found, {pipeline_of(cases[0])}) == []
 
 
 def test_nothing_was_measured_and_nothing_is_known(cases):

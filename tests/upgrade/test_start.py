@@ -47,23 +47,43 @@ def test_a_start_measures_everything_of_both_sides(measure, lasting_sides):
     assert all(descendants(side) == [] for side in lasting_sides.take())
 
 
-def test_a_spell_repeats_its_cases_in_turns(lasting_sides, request_of, tiny_case):
+def test_a_spell_repeats_its_cases(lasting_sides, request_of, tiny_case):
     cases = [tiny_case(DDPM, steps=steps) for steps in (2, 3)]
     requests = {case.id: (request_of(DDPM, steps=case.settings.steps),) * 2 for case in cases}
     plan = ComparisonPlan(TAKING_TURNS, spell_s=0.5)
     found = measure_start(lasting_sides, cases, requests, plan, random.Random(0))
     counts = [len(calls) for calls in found.pipelines[0].calls.values()]
     assert min(counts) > 1
-    assert len(set(counts)) == 1
 
 
-def test_a_pipeline_that_is_measured_briefly_has_one_call_of_each_case(lasting_sides, request_of, tiny_case):
+def test_of_a_case_that_is_only_loaded_there_are_no_calls(lasting_sides, request_of, tiny_case):
+    called, loaded = tiny_case(DDPM), tiny_case(DDPM, optimizations=("channels-last",))
+    requests = {
+        called.id: (request_of(DDPM),) * 2,
+        loaded.id: (request_of(DDPM, optimizations=("channels-last",)),) * 2,
+    }
+    found = measure_start(lasting_sides, [called], requests, PLAN, random.Random(0), loads=[loaded])
+    by_name = {one.pipeline: one for one in found.pipelines}
+    assert list(found.calls) == [called.id]
+    only_loaded = by_name[pipeline_of(loaded)]
+    assert only_loaded.calls == {}
+    assert only_loaded.peak_bytes == (None, None)  # of another program than that of a start with calls
+    assert min(*only_loaded.load_s, *only_loaded.first_call_s) > 0
+
+
+@pytest.mark.parametrize("noisy", [0, 1])
+def test_after_each_case_the_one_that_is_known_least_is_called(
+    noisy, monkeypatch, lasting_sides, request_of, tiny_case
+):
     cases = [tiny_case(DDPM, steps=steps) for steps in (2, 3)]
     requests = {case.id: (request_of(DDPM, steps=case.settings.steps),) * 2 for case in cases}
-    plan = ComparisonPlan(TAKING_TURNS, spell_s=5.0)
-    brief = {pipeline_of(cases[0])}
-    found = measure_start(lasting_sides, cases, requests, plan, random.Random(0), brief=brief)
-    assert [len(calls) for calls in found.pipelines[0].calls.values()] == [1, 1]
+    lengths = {2 * case.settings.steps + 1: 1.0 if case is cases[noisy] else 0.5 for case in cases}
+    monkeypatch.setattr(start, "standard_error", lambda calls: lengths[len(calls[0].baseline)])
+    plan = ComparisonPlan(TAKING_TURNS, spell_s=0.2)
+    found = measure_start(lasting_sides, cases, requests, plan, random.Random(0))
+    counts = {case: len(calls) for case, calls in found.calls.items()}
+    assert counts[cases[1 - noisy].id] == 1
+    assert counts[cases[noisy].id] > 2
 
 
 @pytest.mark.parametrize(("precise", "spells"), [(True, 1), (False, start.MOST_SPELLS)])
