@@ -27,6 +27,8 @@ from bench.verdicts import Verdict
 ERROR_RATE_OF_RUN = 0.01
 # Loading, importing and the first call happen once per process, so their ratios are spread more widely.
 MIN_CHANGE_ONCE = 0.2
+# What is no speed of a case is not worth more than this many further starts.
+WORTH_STARTS = 6
 LOAD, FIRST_CALL, MEMORY, SPEED = "load", "first call", "memory", "speed"
 # Peaks that differ by no more are the same: an allocator counts them, and does not measure.
 SAME_PEAK = 1e-3
@@ -215,9 +217,14 @@ def next_loads(cases: Sequence[Case], found: Speeds, reached: Collection[str]) -
 
 
 def _looks_changed(figure: Figure) -> bool:
-    """Whether something undecided may well be a change that matters: half of it, and beyond two standard errors."""
+    """Whether something undecided may well be a change that matters, and some more starts would say so.
+
+    It looks like half of that change, beyond two standard errors.
+    """
     change = abs(math.log(figure.ratio))
     if figure.verdict != Verdict.CANNOT_TELL or change < math.log1p(figure.min_change) / 2:
+        return False
+    if figure.more_pairs is None or figure.more_pairs > WORTH_STARTS:
         return False
     logs = list(map(math.log, figure.pair_ratios))
     return len(logs) < 2 or change >= 2 * statistics.stdev(logs) / math.sqrt(len(logs))

@@ -193,7 +193,7 @@ def test_before_the_first_start_the_calls_that_drew_the_pictures_say_what_to_mea
 
 def test_only_what_looks_changed_is_worth_more_time_than_the_cases_take(cases, rng):
     wide = [start({}, load=load) for load in (0.7, 1.4, 0.7, 1.4)]
-    slower_load = [start({}, load=load) for load in (1.1, 1.9, 1.1, 1.9)]
+    slower_load = [start({}, load=load) for load in (1.2, 1.8, 1.2, 1.8)]
     calm = starts_of(cases, lambda _: CALL, 8, rng)
     for extra, worth in ((wide, False), (slower_load, True)):
         merged = [

@@ -72,9 +72,7 @@ def test_of_a_case_that_is_only_loaded_there_are_no_calls(lasting_sides, request
 
 
 @pytest.mark.parametrize("noisy", [0, 1])
-def test_after_each_case_the_one_that_is_known_least_is_called(
-    noisy, monkeypatch, lasting_sides, request_of, tiny_case
-):
+def test_the_case_that_is_known_least_is_called_again(noisy, monkeypatch, lasting_sides, request_of, tiny_case):
     cases = [tiny_case(DDPM, steps=steps) for steps in (2, 3)]
     requests = {case.id: (request_of(DDPM, steps=case.settings.steps),) * 2 for case in cases}
     lengths = {2 * case.settings.steps + 1: 1.0 if case is cases[noisy] else 0.5 for case in cases}
