@@ -46,7 +46,7 @@ class Acceptance:
     refused: str = ""
 
 
-def _accept(recorded: Recorded, cases: Sequence[Case], goldens: Path, update: str) -> list[Acceptance]:
+def _accept(recorded: Recorded, cases: Sequence[Case], goldens: Path, update: str, *, errors: bool) -> list[Acceptance]:
     """Writes what can be accepted into a store of goldens."""
     found = []
     for case in cases:
@@ -55,7 +55,7 @@ def _accept(recorded: Recorded, cases: Sequence[Case], goldens: Path, update: st
         except Unacceptable as error:
             found.append(Acceptance(case, refused=str(error)))
             continue
-        check, line = candidate.check(goldens, update)
+        check, line = candidate.check(goldens, update, errors=errors)
         found.append(Acceptance(case, candidate, line, "" if line else _why_not(check)))
     return found
 
@@ -67,14 +67,16 @@ def _why_not(check: Check) -> str:
     return check.pictures.message if not Verdict(check.pictures.verdict).passes else str(check.verdict)
 
 
-def _rehearse(recorded: Recorded, cases: Sequence[Case], goldens: Path, update: str) -> list[Acceptance]:
+def _rehearse(
+    recorded: Recorded, cases: Sequence[Case], goldens: Path, update: str, *, errors: bool
+) -> list[Acceptance]:
     """As ``_accept``, in a copy of the goldens: what is listed is what is then done."""
     with tempfile.TemporaryDirectory(prefix="goldens-") as folder:
         copy = Path(folder).resolve() / "golden"
         for name in {case.model.name for case in cases}:
             if (goldens / name).is_dir():
                 shutil.copytree(goldens / name, copy / name)
-        found = _accept(recorded, cases, copy, update)
+        found = _accept(recorded, cases, copy, update, errors=errors)
         return [
             Acceptance(
                 one.case,
@@ -128,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
     cases = cases_matching([case for case in suite.cases if case.id in recorded.records], options.case)
     refuse_other_recipes(recorded, cases, options.suite.parent)
     accept = _accept if options.yes else _rehearse
-    found = accept(recorded, cases, options.golden_dir, options.golden_level)
+    found = accept(recorded, cases, options.golden_dir, options.golden_level, errors=options.golden_errors)
     _print(found)
     written = [one for one in found if one.line]
     refused = [one for one in found if one.refused]
@@ -160,6 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="auto",
         help="whom the goldens are for: every device, the run's type of device, or its exact device (default: auto: "
         "the reference unless that comes from another type of device)",
+    )
+    parser.add_argument(
+        "--golden-errors", action="store_true", help="accept what a case raises also where it names no issue"
     )
     return run_command(parser.prog, run, parser.parse_args(arguments))
 

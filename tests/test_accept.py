@@ -147,7 +147,7 @@ def test_another_picture_is_listed_with_its_score_before_it_replaces_a_golden(st
     assert start()[1].startswith("3 of 3 cases show their goldens already")
 
 
-def test_goldens_of_another_type_of_device_stand_beside_the_reference(start, folder, alter_golden):
+def test_goldens_of_an_accelerator_stand_beside_the_reference(start, folder, alter_golden):
     start("--yes")
     for case in CASES:
         alter_golden(folder.parent / "golden" / f"{case}.png")
@@ -155,9 +155,9 @@ def test_goldens_of_another_type_of_device_stand_beside_the_reference(start, fol
     code, said = start("--yes")
     assert code == 0
     assert [name for name in goldens(folder) if "@" in name] == sorted(
-        f"{case}@cuda{suffix}" for case in CASES for suffix in (".json", ".png")
+        f"{case}@cuda-nvidia-h100{suffix}" for case in CASES for suffix in (".json", ".png")
     )
-    origin = Origin.model_validate_json((folder.parent / "golden" / f"{CASES[0]}@cuda.json").read_text())
+    origin = Origin.model_validate_json((folder.parent / "golden" / f"{CASES[0]}@cuda-nvidia-h100.json").read_text())
     assert origin.device == {"type": "cuda", "name": "NVIDIA H100"}
     work = record_of(folder).work
     assert work
@@ -177,6 +177,9 @@ def test_an_exception_is_accepted_as_one(start, folder):
     change(folder, error=error, work=None, pixels=None, pictures=record.pictures, verdict="missing")
     picture_path(folder, CASES[0]).unlink()
     code, said = start("--yes", "-k", "s2")
+    assert code == 1
+    assert "name the report of this error as 'issue' in the suite file, or add --golden-errors" in said
+    code, said = start("--yes", "-k", "s2", "--golden-errors")
     assert code == 0
     assert "  raises IndexError: index 5 is out of bounds" in said
     assert goldens(folder) == [f"{CASES[0]}.json"]

@@ -71,11 +71,16 @@ class Candidate:
     device: Device
     picture: Path | None
 
-    def check(self, goldens: Path, update: str) -> tuple[Check, str]:
-        """Accepts the case in a store of goldens, and returns what was found and the line about what was written."""
+    def check(self, goldens: Path, update: str, *, errors: bool = False) -> tuple[Check, str]:
+        """Accepts the case in a store of goldens, and returns what was found and the line about what was written.
+
+        Args:
+            update, errors: see ``check_golden``.
+        """
         lines: list[str] = []
         images = list(self.images)
-        check = check_golden(self.case, images, self.origin, goldens, self.device, update=update, announce=lines.append)
+        found = (self.case, images, self.origin, goldens, self.device)
+        check = check_golden(*found, update=update, errors=errors, announce=lines.append)
         return check, "; ".join(lines)
 
 

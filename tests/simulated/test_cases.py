@@ -2,10 +2,12 @@
 
 import gc
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
+from bench import run
 from bench.calls.device import Accelerator, Cpu
 from bench.calls.pipelines import load_pipeline
 from bench.calls.placement import WrongDevice
@@ -99,9 +101,9 @@ def _run(folder, name, device=None, update=None):
     return Run(device, RunFolder(folder / "results", name), policy, folder, environment, lambda _line: None)
 
 
-def test_cases_that_must_match_another_get_goldens_of_the_device(tiny_ddpm_folder, tmp_path):
-    folder = Path(tmp_path)
-    cases = [_case("ddpm", tiny_ddpm_folder), _case("ddpm", tiny_ddpm_folder, scenario="called-twice")]
+@mock.patch.object(run, "is_simulated", return_value=False)  # as on a real accelerator, which has its own goldens
+def _check_goldens_of_two_devices(folder, ddpm_folder, _is_simulated):
+    cases = [_case("ddpm", ddpm_folder), _case("ddpm", ddpm_folder, scenario="called-twice")]
     for case in cases:
         _run(folder, "accept", Cpu(), "auto").picture(case)
     before = [_run(folder, "before").picture(case) for case in cases]
@@ -114,3 +116,7 @@ def test_cases_that_must_match_another_get_goldens_of_the_device(tiny_ddpm_folde
     after = [_run(folder, "after").picture(case) for case in cases]
     assert [(one.verdict, one.work.verdict) for one in after] == [(Verdict.IDENTICAL, Verdict.SAME_WORK)] * 2
     assert [_run(folder, "cpu", Cpu()).picture(case).verdict for case in cases] == [Verdict.IDENTICAL] * 2
+
+
+def test_cases_that_must_match_another_get_goldens_of_the_device(tiny_ddpm_folder, tmp_path):
+    _check_goldens_of_two_devices(Path(tmp_path), tiny_ddpm_folder)

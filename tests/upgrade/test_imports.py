@@ -146,7 +146,7 @@ def start_upgrade(tmp_path):
         session: Any = SimpleNamespace(
             device=SimpleNamespace(type="cpu", torch_device="cpu", name="a processor"),
             run=SimpleNamespace(folder=RunFolder(tmp_path, "run")),
-            options=SimpleNamespace(suite=SimpleNamespace(parent=tmp_path)),
+            options=SimpleNamespace(suite=SimpleNamespace(parent=tmp_path), resume=None),
         )
         upgrade = upgrade_plugin.UpgradeSession(session, options, print)  # type: ignore[arg-type]
         try:
