@@ -46,7 +46,7 @@ class Interrupted:
 
     def refuse_other_shard(self, shard: str | None) -> None:
         """Raises:
-        UsageError: it is another shard, or it is one and this run is none.
+        UsageError: it is another shard, or only one of the two runs is a shard.
         """
         before = self.info.shard and str(self.info.shard)
         self._refuse(None if before == shard else f"the shard was {before} and is {shard}")

@@ -38,7 +38,7 @@ def test_a_call_in_lockstep_is_timed_part_by_part(kind, mode, sides, request_of)
 
 
 class Scripted:
-    """A side that halts as it is told to, and notes the cores that it gets."""
+    """A side that halts by a script, and notes the cores that it gets."""
 
     def __init__(self, halts: str) -> None:
         self.cores: list[int] = []
