@@ -205,7 +205,7 @@ def _headline(runs: Sequence[RunFiles], entries: Sequence[CaseEntry]) -> tuple[s
         words = Counter(entry.verdict.word for entry in failed)
         counts = ", ".join(f"{number} {word}" for word, number in words.most_common())
         return f"{len(failed)} of {plural(len(entries), 'case')} failed: {counts}.", Kind.BAD
-    if _warnings(runs):
+    if _problems(runs):
         return f"{plural(len(entries), 'case')} passed, but the run is incomplete.", Kind.BAD
     less = _cases_with_less(entries)
     identical = sum(entry.verdict.word == Verdict.IDENTICAL for entry in entries)
@@ -242,11 +242,15 @@ def _left_out(runs: Sequence[RunFiles]) -> dict[str, int]:
     return left_out
 
 
-def _warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:
+def _problems(runs: Sequence[RunFiles]) -> tuple[str, ...]:
+    """What the runs did not do."""
     ended = [record.case for run in runs for record in run.records]
-    problems = tuple(text for run in runs if run.info for text in run.info.problems(ended))
+    return tuple(text for run in runs if run.info for text in run.info.problems(ended))
+
+
+def _warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:
     across = across_devices(record for run in runs for record in run.records)
-    return (*problems, f"{across}.") if across else problems
+    return (*_problems(runs), *([f"{across}."] if across else []))
 
 
 def _times_warnings(runs: Sequence[RunFiles]) -> tuple[str, ...]:

@@ -47,10 +47,10 @@ def across_devices(records: Iterable[Record]) -> str:
         return ""
     left = sum(record.pictures.verdict == Verdict.NOT_COMPARED for record in compared if record.pictures)
     without = f", {left} of them not compared because they are unstable there" if left else ""
-    found = f"goldens of another type of device: {len(compared)} cases have wider limits{without}."
+    found = f"goldens of another type of device: {len(compared)} cases have wider limits{without}"
     if all(record.device == simulated.TYPE for record in compared):
         return found
     return (
-        f"{found} For tight limits look at the pictures, then accept them as goldens of this device: "
+        f"{found}. For tight limits look at the pictures, then accept them as goldens of this device: "
         "pytest -m golden --golden-update"
     )

@@ -262,7 +262,7 @@ def test_a_run_counts_cases_with_limits_of_another_type_of_device(root, calibrat
     )
     assert "pytest -m golden --golden-update" in across_devices(records)
     simulated = [record.model_copy(update={"device": "sim"}) for record in records]
-    assert across_devices(simulated).endswith("because they are unstable there.")
+    assert across_devices(simulated).endswith("because they are unstable there")
 
 
 def test_other_instructions_are_another_machine_of_the_same_name(root, golden, monkeypatch):

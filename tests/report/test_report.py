@@ -15,6 +15,7 @@ from PIL import Image
 
 from bench.calls.raised import RaisedError
 from bench.history.timeline_outcome import MARKS, CaseInRelease, ReleaseFound, TimelineFound
+from bench.pictures.limits import OTHER as ACROSS_TYPES
 from bench.record.folder import RECORDS, picture_path
 from bench.record.record import Record, read_records
 from bench.record.run_info import FILE as RUN_INFO
@@ -327,6 +328,21 @@ def give_work(run: Path, *given: tuple[str, str]) -> list[Record]:
         records[number] = records[number].model_copy(update={"work": work, **failed})
     (run / RECORDS).write_text("".join(record.to_line() for record in records))
     return records[: len(given)]
+
+
+def test_a_run_on_another_type_of_device_is_complete_and_says_that_limits_are_wider(tmp_path):
+    run = make_run(tmp_path / "far", 3, changed_every=0)
+    across = [
+        record.model_copy(update={"pictures": record.pictures.model_copy(update={"tier": ACROSS_TYPES})})
+        for record in records_of(run)
+        if record.pictures
+    ]
+    (run / RECORDS).write_text("".join(record.to_line() for record in across))
+    story = story_of(run)
+    assert (story.kind, story.headline) == (Kind.GOOD, "All 3 cases look exactly like their goldens.")
+    (warning,) = story.warnings
+    assert warning.startswith("goldens of another type of device: 3 cases have wider limits")
+    assert not warning.endswith("..")
 
 
 def test_more_work_alone_fails_a_run_and_is_explained(tmp_path):
