@@ -18,7 +18,7 @@ from bench.command import FAILED, CommandParser, run_command
 from bench.console import REPOSITORY, shown
 from bench.errors import UsageError
 from bench.pictures.check import Check
-from bench.pictures.store import EXACT, REFERENCE, TYPE
+from bench.pictures.store import LEVELS, LEVELS_HELP
 from bench.record.candidate import Candidate, Recorded, Unacceptable, candidate_of, read_recorded, refuse_other_recipes
 from bench.report.write import REPORT
 from bench.suite.case import Case
@@ -158,10 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--golden-level",
-        choices=("auto", REFERENCE, TYPE, EXACT),
+        choices=LEVELS,
         default="auto",
-        help="whom the goldens are for: every device, the run's type of device, or its exact device (default: auto: "
-        "the reference unless that comes from another type of device)",
+        help=f"where the goldens go: {LEVELS_HELP}",
     )
     parser.add_argument(
         "--golden-errors", action="store_true", help="accept what a case raises also where it names no issue"

@@ -68,7 +68,7 @@ def cache_folder() -> Path:
 
 
 def cached_snapshot(repository: str, revision: str | None) -> Path | None:
-    """The folder of a revision in the cache, complete or not; ``None`` if there is none."""
+    """The folder of a revision in the cache, complete or not; ``None`` if the cache does not have it."""
     from huggingface_hub import snapshot_download
 
     try:

@@ -27,6 +27,12 @@ from bench.pictures.sheets import GroupError, SheetEntry, read_group, unused_ent
 from bench.suite.case import Case
 
 REFERENCE, TYPE, EXACT = "reference", "type", "device"
+# What a command that writes goldens may be asked for, and what it says about that.
+LEVELS = ("auto", REFERENCE, TYPE, EXACT)
+LEVELS_HELP = (
+    "for every device, for the type of device, or for the exact device (default: auto: the reference unless it comes "
+    "from another type of device or another accelerator)"
+)
 AGAIN = "accept the case again with --golden-update"
 # The file of ``simulated_work.py`` in the same folder.
 SIMULATED = "simulated.json"

@@ -15,7 +15,7 @@ import pytest
 
 from bench.installs.sides import CURRENT
 from bench.pictures.outcomes import Difference, read_requirement
-from bench.pictures.store import EXACT, REFERENCE, TYPE
+from bench.pictures.store import LEVELS, LEVELS_HELP
 from bench.record.folder import LATEST
 from bench.suite.file import SUITE_FILE
 from bench.upgrade.amounts import percent, seconds
@@ -228,10 +228,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--golden-level",
-        choices=("auto", REFERENCE, TYPE, EXACT),
+        choices=LEVELS,
         default="auto",
-        help="where --golden-update writes: for every device, this device type, or this exact device (default: auto: "
-        "the reference unless it comes from another device type or another accelerator)",
+        help=f"where --golden-update writes: {LEVELS_HELP}",
     )
     group.addoption(
         "--golden-errors",

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from bench.calls.device_work import DeviceWork
 from bench.command import CommandParser, run_command
+from bench.console import REPOSITORY
 from bench.errors import UsageError
 from bench.pictures.simulated_work import read_simulated
 from bench.suite.case import Case
 from bench.suite.file import read_suite
 
 PROG = "python -m bench.proofs.waits"
-GOLDENS = Path(__file__).parents[2] / "golden"
 GROUP = "schedulers"
 
 
@@ -96,7 +96,9 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog=PROG, description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="emoji-sd", metavar="NAME", help="(default: %(default)s)")
-    parser.add_argument("--golden-dir", type=Path, default=GOLDENS, metavar="FOLDER", help="(default: golden/)")
+    parser.add_argument(
+        "--golden-dir", type=Path, default=REPOSITORY / "golden", metavar="FOLDER", help="(default: golden/)"
+    )
     return run_command(PROG, run, parser.parse_args(arguments))
 
 

@@ -23,8 +23,9 @@ def blocks_of(pipeline: Any) -> dict[str, Any]:
     for component, network in pipeline.components.items():
         if not isinstance(network, torch.nn.Module):
             continue
-        lists = {name for name, module in network.named_modules() if isinstance(module, torch.nn.ModuleList)}
-        for name, module in network.named_modules():
+        modules = dict(network.named_modules())
+        lists = {name for name, module in modules.items() if isinstance(module, torch.nn.ModuleList)}
+        for name, module in modules.items():
             parents = _parents(name) & lists
             if len(parents) == 1 and name.rpartition(".")[0] in parents:
                 found[f"{component}.{name}"] = module

@@ -185,6 +185,9 @@ class _Spell:
     ) -> MeasuredPipeline:
         """Load, first call, then calls of all cases in turn until the spell is over, and at last the peak of memory.
 
+        Args:
+            calls_too: whether there is more than a load and a first call.
+
         Raises:
             WorkerBroken: a side raised or died; says which.
         """

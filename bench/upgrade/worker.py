@@ -132,6 +132,7 @@ class Worker:
         self._device: Any = None
         self.loaded: Any = None
         self._loaded_for: Any = None
+        self._blocks: dict[str, Any] = {}
         self.case: Any = None
 
     def do_import(self, _request: dict[str, Any]) -> Reply:
@@ -155,6 +156,7 @@ class Worker:
 
         from bench.calls.device import choose_device
         from bench.calls.pipelines import Checkpoint, load_checkpoint
+        from bench.upgrade.blocks import blocks_of
 
         if self.case:
             self._warnings.texts.clear()  # what an earlier case warned of is not of this one
@@ -176,12 +178,11 @@ class Worker:
             self.case.model, checkpoint, settings.dtype, tuple(settings.optimizations), self._device
         )
         self._loaded_for = pipeline
+        self._blocks = blocks_of(self.loaded.pipeline)
         return self._as_loaded()
 
     def _as_loaded(self) -> Reply:
-        from bench.upgrade.blocks import blocks_of
-
-        return {"load_s": self.loaded.load_s, "blocks": sorted(blocks_of(self.loaded.pipeline))}, ()
+        return {"load_s": self.loaded.load_s, "blocks": sorted(self._blocks)}, ()
 
     def forget(self) -> None:
         """The next ``load`` loads, whatever was loaded before."""
@@ -291,7 +292,6 @@ class Worker:
         look at the clock waits for the device.
         """
         from bench.calls.sampling import prepare_call, to_images
-        from bench.upgrade.blocks import blocks_of
 
         pipeline = self.loaded.pipeline
         if request["move_weights"]:
@@ -303,7 +303,7 @@ class Worker:
                 move_weights([pipeline.unet])
 
         arguments = prepare_call(self.loaded, self.case)
-        blocks = blocks_of(pipeline) if request["by_block"] else {}
+        blocks = self._blocks if request["by_block"] else {}
         self._device.reset_peak_memory()
         with self._timed_parts(pipeline, halt, blocks, lambda: self._halt(within=True)) as timed:
             output = pipeline(**arguments).images
